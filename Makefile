@@ -1,0 +1,58 @@
+# What one does with this project, a target each. `make help` lists them.
+
+# Each may be set on the command line or in the environment.
+DIR ?= .demo
+HTTP_PORT ?= 8080
+AGENT_PORT ?= 7443
+AGENTS ?= 3
+ONCE ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test bench sqlx-prepare sqlx-check clean
+
+# Where rustup puts cargo, for shells that do not know it.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+# Queries are checked against the committed metadata, whatever database the environment names.
+export SQLX_OFFLINE := true
+
+TARGET = $${CARGO_TARGET_DIR:-target}
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make demo takes ONCE=1 (end when done), DIR=$(DIR), HTTP_PORT=$(HTTP_PORT)," \
+	  "AGENT_PORT=$(AGENT_PORT), AGENTS=$(AGENTS)"
+
+setup: ## Install what is missing, from Debian's packages
+	@packaging/setup.sh
+
+build: setup ## Build the three programs for use
+	cargo build --release --workspace --locked
+
+demo: build ## Start a controller and agents here, and run a command on all of them
+	@ONCE='$(ONCE)' DIR='$(DIR)' HTTP_PORT='$(HTTP_PORT)' AGENT_PORT='$(AGENT_PORT)' AGENTS='$(AGENTS)' \
+	  BIN="$(TARGET)/release" packaging/demo.sh
+
+test: setup sqlx-check ## Check formatting, lints and query metadata, and run all tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo build --workspace --locked
+	@mkdir -p "$(TARGET)"
+	cargo test --workspace --locked 2>&1 | tee "$(TARGET)/test.log"
+	@awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+	  END { printf "make test: all good: %d tests passed, %d failed, %d ignored\n", passed, failed, ignored }' \
+	  "$(TARGET)/test.log"
+
+bench: build ## Measure, and write bench/results.json
+	"$(TARGET)/release/opsconductor-bench"
+
+sqlx-prepare: setup ## Write the query metadata anew, after a change of a query or of the schema
+	@controller/sqlx.sh prepare
+
+sqlx-check: setup ## Check that the committed query metadata is that of the queries and the schema
+	@controller/sqlx.sh check
+
+clean: ## Remove what was built; the demo's folder stays
+	cargo clean

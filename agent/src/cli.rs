@@ -1,0 +1,488 @@
+//! The command line: what there is, what it prints, and how it ends.
+//!
+//! Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 the controller cannot be reached, 4 the controller
+//! refused. An error is one line that says what is wrong and what to do.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+use model::label::validate_name;
+use nix::fcntl::{Flock, FlockArg};
+use pki::EnrollToken;
+use serde::Serialize;
+
+use crate::{
+    clock,
+    config::{Config, ConfigError},
+    executor,
+    link::{
+        self,
+        connect::{Address, ConnectError},
+        enroll::{EnrollError, PublicKeys, enroll},
+        facts,
+        identity::{Identity, IdentityError},
+        status::Live,
+    },
+};
+
+mod run;
+
+/// The agent of OpsConductor: runs on a managed host what its controller has signed.
+#[derive(Debug, Parser)]
+#[command(name = "opsconductor-agent", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make this host an agent of a controller, with a token of `opsctl enroll-token create`
+    Enroll(Enroll),
+    /// Connect to the controller and run what it orders
+    Run {
+        #[command(flatten)]
+        common: Common,
+        /// When asked to stop, cancel the runs too, and wait until they are over
+        #[arg(long)]
+        stop_runs: bool,
+    },
+    /// Show who this agent is and how it is
+    Status {
+        #[command(flatten)]
+        common: Common,
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Look at the configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Own one attempt; started by the agent, never by people
+    #[command(hide = true)]
+    Shim { folder: PathBuf },
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check the configuration, and print what holds
+    Check {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Configuration file (default: /etc/opsconductor/agent.toml, if there is one)
+    #[arg(long, value_name = "FILE", env = "OPSC_AGENT_CONFIG")]
+    config: Option<PathBuf>,
+    /// Folder of the agent's state (default: /var/lib/opsconductor-agent)
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Enroll {
+    #[command(flatten)]
+    common: Common,
+    /// The controller's port for agents
+    #[arg(long, value_name = "HOST:PORT")]
+    controller: Address,
+    #[command(flatten)]
+    token: Token,
+    /// Name of this agent (default: the host's name)
+    #[arg(long)]
+    name: Option<String>,
+    /// Replace the identity that this host has
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Token {
+    /// The enroll token
+    #[arg(long, env = "OPSC_AGENT_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// File with the enroll token; - is the standard input
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(<redacted>)")
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// How a command failed.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NOT_REACHABLE: u8 = 3;
+const REFUSED: u8 = 4;
+
+impl Failure {
+    fn new(code: u8, error: impl Into<anyhow::Error>) -> Self {
+        Self { code, error: error.into() }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { code: FAILED, error }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(USAGE, error)
+    }
+}
+
+impl From<IdentityError> for Failure {
+    fn from(error: IdentityError) -> Self {
+        Self::new(FAILED, error)
+    }
+}
+
+impl From<EnrollError> for Failure {
+    fn from(error: EnrollError) -> Self {
+        let code = match &error {
+            EnrollError::Connect(ConnectError::Tls { .. }) | EnrollError::Refused(_) | EnrollError::Root => {
+                REFUSED
+            }
+            EnrollError::Connect(_) | EnrollError::Timeout | EnrollError::Failed { .. } => NOT_REACHABLE,
+            EnrollError::Key(_) | EnrollError::Identity(_) => FAILED,
+        };
+        Self::new(code, error)
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    pki::install_provider();
+    let done = match cli.command {
+        Command::Enroll(arguments) => enroll_host(arguments),
+        Command::Run { common, stop_runs } => common.load().and_then(|config| run::run(&config, stop_runs)),
+        Command::Status { common, output } => common.load().and_then(|config| status(&config, output)),
+        Command::Config { command: ConfigCommand::Check { common } } => common
+            .load()
+            .and_then(|config| print(&toml::to_string(&config).context("cannot show the configuration")?)),
+        Command::Shim { folder } => return crate::shim::main(&folder),
+        Command::Version => print(&format!("opsconductor-agent {}\n", facts::VERSION)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody reads it, then nobody needs it.
+            let _ = writeln!(io::stderr(), "opsconductor-agent: {:#}", failure.error);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+impl Common {
+    fn load(&self) -> Result<Config, Failure> {
+        let mut config = Config::load(self.config.as_deref(), variables())?;
+        if let Some(data) = &self.data {
+            config.data = std::path::absolute(data)
+                .with_context(|| format!("cannot use the data folder '{}'", data.display()))?;
+        }
+        Ok(config)
+    }
+}
+
+/// The environment, as far as it is text: our variables' names are.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    Ok(io::stdout().write_all(text.as_bytes()).context("cannot write to the standard output")?)
+}
+
+fn enroll_host(arguments: Enroll) -> Result<(), Failure> {
+    let config = arguments.common.load()?;
+    let text = arguments.token.read()?;
+    let token = EnrollToken::parse(&text).map_err(|error| Failure::new(USAGE, error))?;
+    let name = match arguments.name {
+        Some(name) => name,
+        None => facts::hostname().ok_or_else(|| anyhow!("this host has no name; give one with --name"))?,
+    };
+    validate_name(&name).map_err(|error| Failure::new(USAGE, error))?;
+
+    let _lock = lock(&config.data)?;
+    let folder = link::folder(&config.data);
+    private_folder(&folder)?;
+    let identity_folder = link::identity_folder(&folder);
+    if !arguments.force
+        && let Ok(identity) = Identity::load(&identity_folder)
+    {
+        return Err(anyhow!(
+            "this host is already enrolled as agent {} ('{}'); to enroll it anew, add --force",
+            identity.agent_id,
+            identity.name
+        )
+        .into());
+    }
+    let keys = executor::keys::load_or_create(&config.data).context("cannot make the executor's keys")?;
+    let keys = PublicKeys { result_key: keys.result_key.public_key(), seal_key: keys.seal_key.public_key() };
+    // Written before the token is spent: a folder that cannot be written costs no token.
+    save_controllers(&folder, std::slice::from_ref(&arguments.controller))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let enrolled =
+        runtime.block_on(Box::pin(enroll(&arguments.controller, &token, text.trim(), name, keys)))?;
+    enrolled.identity.save(&identity_folder)?;
+    let identity = enrolled.identity;
+    print(&format!(
+        "Enrolled as agent {} ('{}') of {}.\n",
+        identity.agent_id, identity.name, identity.trust_domain
+    ))?;
+    if enrolled.pending {
+        print("It takes no work before somebody approves it.\n")?;
+    }
+    print("Start it with: opsconductor-agent run\n")
+}
+
+impl Token {
+    fn read(self) -> Result<zeroize::Zeroizing<String>, Failure> {
+        if let Some(token) = self.token {
+            return Ok(zeroize::Zeroizing::new(token));
+        }
+        let path = self.token_file.unwrap_or_default();
+        let mut text = zeroize::Zeroizing::new(String::new());
+        let read = if path == Path::new("-") {
+            io::stdin().read_to_string(&mut text)
+        } else {
+            File::open(&path).and_then(|mut file| file.read_to_string(&mut text))
+        };
+        read.with_context(|| format!("cannot read the enroll token from '{}'", path.display()))
+            .map_err(|error| Failure::new(USAGE, error))?;
+        Ok(text)
+    }
+}
+
+/// Makes a folder that only this user can enter, with those above it.
+fn private_folder(folder: &Path) -> Result<(), Failure> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("cannot make the folder '{}'", folder.display()))?;
+    Ok(())
+}
+
+/// Takes the data folder for this process; it is free again when the process ends, however it ends.
+fn lock(data: &Path) -> Result<Flock<File>, Failure> {
+    private_folder(data)?;
+    let path = data.join("lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot open '{}'", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        if error == nix::errno::Errno::EWOULDBLOCK {
+            anyhow!(
+                "another agent runs on the folder '{}'; stop it first, or choose another with --data",
+                data.display()
+            )
+        } else {
+            anyhow!(error).context(format!("cannot lock '{}'", path.display()))
+        }
+        .into()
+    })
+}
+
+const CONTROLLERS: &str = "controllers";
+
+/// Keeps where the controller is, one address a line, so that `run` needs no configuration.
+fn save_controllers(folder: &Path, controllers: &[Address]) -> Result<(), Failure> {
+    let text: String = controllers.iter().map(|address| format!("{address}\n")).collect();
+    let (path, fresh) = (folder.join(CONTROLLERS), folder.join("controllers.new"));
+    link::identity::write_private(&fresh, text.as_bytes())
+        .and_then(|()| std::fs::rename(&fresh, &path))
+        .and_then(|()| link::identity::sync_folder(folder))
+        .with_context(|| format!("cannot write '{}'", path.display()))?;
+    Ok(())
+}
+
+/// The configured controllers, or else the one that this host enrolled with.
+fn controllers(config: &Config) -> Result<Vec<Address>, Failure> {
+    if !config.controller.is_empty() {
+        return Ok(config.controller.clone());
+    }
+    let path = link::folder(&config.data).join(CONTROLLERS);
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "no controller is configured, and '{}' cannot be read; set 'controller' or enroll again",
+            path.display()
+        )
+    })?;
+    let found: Result<Vec<Address>, _> = text.lines().map(str::parse).collect();
+    Ok(found.with_context(|| format!("'{}' is damaged; set 'controller' or enroll again", path.display()))?)
+}
+
+/// What `status` shows.
+#[derive(Debug, Serialize)]
+struct Status {
+    agent_id: model::id::AgentId,
+    name: String,
+    org_id: model::id::OrgId,
+    trust_domain: String,
+    controllers: Vec<Address>,
+    certificate_expires_at: Timestamp,
+    certificate_expired: bool,
+    data: PathBuf,
+    running: bool,
+    /// None when the spool cannot be read.
+    unanswered_reports: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<Live>,
+}
+
+fn status(config: &Config, output: Output) -> Result<(), Failure> {
+    let folder = link::folder(&config.data);
+    let identity = Identity::load(&link::identity_folder(&folder))?;
+    let live = link::status::ask(&folder);
+    // An agent that runs has the database; one that does not has left it.
+    let unanswered_reports = match &live {
+        Some(live) => Some(live.unanswered_reports),
+        None => {
+            lock(&config.data).ok().and_then(|_lock| link::spool::count(&link::spool_folder(&folder)).ok())
+        }
+    };
+    let status = Status {
+        agent_id: identity.agent_id,
+        name: identity.name,
+        org_id: identity.org_id,
+        trust_domain: identity.trust_domain,
+        controllers: controllers(config)?,
+        certificate_expires_at: identity.expires_at,
+        certificate_expired: clock::now() >= identity.expires_at,
+        data: config.data.clone(),
+        running: live.is_some(),
+        unanswered_reports,
+        live,
+    };
+    match output {
+        Output::Json => {
+            print(&format!("{}\n", serde_json::to_string_pretty(&status).context("cannot show the status")?))
+        }
+        Output::Text => print(&status.text()),
+    }
+}
+
+impl Status {
+    fn text(&self) -> String {
+        let session = match &self.live {
+            None => "not running".to_owned(),
+            Some(live) if live.online => format!("online at {} since {}", live.session, live.since),
+            Some(live) => format!("offline since {}: {}", live.since, live.session),
+        };
+        let controllers: Vec<String> = self.controllers.iter().map(ToString::to_string).collect();
+        let rows = [
+            ("agent", format!("{} ({})", self.name, self.agent_id)),
+            ("organization", self.org_id.to_string()),
+            ("trust domain", self.trust_domain.clone()),
+            ("controllers", controllers.join(", ")),
+            (
+                "certificate",
+                format!(
+                    "{} {}",
+                    if self.certificate_expired { "expired" } else { "valid until" },
+                    self.certificate_expires_at
+                ),
+            ),
+            ("session", session),
+            (
+                "active runs",
+                self.live.as_ref().map_or_else(|| "-".to_owned(), |live| live.active.to_string()),
+            ),
+            (
+                "unanswered reports",
+                self.unanswered_reports.map_or_else(|| "-".to_owned(), |reports| reports.to_string()),
+            ),
+        ];
+        rows.iter().map(|(name, value)| format!("{name:<20}{value}\n")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_data_folder_has_one_agent() {
+        let data = tempfile::tempdir().unwrap();
+        let first = lock(data.path()).unwrap();
+        let failure = lock(data.path()).unwrap_err();
+        assert!(failure.error.to_string().contains("another agent"), "{:#}", failure.error);
+        drop(first);
+        lock(data.path()).unwrap();
+    }
+
+    #[test]
+    fn controllers_are_kept_for_the_run() {
+        let data = tempfile::tempdir().unwrap();
+        let mut config = Config { data: data.path().to_owned(), ..Config::default() };
+        assert!(controllers(&config).is_err());
+        let folder = link::folder(data.path());
+        private_folder(&folder).unwrap();
+        let address: Address = "controller.example:7443".parse().unwrap();
+        save_controllers(&folder, std::slice::from_ref(&address)).unwrap();
+        assert_eq!(controllers(&config).unwrap(), [address]);
+        let other: Address = "[::1]:1".parse().unwrap();
+        config.controller = vec![other.clone()];
+        assert_eq!(controllers(&config).unwrap(), [other]);
+    }
+
+    #[test]
+    fn a_token_is_asked_for_once() {
+        let parse = |arguments: &[&str]| {
+            Cli::try_parse_from([&["agent", "enroll", "--controller", "h:1"], arguments].concat())
+        };
+        assert!(parse(&["--token", "t"]).is_ok());
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--token", "t", "--token-file", "f"]).is_err());
+        assert!(Cli::try_parse_from(["agent", "enroll", "--controller", "nowhere", "--token", "t"]).is_err());
+    }
+}

@@ -1,0 +1,469 @@
+//! The run manager: one task that knows all attempts, answers the link, and starts what is ordered.
+//!
+//! 1. `entries` is the journal as it is or will be within moments; what must be on the disk before something else
+//!    happens is waited for by the task to which it matters.
+//! 2. It never waits for the link: what is to be said stands in `outbox`, so the two can never wait for each other.
+//! 3. An attempt is in `running` from the order until its end; each takes one slot.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use model::{Reason, limits};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Shared,
+    attempt::{self, Attempt, Event},
+    journal::{Change, Entry, Journal, Opened, State},
+    order::{self, Audience, Fault, Memory},
+    policy::Own,
+    report,
+};
+use crate::{
+    clock,
+    messages::{AttemptKey, Inventory, ToExecutor, ToLink},
+};
+
+mod admit;
+
+/// Events of attempts that wait to be dealt with.
+const EVENTS: usize = 256;
+/// How long it is remembered that an attempt is over, so that a repeated order starts nothing.
+const REMEMBER_FOR: Duration = Duration::from_secs(24 * 3600);
+/// How many of these are remembered; a still older order is refused by its window.
+const REMEMBER_COUNT: usize = 50_000;
+/// How many more may gather until they are forgotten before their time.
+const REMEMBER_MORE: usize = 1000;
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// How long runs that are stopped with the agent may take.
+const STOP_WITHIN: Duration = limits::KILL_GRACE.saturating_add(Duration::from_secs(10));
+
+/// By what is decided.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) audience: Audience,
+    pub(super) policy: PathBuf,
+    pub(super) own: Own,
+    pub(super) slots: usize,
+    pub(super) stop_runs: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Manager {
+    shared: Arc<Shared>,
+    rules: Rules,
+    journal: Journal,
+    journal_thread: thread::JoinHandle<()>,
+    epoch: Vec<u8>,
+    fence: u64,
+    entries: HashMap<AttemptKey, Entry>,
+    running: HashMap<AttemptKey, CancellationToken>,
+    /// Attempts on their way to their shims.
+    beginning: TaskTracker,
+    outbox: VecDeque<ToLink>,
+    tasks: JoinSet<Option<ToLink>>,
+    events: mpsc::Sender<Event>,
+    happened: mpsc::Receiver<Event>,
+}
+
+/// A refusal, before it is said.
+struct Refusal {
+    reason: Reason,
+    detail: String,
+}
+
+impl Refusal {
+    fn new(reason: Reason, detail: &impl ToString) -> Self {
+        Self { reason, detail: detail.to_string() }
+    }
+}
+
+impl Manager {
+    pub(super) fn new(shared: Arc<Shared>, rules: Rules, opened: Opened) -> Self {
+        let (events, happened) = mpsc::channel(EVENTS);
+        Self {
+            shared,
+            rules,
+            journal: opened.journal,
+            journal_thread: opened.thread,
+            epoch: opened.epoch,
+            fence: opened.fence,
+            entries: opened.entries.into_iter().collect(),
+            running: HashMap::new(),
+            beginning: TaskTracker::new(),
+            outbox: VecDeque::new(),
+            tasks: JoinSet::new(),
+            events,
+            happened,
+        }
+    }
+
+    /// Until the agent stops, or the journal is lost; it is closed then.
+    pub(super) async fn serve(mut self, from_link: mpsc::Receiver<ToExecutor>, shutdown: CancellationToken) {
+        self.adopt();
+        self.run(from_link, shutdown).await;
+        let Self { journal, journal_thread, mut tasks, .. } = self;
+        tasks.shutdown().await;
+        drop(journal);
+        // Its last writes are flushed before it ends. A panic there has been logged.
+        let _ = tokio::task::spawn_blocking(move || journal_thread.join()).await;
+    }
+
+    async fn run(&mut self, mut from_link: mpsc::Receiver<ToExecutor>, shutdown: CancellationToken) {
+        let to_link = self.shared.to_link.clone();
+        let journal = self.journal.clone();
+        let mut prune = tokio::time::interval(PRUNE_EVERY);
+        prune.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stop_by = None;
+        loop {
+            let stopping = async {
+                match stop_by {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => shutdown.cancelled().await,
+                }
+            };
+            tokio::select! {
+                permit = to_link.reserve(), if !self.outbox.is_empty() => {
+                    let Ok(permit) = permit else { return };
+                    if let Some(message) = self.outbox.pop_front() {
+                        permit.send(message);
+                    }
+                }
+                Some(event) = self.happened.recv() => self.take_event(event),
+                Some(done) = self.tasks.join_next() => self.take_done(done),
+                message = from_link.recv(), if stop_by.is_none() => match message {
+                    Some(message) => self.take_message(message),
+                    None => shutdown.cancel(),
+                },
+                _ = prune.tick() => self.prune(),
+                () = journal.gone() => {
+                    tracing::error!("the journal is gone; nothing can be decided without it");
+                    return;
+                }
+                () = self.beginning.wait() => {
+                    // What ends here begins no more: what was said of it is remembered, and all else goes on.
+                    while let Ok(event) = self.happened.try_recv() {
+                        self.take_event(event);
+                    }
+                    return;
+                }
+                () = stopping => {
+                    if stop_by.is_some() {
+                        return;
+                    }
+                    let within = if self.rules.stop_runs {
+                        self.running.values().for_each(CancellationToken::cancel);
+                        STOP_WITHIN
+                    } else {
+                        self.beginning.close();
+                        attempt::READY_WITHIN
+                    };
+                    stop_by = Some(Instant::now() + within);
+                }
+            }
+            if stop_by.is_some() && self.rules.stop_runs && self.running.is_empty() && self.outbox.is_empty()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Takes over what an earlier agent process left.
+    fn adopt(&mut self) {
+        let mut known: HashSet<PathBuf> = HashSet::new();
+        let unsettled: Vec<(AttemptKey, Entry)> = self.unsettled().map(|(k, e)| (*k, e.clone())).collect();
+        for (key, entry) in unsettled {
+            known.insert(self.shared.folder(key));
+            if entry.state() == State::Ended {
+                self.say_newest(key);
+            } else {
+                tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, "looking after a run of an earlier agent");
+                let attempt = self.attempt(key, entry.boot_id);
+                self.tasks.spawn(async move {
+                    attempt.follow().await;
+                    None
+                });
+            }
+        }
+        // A refusal may not have reached the link's spool.
+        let recent = clock::now_micros() - micros(limits::LOST_AFTER);
+        let refused = self.entries.values().filter(|e| e.state() == State::Refused && e.at > recent);
+        self.outbox.extend(refused.filter_map(|entry| entry.report.clone().map(ToLink::Report)));
+        let over: HashSet<PathBuf> = self.entries.keys().map(|key| self.shared.folder(*key)).collect();
+        for entry in std::fs::read_dir(&self.shared.attempts).into_iter().flatten().flatten() {
+            let folder = entry.path();
+            if !known.contains(&folder) {
+                // Of an attempt that a lost journal knew this is all there is.
+                let aside =
+                    (!over.contains(&folder)).then(|| self.shared.lost_attempts.join(entry.file_name()));
+                self.tasks.spawn(async move {
+                    attempt::clear_away(folder, aside).await;
+                    None
+                });
+            }
+        }
+    }
+
+    fn take_message(&mut self, message: ToExecutor) {
+        match message {
+            ToExecutor::Order(envelope) => self.take_order(&envelope),
+            ToExecutor::Cancel(key) => self.cancel(key),
+            ToExecutor::Settled(key) => self.settle(key),
+            ToExecutor::Inventory(answer) => {
+                let held: Vec<AttemptKey> = self.unsettled().map(|(key, _)| *key).collect();
+                // A link that does not wait for it any more will ask again.
+                let _ = answer.send(Inventory { journal_epoch: self.epoch.clone(), held: held.clone() });
+                for key in held {
+                    self.say_newest(key);
+                }
+            }
+        }
+    }
+
+    fn take_order(&mut self, envelope: &proto::Envelope) {
+        let now = clock::now();
+        let order = match self.rules.audience.read(envelope, now) {
+            Ok(order) => order,
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%error, source, "an order that cannot be believed was dropped");
+                return;
+            }
+        };
+        let key = order.key;
+        if let Err(fault) = self.rules.audience.check_addressee(&order.content) {
+            // Not ours to remember.
+            self.outbox.push_back(ToLink::Report(report::refused(key, fault.reason(), fault.to_string())));
+            return;
+        }
+        if self.entries.contains_key(&key) {
+            return self.say_newest(key);
+        }
+        let memory = Memory { epoch: &self.epoch, fence: self.fence };
+        if let Err(fault) = order::check(&order.content, memory, now) {
+            if fault == Fault::Epoch {
+                // Under the journal that is gone it may have been started.
+                let report = report::lost(key, fault.reason(), fault.to_string());
+                self.outbox.push_back(ToLink::Report(report));
+                return;
+            }
+            return self.refuse(key, Refusal::new(fault.reason(), &fault));
+        }
+        tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, execution.id = %key.execution_id,
+            request.id = order.content.request_id, actor = order.content.actor, "took an order");
+        let raised = (order.content.fence > self.fence).then_some(order.content.fence);
+        self.fence = self.fence.max(order.content.fence);
+        match self.admit(order) {
+            Ok(spec) => {
+                let entry = self.entry(key, State::Starting, None);
+                let put = Change::Put(key, entry.clone());
+                let changes = std::iter::once(put).chain(raised.map(Change::Fence)).collect();
+                let journaled = self.journal.write(changes);
+                let attempt = self.attempt(key, entry.boot_id.clone());
+                let beginning = self.beginning.token();
+                self.entries.insert(key, entry);
+                self.tasks.spawn(async move {
+                    attempt.begin(journaled, spec, beginning).await;
+                    None
+                });
+            }
+            Err(refusal) => self.refuse(key, refusal),
+        }
+    }
+
+    /// Remembers durably that the attempt never begins, then says so.
+    fn refuse(&mut self, key: AttemptKey, refusal: Refusal) {
+        let Refusal { reason, detail } = refusal;
+        tracing::warn!(run.id = %key.run_id, run.attempt = key.attempt, run.reason = reason.as_str(), detail, "refused a run");
+        let report = report::refused(key, reason, detail);
+        let written = self.put(key, State::Refused, Some(report.clone()));
+        self.prune_surplus();
+        self.tasks.spawn(async move {
+            // On a full disk the answer counts for more than its memory.
+            log_failure(written.await);
+            Some(ToLink::Report(report))
+        });
+    }
+
+    fn cancel(&mut self, key: AttemptKey) {
+        if let Some(cancel) = self.running.get(&key) {
+            cancel.cancel();
+        } else if self.entries.contains_key(&key) {
+            self.say_newest(key);
+        } else {
+            self.refuse(key, Refusal::new(Reason::Cancelled, &"cancelled before its order came"));
+        }
+    }
+
+    fn settle(&mut self, key: AttemptKey) {
+        if self.entries.get(&key).is_none_or(|entry| entry.state() != State::Ended) {
+            return;
+        }
+        let written = self.put(key, State::Settled, None);
+        let folder = self.shared.folder(key);
+        self.tasks.spawn(async move {
+            // A full disk gets its room back by just this, so it is no reason to keep the folder: should the next agent
+            // take the attempt for unsettled, the controller says again that it holds all.
+            log_failure(written.await);
+            attempt::clear_away(folder, None).await;
+            None
+        });
+        self.prune_surplus();
+    }
+
+    fn take_event(&mut self, event: Event) {
+        match event {
+            Event::Accepted(key) => {
+                let report = report::accepted(key);
+                if let Some(entry) = self.entries.get_mut(&key) {
+                    entry.report = Some(report.clone());
+                }
+                self.outbox.push_back(ToLink::Report(report));
+            }
+            Event::Started { key, pid, at } => {
+                let report = report::started(key, pid, at, &self.shared.boot_id);
+                let mut entry = self.entry(key, State::Started, Some(report.clone()));
+                (entry.pid, entry.started_at) = (pid, at);
+                let written = self.journal.write(vec![Change::Put(key, entry.clone())]);
+                self.entries.insert(key, entry);
+                self.later(written);
+                self.outbox.push_back(ToLink::Report(report));
+            }
+            Event::Refused { key, reason, detail } => {
+                self.running.remove(&key);
+                self.refuse(key, Refusal { reason, detail });
+            }
+            Event::Ended { key, report } => {
+                self.running.remove(&key);
+                let written = self.put(key, State::Ended, Some(report.clone()));
+                self.later(written);
+                let folder = self.shared.folder(key);
+                self.outbox.push_back(ToLink::Ended { key, folder, report });
+            }
+        }
+    }
+
+    fn take_done(&mut self, done: Result<Option<ToLink>, tokio::task::JoinError>) {
+        match done {
+            Ok(message) => self.outbox.extend(message),
+            Err(error) => tracing::error!(%error, "a task of the executor failed"),
+        }
+    }
+
+    /// Says the newest report of an attempt again.
+    fn say_newest(&mut self, key: AttemptKey) {
+        let Some(entry) = self.entries.get(&key) else { return };
+        let folder = self.shared.folder(key);
+        match (entry.state(), entry.report.clone()) {
+            (State::Ended, Some(report)) => self.outbox.push_back(ToLink::Ended { key, folder, report }),
+            (State::Settled, _) => {
+                // Not a refusal: that would say that it never began.
+                let detail = "it ran and was settled; its result was handed over";
+                self.outbox.push_back(ToLink::Report(report::lost(key, Reason::JournalLost, detail)));
+            }
+            (state, Some(report)) => {
+                self.outbox.push_back(ToLink::Report(report));
+                if state == State::Started {
+                    self.outbox.push_back(ToLink::OutputGrew { key, folder });
+                }
+            }
+            // It is about to be reported for the first time.
+            (_, None) => {}
+        }
+    }
+
+    /// Forgets early when far more is remembered than is to be.
+    fn prune_surplus(&mut self) {
+        if self.entries.len() > REMEMBER_COUNT + REMEMBER_MORE {
+            self.prune();
+        }
+    }
+
+    fn prune(&mut self) {
+        let now = clock::now_micros();
+        let mut over: Vec<(i64, AttemptKey)> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| matches!(entry.state(), State::Refused | State::Settled))
+            .map(|(key, entry)| (entry.at, *key))
+            .collect();
+        over.sort_unstable();
+        let surplus = over.len().saturating_sub(REMEMBER_COUNT);
+        let oldest = now - micros(REMEMBER_FOR);
+        let forget = over.iter().enumerate().filter(|(index, (at, _))| *index < surplus || *at < oldest);
+        let forget: Vec<AttemptKey> = forget.map(|(_, (_, key))| *key).collect();
+        if forget.is_empty() {
+            return;
+        }
+        for key in &forget {
+            self.entries.remove(key);
+        }
+        let written = self.journal.write(forget.into_iter().map(Change::Forget).collect());
+        self.later(written);
+    }
+
+    fn unsettled(&self) -> impl Iterator<Item = (&AttemptKey, &Entry)> {
+        self.entries.iter().filter(|(_, entry)| !matches!(entry.state(), State::Refused | State::Settled))
+    }
+
+    /// A new attempt to follow; it takes a slot.
+    fn attempt(&mut self, key: AttemptKey, boot_id: String) -> Attempt {
+        let cancel = CancellationToken::new();
+        self.running.insert(key, cancel.clone());
+        Attempt { key, shared: Arc::clone(&self.shared), cancel, events: self.events.clone(), boot_id }
+    }
+
+    fn entry(&self, key: AttemptKey, state: State, report: Option<proto::Report>) -> Entry {
+        Entry {
+            execution_id: key.execution_id.to_bytes(),
+            state: state.into(),
+            at: clock::now_micros(),
+            boot_id: self.shared.boot_id.clone(),
+            report,
+            ..Entry::default()
+        }
+    }
+
+    fn put(
+        &mut self,
+        key: AttemptKey,
+        state: State,
+        report: Option<proto::Report>,
+    ) -> impl Future<Output = Result<(), super::journal::JournalError>> + Send + use<> {
+        let entry = self.entry(key, state, report);
+        self.entries.insert(key, entry.clone());
+        self.journal.write(vec![Change::Put(key, entry)])
+    }
+
+    /// Lets a write finish that nothing waits for.
+    fn later(
+        &mut self,
+        written: impl Future<Output = Result<(), super::journal::JournalError>> + Send + 'static,
+    ) {
+        self.tasks.spawn(async move {
+            log_failure(written.await);
+            None
+        });
+    }
+}
+
+fn log_failure(written: Result<(), super::journal::JournalError>) {
+    if let Err(error) = written {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::error!(%error, source, "the journal is behind");
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

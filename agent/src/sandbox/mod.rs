@@ -1,0 +1,3 @@
+//! What a run is confined by. Profiles, namespaces, landlock and seccomp are absent so far.
+
+pub mod cgroup;

@@ -1,0 +1,50 @@
+//! Who owns an attempt: whoever holds the lock on the file `lock` in its folder.
+//!
+//! The shim takes it before it does anything and holds it until it is gone; the kernel lets go of it however a shim
+//! dies. An agent that gets the lock therefore knows that no shim is left, and by marking the folder as given up it
+//! makes sure that a shim which was still on its way starts nothing.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+const FILE_NAME: &str = "lock";
+const GIVEN_UP_NAME: &str = "given-up";
+
+/// The lock, held until this is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock; none when somebody else has it.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn take(folder: &Path) -> io::Result<Option<Self>> {
+        let path = folder.join(FILE_NAME);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Marks the attempt as one that must not be started any more.
+    ///
+    /// # Errors
+    /// When the mark cannot be written.
+    pub fn give_up(&self, folder: &Path) -> io::Result<()> {
+        File::create(folder.join(GIVEN_UP_NAME)).map(drop)
+    }
+}
+
+/// Has the attempt been given up?
+pub fn is_given_up(folder: &Path) -> bool {
+    folder.join(GIVEN_UP_NAME).exists()
+}

@@ -1,0 +1,224 @@
+//! The process that owns one attempt: it starts the program, keeps its output, ends it, and records its end.
+//!
+//! 1. It shares nothing inherited with the agent, only the attempt's folder: `lock` (who owns the attempt), `output`
+//!    (see [`crate::segment`]), `control.sock` (see [`control`]), `exit` and `spare` (see [`record`]), `cgroup` (the path of its
+//!    control group). The agent may die, restart and be upgraded meanwhile.
+//! 2. It has one thread and no runtime.
+//! 3. The exit record is written once nothing of the run is left and its output is on the disk, and not before. The one
+//!    exception are processes that cannot be killed: the record names them, the shim ends, and they are the host's. Their
+//!    control group stays for as long as they do.
+//! 4. Its variables come through its standard input (see [`spec`]); it cannot be dumped.
+
+pub mod control;
+pub mod lock;
+mod output;
+mod pace;
+mod prepare;
+pub mod record;
+mod run;
+mod spawn;
+pub mod spec;
+mod tree;
+
+use std::{
+    ffi::OsStr,
+    io::{self, Write as _},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use model::{Reason, id::RunId, limits};
+use nix::{
+    fcntl::{OFlag, open},
+    sys::{
+        prctl,
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+        stat::Mode,
+    },
+    unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid},
+};
+use prost::Message as _;
+
+use self::{
+    control::Control,
+    lock::Lock,
+    output::Output,
+    prepare::Failure,
+    record::{Place, Spare},
+    run::{Means, Run},
+    spec::Spec,
+};
+use crate::{clock, sandbox::cgroup::Cgroup, segment::Writer};
+
+/// The file that holds the path of the attempt's control group.
+pub const CGROUP_FILE_NAME: &str = "cgroup";
+/// What the shim says on its standard output when the attempt is its own, before it starts anything.
+pub const READY: &str = "ready";
+
+/// All that a shim has once it is ready.
+struct Shim {
+    spec: Spec,
+    control: Control,
+    signals: SignalFd,
+    place: Place,
+    output: Output,
+    /// Held as long as the shim lives.
+    _lock: Lock,
+}
+
+/// Runs the attempt in `folder`, as its description on standard input says.
+///
+/// Before anything is started one line goes to standard output: [`READY`], or why nothing will be.
+pub fn main(folder: &Path) -> ExitCode {
+    let shim = match Shim::get_ready(folder) {
+        Ok(shim) => shim,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    say(READY);
+    match shim.and_then_run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Nobody listens any more; the missing record tells.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn say(line: &str) {
+    let mut stdout = io::stdout().lock();
+    // An agent that is gone reads nothing; the attempt is adopted by its folder.
+    let _ = stdout.write_all(format!("{line}\n").as_bytes()).and_then(|()| stdout.flush());
+}
+
+impl Shim {
+    fn get_ready(folder: &Path) -> anyhow::Result<Self> {
+        use anyhow::Context as _;
+
+        std::env::set_current_dir(folder).context("the attempt's folder cannot be entered")?;
+        let here = Path::new(".");
+        let lock = Lock::take(here).context("the attempt's lock cannot be taken")?;
+        let lock = lock.context("the attempt belongs to another shim")?;
+        let spec = Spec::read(io::stdin().lock()).context("the attempt's description is not readable")?;
+        if lock::is_given_up(here) || record::read(here)?.is_some() {
+            anyhow::bail!("the attempt was given up before it began");
+        }
+        // An agent starts each shim outside of its own session; started by hand it may lead a group already.
+        let _ = setsid();
+        prctl::set_child_subreaper(true).context("the shim cannot become the sub-reaper")?;
+        prctl::set_dumpable(false).context("the shim cannot be closed to others")?;
+        let signals = take_over_signals().context("the signals cannot be taken over")?;
+        let limit = spec.command.as_ref().map_or(0, |command| command.output_limit_bytes);
+        let limit = if limit == 0 { limits::RUN_OUTPUT_BYTES } else { limit.min(limits::RUN_OUTPUT_BYTES) };
+        let writer = Writer::create(here).context("the output file cannot be made")?;
+        let spare = Spare::reserve(here).context("there is no room for the end of the output")?;
+        let output = Output::new(writer, spare, limit);
+        let place = Place::reserve(here).context("the exit record's place cannot be had")?;
+        let control = Control::bind_here().context("the control socket cannot be opened")?;
+        Ok(Self { spec, control, signals, place, output, _lock: lock })
+    }
+
+    fn and_then_run(self) -> io::Result<()> {
+        let Self { mut spec, mut control, signals, place, output, _lock } = self;
+        let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+        dup2_stdin(&null)?;
+        dup2_stdout(&null)?;
+        dup2_stderr(&null)?;
+        drop(null);
+
+        let group = RunId::from_bytes(&spec.run_id)
+            .ok()
+            .and_then(|run| Cgroup::create(&format!("{run}-{}", spec.attempt)))
+            .and_then(note_cgroup);
+        let mut record = run_command(&mut spec, &mut control, &signals, group.as_ref(), output);
+        record.execution_id.clone_from(&spec.execution_id);
+        record.run_id.clone_from(&spec.run_id);
+        record.attempt = spec.attempt;
+        let written = place.write(&record.encode_to_vec());
+        if written.is_ok() {
+            control.ended();
+        }
+        if let Some(group) = group {
+            // What cannot be killed keeps it; that takes some memory of the kernel and nothing else.
+            let _ = group.remove();
+        }
+        written
+    }
+}
+
+fn run_command(
+    spec: &mut Spec,
+    control: &mut Control,
+    signals: &SignalFd,
+    group: Option<&Cgroup>,
+    output: Output,
+) -> proto::ExitRecord {
+    let bounds = run::bounds(spec);
+    let plan = match prepare::prepare(spec) {
+        Ok(plan) => plan,
+        Err(failure) => return not_started(failure, output),
+    };
+    let doors = group.and_then(|group| group.doors().ok());
+    let started_at = clock::now_micros();
+    match spawn::spawn(&plan, doors.as_ref()) {
+        Ok(child) => {
+            Run::new(child, started_at, bounds, output, Means { plan: &plan, signals, control, group })
+                .finish()
+        }
+        Err(errno) => {
+            let detail = format!("no process could be made: {}", errno.desc());
+            not_started(Failure { reason: Reason::SpawnFailed, detail }, output)
+        }
+    }
+}
+
+fn not_started(failure: Failure, output: Output) -> proto::ExitRecord {
+    let (stdout, stderr) = output.finish();
+    proto::ExitRecord {
+        ended_at: clock::now_micros(),
+        reason: failure.reason.as_str().to_owned(),
+        detail: record::detail(failure.detail),
+        stdout: Some(stdout),
+        stderr: Some(stderr),
+        ..proto::ExitRecord::default()
+    }
+}
+
+/// SIGCHLD and SIGTERM arrive in a file from now on; what a terminal sends is of no concern.
+fn take_over_signals() -> nix::Result<SignalFd> {
+    let mut heard = SigSet::empty();
+    heard.add(Signal::SIGCHLD);
+    heard.add(Signal::SIGTERM);
+    let mut blocked = heard;
+    blocked.add(Signal::SIGINT);
+    blocked.add(Signal::SIGHUP);
+    blocked.add(Signal::SIGQUIT);
+    blocked.thread_block()?;
+    SignalFd::with_flags(&heard, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+/// Notes the group in the attempt's folder. One that nobody would find is given up: the run goes on without.
+fn note_cgroup(group: Cgroup) -> Option<Cgroup> {
+    match std::fs::write(CGROUP_FILE_NAME, group.path().as_os_str().as_bytes()) {
+        Ok(()) => Some(group),
+        Err(_) => {
+            // Nothing is in it yet.
+            let _ = group.remove();
+            None
+        }
+    }
+}
+
+/// The control group that a shim noted in its folder, if it is still there.
+pub fn noted_cgroup(folder: &Path, name: &str) -> Option<Cgroup> {
+    let path = std::fs::read(folder.join(CGROUP_FILE_NAME)).ok()?;
+    Cgroup::find(Path::new(OsStr::from_bytes(&path)), name)
+}
+
+/// Milliseconds of a duration, for a [`Spec`].
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

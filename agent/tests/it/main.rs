@@ -1,0 +1,7 @@
+//! The agent's parts through real processes: the built binary is what runs.
+
+#![allow(clippy::disallowed_methods, reason = "a test is at the present time")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
+mod executor;
+mod shim;

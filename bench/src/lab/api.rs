@@ -1,0 +1,145 @@
+//! The HTTP API, as any client uses it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use model::{
+    api::{
+        enroll_token::{CreateEnrollToken, CreatedEnrollToken},
+        execution::{CreateExecution, Execution, Targets},
+        problem::Problem,
+    },
+    command::{Command, Program},
+    id::ExecutionId,
+};
+use reqwest::{Response, header};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// How long an answer may take.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// A client with the administrator's token.
+#[derive(Clone)]
+pub(crate) struct Api {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// A client of the controller at `base`, as `http://127.0.0.1:8080`.
+    ///
+    /// # Errors
+    /// When the HTTP library cannot be set up.
+    pub(crate) fn new(base: String, token: String) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .tcp_nodelay(true)
+            .connect_timeout(WITHIN)
+            .build()
+            .context("cannot set up the HTTP client")?;
+        Ok(Self { http, base, token })
+    }
+
+    /// The bearer token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Whether the controller serves.
+    pub(crate) async fn is_ready(&self) -> bool {
+        let answer =
+            self.http.get(format!("{}/ready", self.base)).timeout(Duration::from_secs(1)).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Starts an ad-hoc command.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn start(&self, targets: Targets, argv: &[&str]) -> anyhow::Result<Execution> {
+        let command = Command {
+            program: Program::Argv(argv.iter().map(|&word| word.to_owned()).collect()),
+            env: std::collections::BTreeMap::new(),
+            cwd: Some("/".to_owned()),
+            user: None,
+            timeout_seconds: 120,
+        };
+        self.post("executions", &CreateExecution { targets, command, start_within_seconds: None }).await
+    }
+
+    /// Makes an enroll token.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn enroll_token(&self, token: &CreateEnrollToken) -> anyhow::Result<CreatedEnrollToken> {
+        self.post("enroll-tokens", token).await
+    }
+
+    /// One execution.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn execution(&self, id: ExecutionId) -> anyhow::Result<Execution> {
+        let request = self.http.get(format!("{}/api/v1/executions/{id}", self.base)).timeout(WITHIN);
+        let answer =
+            request.bearer_auth(&self.token).send().await.context("the controller does not answer")?;
+        read(answer).await
+    }
+
+    /// The live output of an execution as Server-Sent Events.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn follow(&self, id: ExecutionId) -> anyhow::Result<Response> {
+        let answer = self
+            .http
+            .get(format!("{}/api/v1/executions/{id}/output?follow=true", self.base))
+            .header(header::ACCEPT, "text/event-stream")
+            .bearer_auth(&self.token)
+            .send()
+            .await
+            .context("the controller does not answer")?;
+        if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
+    }
+
+    async fn post<T: DeserializeOwned>(&self, noun: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        let request = self.http.post(format!("{}/api/v1/{noun}", self.base)).timeout(WITHIN).json(body);
+        let answer =
+            request.bearer_auth(&self.token).send().await.context("the controller does not answer")?;
+        read(answer).await
+    }
+}
+
+async fn read<T: DeserializeOwned>(answer: Response) -> anyhow::Result<T> {
+    if !answer.status().is_success() {
+        return Err(refusal(answer).await);
+    }
+    answer.json().await.context("the controller's answer cannot be read")
+}
+
+async fn refusal(answer: Response) -> anyhow::Error {
+    let status = answer.status();
+    match answer.json::<Problem>().await {
+        Ok(problem) => anyhow!("the controller refused ({status}): {}", problem.detail),
+        Err(_) => anyhow!("the controller refused ({status})"),
+    }
+}
+
+/// Fails unless the execution succeeded on all of `targets`.
+///
+/// # Errors
+/// With what happened instead.
+pub(crate) fn check_succeeded(execution: &Execution, targets: usize) -> anyhow::Result<()> {
+    let succeeded = usize::try_from(execution.runs.succeeded).unwrap_or(0);
+    if succeeded != targets || execution.runs.total != execution.runs.succeeded {
+        bail!("execution {} did not succeed on {targets} targets: {:?}", execution.id, execution.runs);
+    }
+    Ok(())
+}

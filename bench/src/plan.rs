@@ -1,0 +1,90 @@
+//! How much is measured: the full numbers, and small ones to see that everything works.
+
+use std::time::Duration;
+
+/// All numbers of a measurement.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) quick: bool,
+    /// Of every figure but those of connecting.
+    pub(crate) repetitions: usize,
+    /// Executions before the first repetition that are not counted.
+    pub(crate) warm_up: usize,
+    pub(crate) floor_window: Duration,
+    pub(crate) floor_connections: usize,
+    pub(crate) fanout_agents: usize,
+    pub(crate) fanout_real_agents: usize,
+    /// Executions one after the other, in each repetition.
+    pub(crate) execs: usize,
+    /// Executions several at a time, in each repetition.
+    pub(crate) flights: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) connect_agents: usize,
+    /// Each on a controller process of its own.
+    pub(crate) connect_repetitions: usize,
+    /// From the last connection to the reading of the controller's memory.
+    pub(crate) connect_settle: Duration,
+    pub(crate) tail_agents: usize,
+    pub(crate) tail_rate: u32,
+    pub(crate) tail_seconds: u32,
+    pub(crate) api_connections: usize,
+    pub(crate) api_window: Duration,
+    /// Requests a second of the open loop.
+    pub(crate) api_rate: u32,
+    pub(crate) idle_settle: Duration,
+    pub(crate) idle_window: Duration,
+}
+
+impl Plan {
+    pub(crate) const fn full() -> Self {
+        Self {
+            quick: false,
+            repetitions: 5,
+            warm_up: 3,
+            floor_window: Duration::from_millis(500),
+            floor_connections: 2000,
+            fanout_agents: 1000,
+            fanout_real_agents: 50,
+            execs: 300,
+            flights: 600,
+            in_flight: 16,
+            connect_agents: 10_000,
+            connect_repetitions: 5,
+            connect_settle: Duration::from_secs(12),
+            tail_agents: 20,
+            tail_rate: 1000,
+            tail_seconds: 5,
+            api_connections: 16,
+            api_window: Duration::from_secs(4),
+            api_rate: 1000,
+            idle_settle: Duration::from_secs(5),
+            idle_window: Duration::from_secs(20),
+        }
+    }
+
+    pub(crate) const fn quick() -> Self {
+        Self {
+            quick: true,
+            repetitions: 1,
+            warm_up: 1,
+            floor_window: Duration::from_millis(50),
+            floor_connections: 50,
+            fanout_agents: 40,
+            fanout_real_agents: 3,
+            execs: 20,
+            flights: 40,
+            in_flight: 16,
+            connect_agents: 100,
+            connect_repetitions: 1,
+            connect_settle: Duration::from_millis(200),
+            tail_agents: 2,
+            tail_rate: 200,
+            tail_seconds: 1,
+            api_connections: 4,
+            api_window: Duration::from_millis(500),
+            api_rate: 200,
+            idle_settle: Duration::from_millis(200),
+            idle_window: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The command line as clap reads it: nouns with their verbs, and the short verbs `exec`, `logs` and `login`.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use model::{
+    api::output::Stream,
+    execution::ExecutionState,
+    id::{EnrollTokenId, ExecutionId},
+};
+
+use crate::{output::Format, parse};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 succeeded, 1 a command failed, 2 bad usage, 3 controller not reachable, 4 not allowed,
+5 nothing matched, 6 outcome unknown or never started in time.
+
+Environment: OPSC_ADDR and OPSC_TOKEN (address and API token of the controller), OPSCTL_CONFIG (file of contexts).";
+
+/// Run commands on your machines and see what happened.
+#[derive(Debug, Parser)]
+#[command(name = "opsctl", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Address of the controller [default: OPSC_ADDR, the current context, http://127.0.0.1:8080]
+    #[arg(long, value_name = "URL", global = true)]
+    pub(crate) addr: Option<String>,
+    /// File with the API token [default: OPSC_TOKEN, the context of the address]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Context to use instead of the current one; with 'login', the name to store it under
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(crate) context: Option<String>,
+    /// Certificates (PEM) that alone are trusted for https, for a private CA
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command or script on hosts and follow its output
+    Exec(Box<ExecArgs>),
+    /// Show the output of an execution
+    Logs(LogsArgs),
+    /// Executions: what was started, and how it ended
+    #[command(subcommand)]
+    Execution(ExecutionCommand),
+    /// Agents: the hosts that commands run on
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Enroll tokens: how a new host proves that it is expected
+    #[command(subcommand)]
+    EnrollToken(EnrollTokenCommand),
+    /// Check an API token and store it with the address as a context (token from --token-file, OPSC_TOKEN or stdin)
+    Login,
+    /// Contexts: the controllers that this user has logged in to
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Show how the controller and its parts are
+    Status(Shown),
+    /// Show the versions of this program and of the controller
+    Version(Shown),
+}
+
+/// How a result is written.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Shown {
+    /// Form of the result
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("targets").required(true).args(["selector", "target", "all"]))]
+#[command(group = ArgGroup::new("program").required(true).multiple(true).args(["shell", "script", "argv"]))]
+pub(crate) struct ExecArgs {
+    /// Hosts that a predicate holds for, as 'env=prod and role in (web, api)'
+    #[arg(short = 'l', long)]
+    pub(crate) selector: Option<String>,
+    /// Host by name; may be repeated
+    #[arg(short, long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) target: Vec<String>,
+    /// Every host
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// How long a run may take [default: 1h]
+    #[arg(long, value_name = "DURATION", value_parser = parse::seconds, allow_hyphen_values = true)]
+    pub(crate) timeout: Option<i64>,
+    /// How long a run may wait for its host [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = parse::seconds, allow_hyphen_values = true)]
+    pub(crate) start_within: Option<i64>,
+    /// A line for the host's shell
+    #[arg(long, value_name = "LINE", conflicts_with_all = ["script", "argv"], allow_hyphen_values = true)]
+    pub(crate) shell: Option<String>,
+    /// A script from a file, or from stdin with '-'; what follows '--' is its arguments
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) script: Option<PathBuf>,
+    /// Program that runs the script, with its options [default: the script's '#!' line]
+    #[arg(long, value_name = "PROGRAM", requires = "script")]
+    pub(crate) interpreter: Option<String>,
+    /// Variable for the command; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::key_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Working directory, absolute [default: the user's home]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<String>,
+    /// User to run as [default: the agent's own]
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// Print the execution's id and do not wait
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// With json or yaml: no live output, one document with the result at the end
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    /// The program and its arguments; no shell looks at them
+    #[arg(last = true, value_name = "ARGV")]
+    pub(crate) argv: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Id of the execution
+    #[arg(value_name = "EXECUTION")]
+    pub(crate) execution: ExecutionId,
+    /// Go on until the execution has ended
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only this target
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) target: Option<String>,
+    /// Only the last N lines
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<u32>,
+    /// Only what was written since: how long ago (10m), or an RFC 3339 time
+    #[arg(long, value_name = "WHEN", value_parser = parse::Since::parse)]
+    pub(crate) since: Option<parse::Since>,
+    /// Only this stream
+    #[arg(long, value_enum)]
+    pub(crate) stream: Option<StreamArg>,
+    /// The bytes of one target as they were written, checked against what the host counted
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StreamArg {
+    Stdout,
+    Stderr,
+}
+
+impl From<StreamArg> for Stream {
+    fn from(arg: StreamArg) -> Self {
+        match arg {
+            StreamArg::Stdout => Self::Stdout,
+            StreamArg::Stderr => Self::Stderr,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExecutionCommand {
+    /// List executions, the newest first
+    List {
+        /// Only those in this state
+        #[arg(long, value_parser = execution_state)]
+        state: Option<ExecutionState>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Show one execution with its runs
+    Show {
+        #[arg(value_name = "EXECUTION")]
+        id: ExecutionId,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Ask for the end of all runs that have not ended
+    Cancel {
+        #[arg(value_name = "EXECUTION")]
+        id: ExecutionId,
+        #[command(flatten)]
+        shown: Shown,
+    },
+}
+
+fn execution_state(text: &str) -> Result<ExecutionState, String> {
+    ExecutionState::parse(text)
+        .ok_or_else(|| format!("there are: {}", ExecutionState::ALL.map(ExecutionState::as_str).join(", ")))
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// List agents
+    List {
+        /// Only those that a predicate holds for, as 'env=prod and os=linux'
+        #[arg(short = 'l', long)]
+        selector: Option<String>,
+        /// At most so many [default: all]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Show one agent with its facts, labels and how its host fares
+    Show(OneAgent),
+    /// Make an agent's certificates worthless and end its session
+    Revoke(OneAgent),
+    /// Let an agent work that waits for approval
+    Approve(OneAgent),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneAgent {
+    /// Name or id of the agent
+    #[arg(value_parser = agent_name)]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+fn agent_name(text: &str) -> Result<String, String> {
+    model::label::validate_name(text).map(|()| text.to_owned()).map_err(|invalid| invalid.to_string())
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnrollTokenCommand {
+    /// Make a token, and show the line to type on the new host
+    Create {
+        /// How long it may be used [default: 15m]
+        #[arg(long, value_name = "DURATION", value_parser = parse::seconds, allow_hyphen_values = true)]
+        ttl: Option<i64>,
+        /// Label that the agent will have; may be repeated
+        #[arg(long, value_name = "KEY=VALUE", value_parser = parse::label)]
+        label: Vec<(String, String)>,
+        /// How many hosts may use it; with more than one, each waits for approval [default: 1]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+        max_uses: Option<i32>,
+        /// Only hosts with addresses in this range may use it
+        #[arg(long, value_name = "CIDR")]
+        address_range: Option<String>,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// List tokens, without their secrets
+    List(Shown),
+    /// Make a token worthless
+    Delete {
+        #[arg(value_name = "TOKEN_ID")]
+        id: EnrollTokenId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContextCommand {
+    /// List contexts; the current one is marked
+    List(Shown),
+    /// Make a context the current one
+    Use { name: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Cli, ErrorKind> {
+        Cli::try_parse_from([&["opsctl"], line].concat()).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exec_takes_one_kind_of_target_and_one_program() {
+        for good in [
+            &["exec", "-l", "env=prod", "--", "uptime", "-p"][..],
+            &["exec", "-t", "a", "-t", "b", "--shell", "-x; ls"],
+            &["exec", "--all", "--script", "-", "--interpreter", "sh -e", "--", "--flag"],
+            &["exec", "--all", "--timeout", "1h30m", "--env", "A=", "--", "true", "--addr", "x"],
+        ] {
+            assert!(parse(good).is_ok(), "{good:?}");
+        }
+        for (bad, kind) in [
+            (&["exec", "--", "true"][..], ErrorKind::MissingRequiredArgument),
+            (&["exec", "--all"], ErrorKind::MissingRequiredArgument),
+            (&["exec", "--all", "-t", "a", "--", "true"], ErrorKind::ArgumentConflict),
+            (&["exec", "--all", "--shell", "x", "--", "true"], ErrorKind::ArgumentConflict),
+            (&["exec", "--all", "--shell", "x", "--script", "f"], ErrorKind::ArgumentConflict),
+            (&["exec", "--all", "--interpreter", "sh", "--", "true"], ErrorKind::MissingRequiredArgument),
+            (&["exec", "--all", "--timeout", "-5s", "--", "true"], ErrorKind::ValueValidation),
+            (&["exec", "--all", "--env", "=x", "--", "true"], ErrorKind::ValueValidation),
+            (&["logs", "17"], ErrorKind::ValueValidation),
+            (&["agent", "show", ".."], ErrorKind::ValueValidation),
+            (&["execution", "list", "--state", "gone"], ErrorKind::ValueValidation),
+        ] {
+            assert_eq!(parse(bad).unwrap_err(), kind, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_commands() {
+        let Command::Exec(args) = parse(&["exec", "--all", "--", "ls", "--all", "-l"]).unwrap().command
+        else {
+            panic!("not exec");
+        };
+        assert_eq!(args.argv, ["ls", "--all", "-l"]);
+    }
+}

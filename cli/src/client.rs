@@ -1,0 +1,411 @@
+//! The HTTP client of the controller's API: requests, errors, pages. Which answers mean what is in `exit.rs`.
+
+use std::{marker::PhantomData, time::Duration};
+
+use model::{
+    api::{
+        Page,
+        execution::{CreateExecution, Execution, Run},
+        output::OutputPage,
+        problem::Problem,
+        status::Status,
+    },
+    id::ExecutionId,
+    limits,
+};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    clock,
+    context::{Connection, Token},
+};
+
+/// How long a connection may take to come about, and a whole answer to arrive.
+const CONNECT: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(60);
+/// Pieces of one page of output: at most 64 KiB each.
+const OUTPUT_PIECES: usize = 200;
+/// How often a start is sent again, with the same key, when it is not known whether it arrived.
+const START_ATTEMPTS: u32 = 5;
+
+/// Why the controller did not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("cannot reach the controller at {addr}: {reason}")]
+    Unreachable {
+        addr: String,
+        /// The innermost cause; what lies between says nothing to people.
+        reason: String,
+        /// The request may have arrived.
+        sent: bool,
+    },
+    #[error("{}", describe(.0))]
+    Problem(Box<Problem>),
+    #[error("{addr} answered with status {status}, but not as a controller does")]
+    Foreign { addr: String, status: u16 },
+    #[error("the controller at {addr} answered in a way that this program does not understand: {reason}")]
+    Decode { addr: String, reason: String },
+    #[error("the command may have been started; look with: opsctl execution list")]
+    Unanswered(#[source] Box<Error>),
+}
+
+impl Error {
+    /// The same request may succeed a little later.
+    pub(crate) fn is_transient(&self) -> bool {
+        let status = match self {
+            Self::Unreachable { .. } => return true,
+            Self::Decode { .. } | Self::Unanswered(_) => return false,
+            Self::Problem(problem) if problem.code == "still_running" => return true,
+            Self::Problem(problem) => problem.status,
+            Self::Foreign { status, .. } => *status,
+        };
+        status == 429 || status >= 500
+    }
+
+    /// The controller may have done what was asked for, and not said so.
+    fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Unreachable { sent, .. } => *sent,
+            Self::Decode { .. } | Self::Unanswered(_) => true,
+            Self::Foreign { status, .. } => *status >= 500,
+            Self::Problem(_) => false,
+        }
+    }
+}
+
+fn describe(problem: &Problem) -> String {
+    let mut text = if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() };
+    if let Some(field) = problem.field.as_deref().filter(|field| !text.contains(*field)) {
+        text = format!("{field}: {text}");
+    }
+    if problem.status >= 500 && !problem.request_id.is_empty() {
+        text = format!("{text} (request {})", problem.request_id);
+    }
+    text
+}
+
+/// A connection to one controller. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: Option<Token>,
+}
+
+impl Client {
+    /// # Errors
+    /// When the certificates of a private CA cannot be read.
+    pub(crate) fn new(connection: &Connection) -> anyhow::Result<Self> {
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("opsctl/", env!("CARGO_PKG_VERSION")));
+        if connection.is_loopback() {
+            builder = builder.no_proxy();
+        }
+        if let Some(pem) = connection.read_ca()? {
+            builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem)?);
+        } else if connection.addr.scheme() == "http" {
+            // A host without any CA certificates must still be able to speak plain HTTP.
+            builder = builder.tls_certs_only([]);
+        }
+        Ok(Self { http: builder.build()?, base: connection.addr.clone(), token: connection.token.clone() })
+    }
+
+    pub(crate) fn addr(&self) -> &Url {
+        &self.base
+    }
+
+    /// Address of the controller, as errors and hints show it.
+    pub(crate) fn shown_addr(&self) -> String {
+        self.base.as_str().trim_end_matches('/').to_owned()
+    }
+
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&'static str, String)],
+    ) -> Result<T, Error> {
+        let response = self.send(self.request(Method::GET, path).query(query).timeout(ANSWER)).await?;
+        self.decode(self.accepted(response).await?).await
+    }
+
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        let response = self.send(self.request(Method::POST, path).json(body).timeout(ANSWER)).await?;
+        self.decode(self.accepted(response).await?).await
+    }
+
+    /// A POST that needs no body.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn act<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
+        let response = self.send(self.request(Method::POST, path).timeout(ANSWER)).await?;
+        self.decode(self.accepted(response).await?).await
+    }
+
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn delete(&self, path: &[&str]) -> Result<(), Error> {
+        let response = self.send(self.request(Method::DELETE, path).timeout(ANSWER)).await?;
+        self.accepted(response).await.map(drop)
+    }
+
+    /// Starts an execution. When the connection breaks and nobody can know whether the request arrived, it is sent
+    /// again with the same key, which starts nothing twice.
+    ///
+    /// # Errors
+    /// As every request; [`Error::Unanswered`] when it may have been started all the same.
+    pub(crate) async fn start(&self, body: &CreateExecution) -> Result<Execution, Error> {
+        let key = clock::idempotency_key();
+        let mut attempt = 1;
+        let mut unanswered = false;
+        loop {
+            let request = self
+                .request(Method::POST, &["api", "v1", "executions"])
+                .header("Idempotency-Key", &key)
+                .json(body)
+                .timeout(ANSWER);
+            let answer = match self.send(request).await {
+                Ok(response) => match self.accepted(response).await {
+                    Ok(response) => self.decode(response).await,
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error),
+            };
+            let error = match answer {
+                Ok(execution) => return Ok(execution),
+                Err(error) => error,
+            };
+            unanswered |= error.is_unanswered();
+            let is_away = attempt == 1 && matches!(error, Error::Unreachable { sent: false, .. });
+            if is_away || !error.is_transient() || attempt == START_ATTEMPTS {
+                return Err(if unanswered { Error::Unanswered(Box::new(error)) } else { error });
+            }
+            tokio::time::sleep(clock::jittered(Duration::from_millis(200 << attempt))).await;
+            attempt += 1;
+        }
+    }
+
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn execution(&self, id: ExecutionId) -> Result<Execution, Error> {
+        self.get(&["api", "v1", "executions", &id.to_string()], &[]).await
+    }
+
+    /// Asks for the end of all of an execution's runs.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn cancel(&self, id: ExecutionId) -> Result<Execution, Error> {
+        self.act(&["api", "v1", "executions", &id.to_string(), "cancel"]).await
+    }
+
+    /// The runs of an execution, page by page.
+    pub(crate) fn runs(&self, id: ExecutionId, limit: Option<u64>) -> Pages<'_, Run> {
+        self.pages(&["api", "v1", "executions", &id.to_string(), "runs"], Vec::new(), limit)
+    }
+
+    /// One page of stored output; `query` narrows it down.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn output(
+        &self,
+        id: ExecutionId,
+        query: &[(&'static str, String)],
+        after: Option<i64>,
+    ) -> Result<OutputPage, Error> {
+        let mut query = query.to_vec();
+        query.push(("limit", OUTPUT_PIECES.to_string()));
+        query.extend(after.map(|after| ("after", after.to_string())));
+        self.get(&["api", "v1", "executions", &id.to_string(), "output"], &query).await
+    }
+
+    /// Opens the stream of an execution's output, behind position `after`. It has no time limit.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn open_output(
+        &self,
+        id: ExecutionId,
+        query: &[(&'static str, String)],
+        after: Option<i64>,
+    ) -> Result<Response, Error> {
+        let mut request = self
+            .request(Method::GET, &["api", "v1", "executions", &id.to_string(), "output"])
+            .query(&[("follow", "true")])
+            .query(query)
+            .header(header::ACCEPT, "text/event-stream");
+        if let Some(after) = after {
+            request = request.header("Last-Event-ID", after);
+        }
+        let answer = tokio::time::timeout(ANSWER, self.send(request)).await;
+        let response = answer
+            .unwrap_or_else(|_| Err(self.fruitless(&format!("no answer in {} s", ANSWER.as_secs()))))?;
+        self.accepted(response).await
+    }
+
+    /// A controller that is down says so with status 503 and the same document.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn status(&self) -> Result<Status, Error> {
+        let response = self.send(self.request(Method::GET, &["status"]).timeout(ANSWER)).await?;
+        if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+            return self.decode(self.accepted(response).await?).await;
+        }
+        let status = response.status().as_u16();
+        let body = self.body(response).await?;
+        serde_json::from_slice(&body).map_err(|_| self.refusal(status, &body))
+    }
+
+    /// A list, page by page, up to `limit` items.
+    pub(crate) fn pages<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: Vec<(&'static str, String)>,
+        limit: Option<u64>,
+    ) -> Pages<'_, T> {
+        let path = path.iter().map(|&segment| segment.to_owned()).collect();
+        Pages { client: self, path, query, cursor: None, left: limit, done: false, items: PhantomData }
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(path);
+        let request = self.http.request(method, url);
+        match &self.token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+        request.send().await.map_err(|error| self.broken(&error))
+    }
+
+    /// The error of a connection that did not come about or broke.
+    pub(crate) fn broken(&self, error: &reqwest::Error) -> Error {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        let reason = if error.is_timeout() { "no answer in time".to_owned() } else { cause.to_string() };
+        Error::Unreachable { addr: self.shown_addr(), reason, sent: !error.is_connect() }
+    }
+
+    /// The error of a connection that came about, but to no end.
+    pub(crate) fn fruitless(&self, reason: &str) -> Error {
+        Error::Unreachable { addr: self.shown_addr(), reason: reason.to_owned(), sent: true }
+    }
+
+    /// The error of an answer that cannot be understood.
+    pub(crate) fn undecodable(&self, reason: &impl ToString) -> Error {
+        Error::Decode { addr: self.shown_addr(), reason: reason.to_string() }
+    }
+
+    /// Passes an answer on if its status is one of success.
+    async fn accepted(&self, response: Response) -> Result<Response, Error> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = self.body(response).await?;
+        Err(self.refusal(status.as_u16(), &body))
+    }
+
+    fn refusal(&self, status: u16, body: &[u8]) -> Error {
+        match serde_json::from_slice(body) {
+            Ok(problem) => Error::Problem(Box::new(problem)),
+            Err(_) => Error::Foreign { addr: self.shown_addr(), status },
+        }
+    }
+
+    async fn decode<T: DeserializeOwned>(&self, response: Response) -> Result<T, Error> {
+        let body = self.body(response).await?;
+        serde_json::from_slice(&body).map_err(|error| self.undecodable(&error))
+    }
+
+    async fn body(&self, response: Response) -> Result<Vec<u8>, Error> {
+        response.bytes().await.map(Vec::from).map_err(|error| self.broken(&error))
+    }
+}
+
+/// A list that is fetched as it is read.
+#[derive(Debug)]
+pub(crate) struct Pages<'a, T> {
+    client: &'a Client,
+    path: Vec<String>,
+    query: Vec<(&'static str, String)>,
+    cursor: Option<String>,
+    /// Items that are still wanted; `None` means all.
+    left: Option<u64>,
+    done: bool,
+    items: PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Pages<'_, T> {
+    /// The next page, or `None` behind the last.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<T>>, Error> {
+        if self.done || self.left == Some(0) {
+            return Ok(None);
+        }
+        let largest = u64::try_from(limits::MAX_PAGE).expect("a page has a positive size");
+        let size = self.left.map_or(largest, |left| left.min(largest));
+        let mut query = self.query.clone();
+        query.push(("limit", size.to_string()));
+        query.extend(self.cursor.take().map(|cursor| ("cursor", cursor)));
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        let page: Page<T> = self.client.get(&path, &query).await?;
+        self.cursor = page.next_cursor;
+        self.done = self.cursor.is_none();
+        let mut items = page.items;
+        if let Some(left) = &mut self.left {
+            items.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= items.len() as u64;
+        }
+        Ok(Some(items))
+    }
+
+    /// All of it at once.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn all(mut self) -> Result<Vec<T>, Error> {
+        let mut all = Vec::new();
+        while let Some(items) = self.next().await? {
+            all.extend(items);
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_without_an_answer_may_have_been_taken() {
+        let addr = || "http://x".to_owned();
+        let away = |sent| Error::Unreachable { addr: addr(), reason: "reset".to_owned(), sent };
+        assert!(away(true).is_unanswered());
+        assert!(!away(false).is_unanswered());
+        assert!(Error::Foreign { addr: addr(), status: 504 }.is_unanswered(), "a proxy gave up");
+        assert!(!Error::Foreign { addr: addr(), status: 404 }.is_unanswered());
+        assert!(Error::Decode { addr: addr(), reason: "EOF".to_owned() }.is_unanswered());
+        assert!(!Error::Unanswered(Box::new(away(true))).is_transient());
+    }
+}

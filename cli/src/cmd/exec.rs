@@ -1,0 +1,188 @@
+//! `opsctl exec`: starts a command on hosts, follows its output, and ends with its result.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use model::{
+    Reason,
+    api::{
+        execution::{CreateExecution, Execution, Run, Targets},
+        output::{OutputEnd, Stream},
+    },
+    command::{Command, Program, Script},
+    limits,
+    run::RunState,
+};
+use serde::Serialize;
+use tokio::{signal::ctrl_c, sync::watch};
+
+use super::execution::{counts, exit_status};
+use crate::{
+    args::ExecArgs,
+    client::Client,
+    exit::{Exit, Usage},
+    follow, interrupt,
+    output::{self, Content, Format, Table, human, lines::Lines},
+    report::Report,
+};
+
+/// Runs that the summary names at most; all of them are in `execution show`.
+const SUMMARY_ROWS: usize = 50;
+
+/// # Errors
+/// When the request is not valid or refused, or the execution cannot be followed to its end.
+pub(crate) async fn run(client: &Client, args: ExecArgs) -> Result<Exit> {
+    let (format, detach) = (args.output, args.detach);
+    let request = request(args)?;
+    request.validate().map_err(|invalid| Usage(invalid.to_string()))?;
+    if detach {
+        let execution = tokio::select! {
+            started = client.start(&request) => started?,
+            Ok(()) = ctrl_c() => {
+                output::note(interrupt::LEFT_STARTING);
+                return Ok(Exit::Interrupted);
+            }
+        };
+        output::show(format, &Started { execution: &execution }, |_| format!("{}\n", execution.id))?;
+        return Ok(Exit::Succeeded);
+    }
+    let (started, starting) = watch::channel(None);
+    tokio::spawn(interrupt::watch(client.clone(), starting));
+    let execution = client.start(&request).await?;
+    started.send_replace(Some(execution.id));
+    output::note(&format!("execution {} on {}", execution.id, human::count(execution.runs.total, "target")));
+    let result = match format {
+        Format::Table => live(client, &execution, &request.targets).await,
+        Format::Json | Format::Yaml => document(client, &execution, format).await,
+    };
+    result.with_context(|| {
+        format!("the execution {id} may still go on (see it with: opsctl logs -f {id})", id = execution.id)
+    })
+}
+
+/// What `--detach` shows.
+#[derive(Serialize)]
+struct Started<'a> {
+    execution: &'a Execution,
+}
+
+fn request(args: ExecArgs) -> Result<CreateExecution> {
+    let targets = match args.selector {
+        Some(selector) => Targets::Selector(selector),
+        None if args.all => Targets::All(true),
+        None => Targets::Names(args.target),
+    };
+    let program = match (args.shell, args.script) {
+        (Some(line), _) => Program::Shell(line),
+        (None, Some(path)) => Program::Script(Script {
+            content: read_script(&path)?,
+            interpreter: args.interpreter,
+            args: args.argv,
+        }),
+        (None, None) => Program::Argv(args.argv),
+    };
+    let command = Command {
+        program,
+        env: args.env.into_iter().collect(),
+        cwd: args.cwd,
+        user: args.user,
+        timeout_seconds: args.timeout.unwrap_or(limits::DEFAULT_TIMEOUT_SECONDS),
+    };
+    Ok(CreateExecution { targets, command, start_within_seconds: args.start_within })
+}
+
+fn read_script(path: &Path) -> Result<String> {
+    let read = |reader: &mut dyn Read| {
+        let mut bytes = Vec::new();
+        // One byte more than is allowed is enough to find out that it is too much.
+        reader.take(limits::SCRIPT_BYTES as u64 + 1).read_to_end(&mut bytes).map(|_| bytes)
+    };
+    let bytes = if path == Path::new("-") {
+        read(&mut io::stdin().lock())
+    } else {
+        File::open(path).and_then(|mut file| read(&mut file))
+    };
+    let bytes =
+        bytes.map_err(|error| Usage(format!("cannot read the script {}: {error}", path.display())))?;
+    if bytes.len() > limits::SCRIPT_BYTES {
+        let limit = limits::SCRIPT_BYTES;
+        return Err(Usage(format!("the script {} is over the limit of {limit} bytes", path.display())).into());
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| Usage(format!("the script {} is not UTF-8 text", path.display())).into())
+}
+
+/// Shows every line as it comes, and a summary at the end.
+async fn live(client: &Client, execution: &Execution, targets: &Targets) -> Result<Exit> {
+    let mut lines = Lines::new(output::wants_colour(Stream::Stdout), output::wants_colour(Stream::Stderr));
+    if let Targets::Names(names) = targets {
+        names.iter().for_each(|name| lines.expect(name));
+    } else if let Some(runs) = client.runs(execution.id, None).next().await? {
+        runs.iter().for_each(|run| lines.expect(&run.target));
+    }
+    let end = follow::to_end(client, execution.id, Vec::new(), None, |mut piece| {
+        let content = Content::take(&mut piece)?;
+        output::write(piece.stream, &lines.piece(&piece, &content))
+    })
+    .await?;
+    for (stream, bytes) in lines.finish() {
+        output::write(stream, &bytes)?;
+    }
+    summary(client, execution, &end).await?;
+    Ok(Exit::of_runs(&end.runs))
+}
+
+async fn summary(client: &Client, execution: &Execution, end: &OutputEnd) -> Result<()> {
+    let total = human::count(end.runs.total, "run");
+    output::note(&format!("{total}: {}", counts(&end.runs)));
+    if end.runs.succeeded + end.runs.skipped == end.runs.total {
+        return Ok(());
+    }
+    let mut table = Table::new(&["TARGET", "STATE", "EXIT", "REASON", "DETAIL"]);
+    let mut rows = 0;
+    let mut pages = client.runs(execution.id, None);
+    while let Some(runs) = pages.next().await? {
+        for run in runs.iter().filter(|run| !matches!(run.state, RunState::Succeeded | RunState::Skipped)) {
+            if rows < SUMMARY_ROWS {
+                table.row(summary_row(run));
+            }
+            rows += 1;
+        }
+    }
+    // That stderr is gone changes nothing about how the execution ended.
+    let _ = output::write(Stream::Stderr, table.take().as_bytes());
+    if rows > SUMMARY_ROWS {
+        let more = rows - SUMMARY_ROWS;
+        output::note(&format!("and {more} more: opsctl execution show {}", execution.id));
+    }
+    Ok(())
+}
+
+fn summary_row(run: &Run) -> [String; 5] {
+    [
+        run.target.clone(),
+        run.state.as_str().to_owned(),
+        exit_status(run),
+        human::or_dash(run.reason.map(Reason::as_str)),
+        run.detail.clone().unwrap_or_default(),
+    ]
+}
+
+/// Waits for the end and writes all of it as one document.
+async fn document(client: &Client, execution: &Execution, format: Format) -> Result<Exit> {
+    let mut report = Report::default();
+    let end = follow::to_end(client, execution.id, Vec::new(), None, |mut piece| {
+        let content = Content::take(&mut piece)?;
+        report.take(&piece, content);
+        Ok(())
+    })
+    .await?;
+    let ended = client.execution(execution.id).await?;
+    let runs = client.runs(execution.id, None).all().await?;
+    output::show(format, &report.finish(ended, runs), |_| String::new())?;
+    Ok(Exit::of_runs(&end.runs))
+}

@@ -1,0 +1,10 @@
+//! The commands: a file a noun, and one for each of the short verbs.
+
+pub(crate) mod agent;
+pub(crate) mod context;
+pub(crate) mod enroll_token;
+pub(crate) mod exec;
+pub(crate) mod execution;
+pub(crate) mod login;
+pub(crate) mod logs;
+pub(crate) mod status;

@@ -1,0 +1,119 @@
+//! Readers of what people type after a flag. Their errors are whole sentences that clap puts behind the flag's name.
+
+use jiff::{SpanRelativeTo, Timestamp, ToSpan as _};
+
+/// Seconds of a duration such as `90s`, `15m`, `1h30m` or `2d` (a day has 24 hours).
+///
+/// # Errors
+/// When it is not a duration, not positive, or not a whole number of seconds.
+pub(crate) fn seconds(text: &str) -> Result<i64, String> {
+    const LIKE: &str = "a duration is written like 90s, 15m, 1h30m or 2d";
+    let text = text.trim();
+    if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) {
+        return Err(format!("the unit is missing ({LIKE})"));
+    }
+    let span: jiff::Span = text.parse().map_err(|_| LIKE.to_owned())?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| LIKE.to_owned())?;
+    if duration.subsec_nanos() != 0 {
+        return Err("it must be a whole number of seconds".to_owned());
+    }
+    if duration.as_secs() <= 0 {
+        return Err("it must be longer than nothing".to_owned());
+    }
+    Ok(duration.as_secs())
+}
+
+/// A point in time: either RFC 3339, or how long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    At(Timestamp),
+    SecondsAgo(i64),
+}
+
+impl Since {
+    /// # Errors
+    /// When it is neither a duration nor an RFC 3339 time.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        seconds(text).map(Self::SecondsAgo).or_else(|_| {
+            text.parse().map(Self::At).map_err(|_| {
+                "neither how long ago (10m, 2h) nor a time with its offset (2026-01-31T08:00:00Z)".to_owned()
+            })
+        })
+    }
+
+    /// # Errors
+    /// When that is before the first time there is.
+    pub(crate) fn resolve(self, now: Timestamp) -> Result<Timestamp, String> {
+        match self {
+            Self::At(at) => Ok(at),
+            Self::SecondsAgo(seconds) => 0_i64
+                .seconds()
+                .try_seconds(seconds)
+                .and_then(|span| now.checked_sub(span))
+                .map_err(|_| "--since is too long ago".to_owned()),
+        }
+    }
+}
+
+/// A label, `key=value`.
+///
+/// # Errors
+/// When the `=` is missing, or the key or value is not what a label may have.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = key_value(text)?;
+    model::label::validate_label(&key, &value).map_err(|invalid| invalid.to_string())?;
+    Ok((key, value))
+}
+
+/// A variable, `NAME=value`; the value may have any further `=`.
+///
+/// # Errors
+/// When the `=` or the name is missing.
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("it is written KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, want) in
+            [("90s", 90), ("15m", 900), ("1h30m", 5400), ("1h 30m", 5400), ("2d", 172_800), ("1w", 604_800)]
+        {
+            assert_eq!(seconds(text), Ok(want), "{text}");
+        }
+        for text in
+            ["", "x", "90", "-5s", "0s", "500ms", "1.5s", "1mo", "1y", "5s ago", "9999999999999999999s"]
+        {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+        assert!(seconds("90").unwrap_err().contains("unit"));
+    }
+
+    #[test]
+    fn points_in_time() {
+        let now: Timestamp = "2026-01-31T08:00:00Z".parse().unwrap();
+        let at = |text: &str| Since::parse(text).unwrap().resolve(now).unwrap().to_string();
+        assert_eq!(at("10m"), "2026-01-31T07:50:00Z");
+        assert_eq!(at("2026-01-31T08:00:00+02:00"), "2026-01-31T06:00:00Z");
+        assert!(Since::parse("yesterday").is_err());
+        assert!(Since::parse("2026-01-31T08:00:00").is_err(), "no offset");
+        assert!(Since::SecondsAgo(i64::MAX).resolve(now).is_err());
+    }
+
+    #[test]
+    fn labels_and_variables() {
+        assert_eq!(label("role=web"), Ok(("role".into(), "web".into())));
+        assert_eq!(label("role="), Ok(("role".into(), String::new())));
+        for text in ["role", "=web", "os=linux", "and=x", "a b=c", "role=a\u{7}"] {
+            assert!(label(text).is_err(), "{text:?}");
+        }
+        assert_eq!(key_value("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert!(key_value("A").is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! The one place where a request is authorised. A verb takes an [`Authorized`] for its permission, and there is no other
+//! way to get one than [`authorize`].
+
+use std::marker::PhantomData;
+
+use model::id::{ApiTokenId, OrgId};
+
+use crate::error::{Error, Result};
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Actor {
+    pub org_id: OrgId,
+    pub organization: String,
+    /// As the audit and the executions show it.
+    pub name: String,
+    pub token_id: ApiTokenId,
+    pub permissions: Vec<String>,
+}
+
+/// A permission, as a type.
+pub(crate) trait Permission: Send + Sync + 'static {
+    const NAME: &'static str;
+}
+
+macro_rules! permissions {
+    ($($name:ident = $text:literal;)*) => {$(
+        #[derive(Debug, Clone, Copy)]
+        pub(crate) struct $name;
+        impl Permission for $name {
+            const NAME: &'static str = $text;
+        }
+    )*};
+}
+
+permissions! {
+    AgentRead = "agent.read";
+    AgentManage = "agent.manage";
+    EnrollTokenRead = "enroll_token.read";
+    EnrollTokenManage = "enroll_token.manage";
+    ExecutionRead = "execution.read";
+    ExecutionCreate = "execution.create";
+    ExecutionCancel = "execution.cancel";
+    StatusRead = "status.read";
+    SelfRead = "self.read";
+}
+
+/// Proof that its actor may do what `P` names, in the request of this id.
+#[derive(Debug)]
+pub(crate) struct Authorized<P> {
+    actor: Actor,
+    request_id: String,
+    permission: PhantomData<P>,
+}
+
+/// Checks that `actor` has the permission `P`.
+///
+/// # Errors
+/// [`Error::Forbidden`].
+pub(crate) fn authorize<P: Permission>(actor: Actor, request_id: String) -> Result<Authorized<P>> {
+    if actor.permissions.iter().any(|held| held == "*" || held == P::NAME) {
+        Ok(Authorized { actor, request_id, permission: PhantomData })
+    } else {
+        Err(Error::Forbidden { actor: actor.name, permission: P::NAME })
+    }
+}
+
+impl<P> Authorized<P> {
+    pub(crate) fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    pub(crate) fn org_id(&self) -> OrgId {
+        self.actor.org_id
+    }
+
+    pub(crate) fn request_id(&self) -> &str {
+        &self.request_id
+    }
+}

@@ -1,0 +1,64 @@
+//! Approving and revoking agents.
+
+use model::{api::agent::Agent, id::AgentId};
+use serde_json::json;
+
+use super::{
+    App,
+    access::{AgentManage, Authorized},
+};
+use crate::{
+    clock,
+    error::{During, Error, Result},
+    store::{self, audit},
+};
+
+/// Makes the agent's certificates worthless and cuts its streams. Revoking twice is no error.
+///
+/// # Errors
+/// When there is no such agent.
+pub(crate) async fn revoke(app: &App, by: &Authorized<AgentManage>, id: AgentId) -> Result<Agent> {
+    let now = clock::now();
+    let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
+    if store::agents::revoke(&mut tx, by.org_id(), id, now).await? {
+        audit::record(&mut tx, by.org_id(), now, entry(by, "agent.revoke", id)).await?;
+        tx.commit().await.during("commit")?;
+        app.wake.revoke.notify_one();
+        app.wake.others.notify_one();
+    }
+    read(app, by, id).await
+}
+
+/// Lets an agent in that enrolled with a token of several uses. Approving twice is no error.
+///
+/// # Errors
+/// When there is no such agent, or it was revoked.
+pub(crate) async fn approve(app: &App, by: &Authorized<AgentManage>, id: AgentId) -> Result<Agent> {
+    let now = clock::now();
+    let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
+    if store::agents::approve(&mut tx, by.org_id(), id).await? {
+        audit::record(&mut tx, by.org_id(), now, entry(by, "agent.approve", id)).await?;
+        tx.commit().await.during("commit")?;
+    }
+    let agent = read(app, by, id).await?;
+    if agent.state == model::api::agent::AgentState::Revoked {
+        return Err(Error::Conflict(format!("agent '{}' is revoked; enroll the host again", agent.name)));
+    }
+    Ok(agent)
+}
+
+async fn read(app: &App, by: &Authorized<AgentManage>, id: AgentId) -> Result<Agent> {
+    let agent = store::agents::get(&app.db.of(by.org_id()), by.org_id(), id).await?;
+    agent.ok_or_else(|| Error::not_found("agent", id.to_string()))
+}
+
+fn entry<'a>(by: &'a Authorized<AgentManage>, verb: &'static str, id: AgentId) -> audit::Entry<'a> {
+    audit::Entry {
+        actor: &by.actor().name,
+        verb,
+        object: format!("agent/{id}"),
+        outcome: "done",
+        request_id: by.request_id(),
+        detail: json!({}),
+    }
+}

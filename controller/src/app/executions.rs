@@ -1,0 +1,227 @@
+//! Starting and cancelling executions.
+
+use jiff::SignedDuration;
+use model::{
+    Invalid,
+    api::execution::{CreateExecution, Execution, Targets},
+    id::{AgentId, ExecutionId, RunId},
+    limits,
+    selector::Selector,
+};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{
+    App,
+    access::{Authorized, ExecutionCancel, ExecutionCreate},
+    manifest,
+};
+use crate::{
+    clock,
+    error::{During, Error, Result},
+    store::{self, agents::Wanted, audit, executions::NewExecution},
+};
+
+/// Starts a command on its targets: authorised, frozen, signed and queued in one transaction.
+///
+/// A repetition with the same `idempotency_key` answers the execution that the first one started.
+///
+/// # Errors
+/// When a field is wrong, nothing matches, or the key came with another request before.
+pub(crate) async fn start(
+    app: &App,
+    by: &Authorized<ExecutionCreate>,
+    request: CreateExecution,
+    idempotency_key: Option<&str>,
+) -> Result<Execution> {
+    request.validate()?;
+    if let Some(key) = idempotency_key {
+        check_key(key)?;
+    }
+    let org = by.org_id();
+    let actor = by.actor().name.as_str();
+    let body_hash =
+        Sha256::digest(serde_json::to_vec(&request).map_err(|e| Error::internal("cannot hash", e))?);
+    // Before the targets are looked at: which they are may have changed since the first request.
+    if let Some(key) = idempotency_key
+        && let Some(execution) = replay(app, by, key, &body_hash).await?
+    {
+        return Ok(execution);
+    }
+    let now = clock::now();
+    let start_before = now + SignedDuration::from_secs(request.start_within_seconds());
+    let pool = app.db.of(org);
+    let mut tx = pool.begin().await.during("begin")?;
+
+    let targets = match &request.targets {
+        Targets::All(_) => store::agents::targets(&mut tx, org, Wanted::All).await?,
+        Targets::Names(names) => {
+            let found = store::agents::targets(&mut tx, org, Wanted::Named(names)).await?;
+            if let Some(missing) = names.iter().find(|name| found.iter().all(|target| target.name != **name))
+            {
+                return Err(Error::NoTargets(format!("the name '{missing}'")));
+            }
+            found
+        }
+        Targets::Selector(text) => {
+            let selector = parse_selector("targets.selector", text)?;
+            store::agents::targets(&mut tx, org, Wanted::Selected(&selector)).await?
+        }
+    };
+    if targets.is_empty() {
+        return Err(Error::NoTargets(match &request.targets {
+            Targets::Selector(text) => format!("the selector '{text}'"),
+            Targets::Names(_) | Targets::All(_) => "the request: no agent is enrolled".to_owned(),
+        }));
+    }
+    if targets.len() > limits::TARGETS {
+        return Err(Invalid::over("targets", "TARGETS", limits::TARGETS, "targets").into());
+    }
+
+    let id = ExecutionId::new(now, clock::entropy());
+    let mut run_ids: Vec<Uuid> = targets.iter().map(|_| model::id::uuid_v7(now, clock::entropy())).collect();
+    run_ids.sort_unstable();
+    let agent_ids: Vec<Uuid> = targets.iter().map(|target| target.id).collect();
+    let names: Vec<String> = targets.into_iter().map(|target| target.name).collect();
+    let covered: Vec<(RunId, AgentId)> =
+        run_ids.iter().zip(&agent_ids).map(|(run, agent)| (RunId(*run), AgentId(*agent))).collect();
+    let intent = manifest::Intent {
+        org_id: org,
+        execution_id: id,
+        actor,
+        request_id: by.request_id(),
+        issued_at: now,
+        start_by: start_before,
+        command: &request.command,
+        targets: &covered,
+    };
+    let signed = manifest::sign(&app.ca, &intent);
+    let summary = request.command.summary();
+
+    if let Some(key) = idempotency_key {
+        let answer = json!({ "execution_id": id });
+        if !store::idempotency::claim(&mut tx, org, actor, key, &body_hash, &answer, now).await? {
+            tx.rollback().await.during("rollback")?;
+            return replay(app, by, key, &body_hash).await?.ok_or(Error::StillRunning);
+        }
+    }
+    let new = NewExecution {
+        id,
+        org_id: org,
+        summary: &summary,
+        command: &request.command,
+        actor,
+        request_id: by.request_id(),
+        created_at: now,
+        start_before,
+        manifest: &signed,
+        run_ids: &run_ids,
+        agent_ids: &agent_ids,
+        targets: &names,
+    };
+    store::executions::insert(&mut tx, &new).await?;
+    let entry = audit::Entry {
+        actor,
+        verb: "execution.create",
+        object: format!("execution/{id}"),
+        outcome: "done",
+        request_id: by.request_id(),
+        detail: json!({ "summary": summary, "targets": names.len(), "user": request.command.user }),
+    };
+    audit::record(&mut tx, org, now, entry).await?;
+    tx.commit().await.during("commit")?;
+
+    tracing::info!(
+        execution.id = %id, request.id = by.request_id(), actor, targets = names.len(), "execution started"
+    );
+    app.wake.dispatch(agent_ids.into_iter().map(AgentId));
+    app.wake.others.notify_one();
+    let total = i32::try_from(names.len()).unwrap_or(i32::MAX);
+    Ok(Execution {
+        id,
+        state: model::execution::ExecutionState::Pending,
+        summary,
+        runs: model::execution::RunCounts { total, waiting: total, ..Default::default() },
+        cancel_requested: false,
+        actor: actor.to_owned(),
+        request_id: by.request_id().to_owned(),
+        created_at: now,
+        ended_at: None,
+        command: None,
+    })
+}
+
+/// The execution that an earlier request with this key started, if there was one.
+async fn replay(
+    app: &App,
+    by: &Authorized<ExecutionCreate>,
+    key: &str,
+    body_hash: &[u8],
+) -> Result<Option<Execution>> {
+    let pool = app.db.of(by.org_id());
+    let Some(earlier) = store::idempotency::earlier(&pool, by.org_id(), &by.actor().name, key).await? else {
+        return Ok(None);
+    };
+    if earlier.body_hash != body_hash {
+        return Err(Error::KeyReused);
+    }
+    let id = earlier
+        .answer
+        .and_then(|answer| answer["execution_id"].as_str()?.parse().ok())
+        .ok_or(Error::StillRunning)?;
+    store::executions::get(&pool, by.org_id(), id).await
+}
+
+/// Asks for the end of all runs of an execution. Those that no host has end at once; the others when their hosts
+/// confirm that no process is left. Cancelling what has ended changes nothing and is no error.
+///
+/// # Errors
+/// When there is no such execution.
+pub(crate) async fn cancel(
+    app: &App,
+    by: &Authorized<ExecutionCancel>,
+    id: ExecutionId,
+) -> Result<Execution> {
+    let now = clock::now();
+    let org = by.org_id();
+    let pool = app.db.of(org);
+    let mut tx = pool.begin().await.during("begin")?;
+    if store::executions::request_cancel(&mut tx, org, id, now).await? {
+        let entry = audit::Entry {
+            actor: &by.actor().name,
+            verb: "execution.cancel",
+            object: format!("execution/{id}"),
+            outcome: "requested",
+            request_id: by.request_id(),
+            detail: json!({}),
+        };
+        audit::record(&mut tx, org, now, entry).await?;
+        tx.commit().await.during("commit")?;
+        app.wake.cancel.notify_one();
+        app.wake.others.notify_one();
+    } else {
+        tx.rollback().await.during("rollback")?;
+    }
+    let execution = store::executions::get(&pool, org, id).await?;
+    execution.ok_or_else(|| Error::not_found("execution", id.to_string()))
+}
+
+/// Reads a selector of the request's field `field`.
+///
+/// # Errors
+/// With the position of what is wrong.
+pub(crate) fn parse_selector(field: &'static str, text: &str) -> Result<Selector> {
+    Selector::parse(text).map_err(|error| Error::Selector { field, error })
+}
+
+fn check_key(key: &str) -> Result<(), Invalid> {
+    if key.is_empty()
+        || key.len() > limits::IDEMPOTENCY_KEY_BYTES
+        || !key.bytes().all(|b| b.is_ascii_graphic())
+    {
+        let allowed = format!("must be 1 to {} visible ASCII characters", limits::IDEMPOTENCY_KEY_BYTES);
+        return Err(Invalid::new("Idempotency-Key", allowed));
+    }
+    Ok(())
+}

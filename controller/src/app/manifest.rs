@@ -1,0 +1,263 @@
+//! Manifests: what was authorised, signed in the transaction that authorises it, and checked before anything is sent.
+//!
+//! Invariants: nothing is dispatched whose manifest does not verify, or does not cover exactly this run on this agent
+//! with this command. What a cache holds was verified; rows that change afterwards are compared with it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use jiff::Timestamp;
+use model::{
+    command::Command,
+    id::{AgentId, ExecutionId, OrgId, RunId},
+};
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use super::ca::Ca;
+use crate::store::executions::{Authorised, SignedManifest};
+
+/// What the signature is made over, so that it can stand for nothing else.
+const KIND: &str = "manifest";
+/// Bytes that the cache holds at most, about: of each execution its command, and so many for each of its runs.
+const CACHED_BYTES: usize = 64 * 1024 * 1024;
+const RUN_BYTES: usize = 64;
+
+/// A manifest that was verified, with what it covers.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    pub org_id: OrgId,
+    pub command: Command,
+    pub actor: String,
+    pub request_id: String,
+    pub start_by: Timestamp,
+    /// SHA-256 of the manifest's bytes.
+    pub digest: [u8; 32],
+    covers: HashMap<RunId, AgentId>,
+    /// What it weighs in a cache.
+    bytes: usize,
+}
+
+impl Verified {
+    /// Is exactly this run on this agent what was authorised?
+    pub(crate) fn covers(&self, run: RunId, agent: AgentId) -> bool {
+        self.covers.get(&run) == Some(&agent)
+    }
+}
+
+/// Why an execution's rows are not what somebody authorised.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Mismatch {
+    #[error("the manifest's signature does not hold")]
+    Signature(#[source] pki::Error),
+    #[error("the manifest cannot be read")]
+    Unreadable(#[source] prost::DecodeError),
+    #[error("the manifest is of another execution or organization")]
+    OfAnother,
+    #[error("the command is not the authorised one")]
+    Command,
+    #[error("the targets are not the authorised ones")]
+    Targets,
+}
+
+/// What an actor authorises, before it is signed.
+#[derive(Debug)]
+pub(crate) struct Intent<'a> {
+    pub org_id: OrgId,
+    pub execution_id: ExecutionId,
+    pub actor: &'a str,
+    pub request_id: &'a str,
+    pub issued_at: Timestamp,
+    pub start_by: Timestamp,
+    pub command: &'a Command,
+    /// In the order of the run ids.
+    pub targets: &'a [(RunId, AgentId)],
+}
+
+/// Signs what an actor authorises.
+pub(crate) fn sign(ca: &Ca, intent: &Intent<'_>) -> SignedManifest {
+    let manifest = proto::Manifest {
+        org_id: intent.org_id.to_bytes(),
+        execution_id: intent.execution_id.to_bytes(),
+        actor: intent.actor.to_owned(),
+        request_id: intent.request_id.to_owned(),
+        issued_at: intent.issued_at.as_microsecond(),
+        start_by: intent.start_by.as_microsecond(),
+        command_digest: Sha256::digest(canonical(intent.command)).to_vec(),
+        targets_digest: targets_digest(intent.targets).to_vec(),
+        targets: u32::try_from(intent.targets.len()).unwrap_or(u32::MAX),
+    }
+    .encode_to_vec();
+    let signer = ca.signer();
+    SignedManifest {
+        signature: signer.sign(KIND, &manifest),
+        certificate: signer.certificate().to_vec(),
+        manifest,
+    }
+}
+
+/// Verifies what the tables say of an execution against its manifest. The certificate has to have been valid when the
+/// manifest was issued: work may wait in the queue for longer than a dispatch key lives.
+pub(crate) fn verify(ca: &Ca, row: Authorised, targets: &[(RunId, AgentId)]) -> Result<Verified, Mismatch> {
+    let signed = &row.signed;
+    // The time is read before the signature is checked, for nothing but the choice of the moment.
+    let claimed = proto::Manifest::decode(signed.manifest.as_slice()).map_err(Mismatch::Unreadable)?;
+    let issued_at = Timestamp::from_microsecond(claimed.issued_at).map_err(|_| Mismatch::OfAnother)?;
+    ca.verifier()
+        .verify(KIND, &signed.manifest, &signed.signature, &signed.certificate, issued_at)
+        .map_err(Mismatch::Signature)?;
+    let manifest = claimed;
+    let start_by = Timestamp::from_microsecond(manifest.start_by).map_err(|_| Mismatch::OfAnother)?;
+    if manifest.execution_id != row.id.as_bytes() || manifest.org_id != row.org_id.as_bytes() {
+        return Err(Mismatch::OfAnother);
+    }
+    let command = canonical(&row.command.0);
+    if manifest.command_digest != Sha256::digest(&command)[..] {
+        return Err(Mismatch::Command);
+    }
+    if usize::try_from(manifest.targets) != Ok(targets.len())
+        || manifest.targets_digest != targets_digest(targets)
+    {
+        return Err(Mismatch::Targets);
+    }
+    Ok(Verified {
+        org_id: OrgId(row.org_id),
+        command: row.command.0,
+        actor: manifest.actor,
+        request_id: manifest.request_id,
+        start_by,
+        digest: Sha256::digest(&signed.manifest).into(),
+        covers: targets.iter().copied().collect(),
+        bytes: 2 * command.len() + targets.len() * RUN_BYTES,
+    })
+}
+
+/// The command's JSON, whose digest is signed: its fields are in the order of their declaration, its maps sorted.
+fn canonical(command: &Command) -> Vec<u8> {
+    serde_json::to_vec(command).expect("a command has only strings, numbers and maps of strings")
+}
+
+/// SHA-256 over (run id ‖ agent id) in the order of the run ids.
+fn targets_digest(targets: &[(RunId, AgentId)]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for (run, agent) in targets {
+        hash.update(run.0.as_bytes());
+        hash.update(agent.0.as_bytes());
+    }
+    hash.finalize().into()
+}
+
+/// Verified executions, the oldest forgotten first.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    verified: HashMap<ExecutionId, Arc<Verified>>,
+    order: VecDeque<ExecutionId>,
+    bytes: usize,
+}
+
+impl Cache {
+    pub(crate) fn get(&self, id: ExecutionId) -> Option<Arc<Verified>> {
+        self.inner.lock().expect("no holder of this lock panics").verified.get(&id).cloned()
+    }
+
+    pub(crate) fn insert(&self, id: ExecutionId, verified: Arc<Verified>) {
+        let mut inner = self.inner.lock().expect("no holder of this lock panics");
+        inner.bytes += verified.bytes;
+        match inner.verified.insert(id, verified) {
+            Some(replaced) => inner.bytes -= replaced.bytes,
+            None => inner.order.push_back(id),
+        }
+        while inner.bytes > CACHED_BYTES {
+            let Some(oldest) = inner.order.pop_front() else { break };
+            if let Some(gone) = inner.verified.remove(&oldest) {
+                inner.bytes -= gone.bytes;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{command::Program, id::ControllerId};
+    use sqlx::types::Json;
+
+    use super::*;
+    use crate::clock;
+
+    fn id<T: From<uuid::Uuid>>(number: u128) -> T {
+        uuid::Uuid::from_u128(number).into()
+    }
+
+    fn command(word: &str) -> Command {
+        Command {
+            program: Program::Argv(vec![word.to_owned()]),
+            env: [("A".to_owned(), "b".to_owned())].into(),
+            cwd: None,
+            user: None,
+            timeout_seconds: 60,
+        }
+    }
+
+    /// An authority in a folder of its own, and an execution of two runs signed by it.
+    fn signed() -> (Ca, Authorised, Vec<(RunId, AgentId)>) {
+        let folder = tempfile::tempdir().unwrap();
+        let now = clock::now();
+        super::super::ca::create(folder.path(), "opsc-test", now).unwrap();
+        let ca = Ca::open(folder.path(), ControllerId(uuid::Uuid::from_u128(9)), now).unwrap();
+        let targets = vec![(id(1), id(11)), (id(2), id(12))];
+        let command = command("true");
+        let intent = Intent {
+            org_id: id(5),
+            execution_id: id(6),
+            actor: "me",
+            request_id: "r1",
+            issued_at: now,
+            start_by: now,
+            command: &command,
+            targets: &targets,
+        };
+        let signed = sign(&ca, &intent);
+        let row = Authorised { id: id(6), org_id: id(5), command: Json(command), signed };
+        (ca, row, targets)
+    }
+
+    #[test]
+    fn covers_what_was_signed_and_nothing_else() {
+        let (ca, row, targets) = signed();
+        let verified = verify(&ca, row, &targets).unwrap();
+        assert!(verified.covers(id(1), id(11)));
+        assert!(!verified.covers(id(1), id(12)), "another agent");
+        assert!(!verified.covers(id(3), id(11)), "another run");
+        assert_eq!(verified.actor, "me");
+    }
+
+    #[test]
+    fn edited_rows_do_not_verify() {
+        let (ca, mut row, targets) = signed();
+        row.command = Json(command("false"));
+        assert!(matches!(verify(&ca, row, &targets), Err(Mismatch::Command)));
+
+        let (ca, row, mut targets) = signed();
+        targets.push((id(3), id(13)));
+        assert!(matches!(verify(&ca, row, &targets), Err(Mismatch::Targets)));
+
+        let (ca, mut row, targets) = signed();
+        row.id = id(7);
+        assert!(matches!(verify(&ca, row, &targets), Err(Mismatch::OfAnother)));
+
+        let (ca, mut row, targets) = signed();
+        *row.signed.manifest.last_mut().unwrap() ^= 1;
+        assert!(matches!(verify(&ca, row, &targets), Err(Mismatch::Signature(_))));
+
+        let (_, row, targets) = signed();
+        let (other, ..) = signed();
+        assert!(matches!(verify(&other, row, &targets), Err(Mismatch::Signature(_))));
+    }
+}

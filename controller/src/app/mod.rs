@@ -1,0 +1,56 @@
+//! The verbs: what may be done, by whom, and what happens together. Transactions begin and end here.
+//!
+//! Knows neither HTTP nor gRPC. What writes, or has two callers, is a function here; plain reads go past it.
+
+pub(crate) mod access;
+pub(crate) mod agents;
+pub(crate) mod authenticate;
+pub(crate) mod boot;
+pub(crate) mod ca;
+pub(crate) mod enroll_tokens;
+pub(crate) mod enrollment;
+pub(crate) mod executions;
+pub(crate) mod host_metrics;
+pub(crate) mod live;
+pub(crate) mod manifest;
+pub(crate) mod orders;
+pub(crate) mod output;
+pub(crate) mod parts;
+pub(crate) mod runs;
+pub(crate) mod sessions;
+pub(crate) mod wake;
+
+use std::{sync::Arc, time::Duration};
+
+use model::id::ControllerId;
+
+use crate::store::Db;
+
+/// Everything that the verbs work with; one for the process.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) db: Db,
+    pub(crate) info: Installation,
+    pub(crate) ca: ca::Ca,
+    pub(crate) sessions: sessions::Sessions,
+    pub(crate) live: live::Live,
+    pub(crate) wake: wake::Wake,
+    pub(crate) parts: parts::Parts,
+    pub(crate) reports: runs::Reports,
+    pub(crate) chunks: output::Chunks,
+    pub(crate) samples: host_metrics::Samples,
+    pub(crate) manifests: manifest::Cache,
+}
+
+/// What does not change while the process lives.
+#[derive(Debug, Clone)]
+pub(crate) struct Installation {
+    pub(crate) controller_id: ControllerId,
+    pub(crate) trust_domain: Arc<str>,
+    pub(crate) root_pin: [u8; 32],
+    /// Port of the agents' door.
+    pub(crate) agent_port: u16,
+    pub(crate) certificate_life: Duration,
+    pub(crate) lost_after: Duration,
+    pub(crate) started_at: jiff::Timestamp,
+}

@@ -1,0 +1,106 @@
+//! Work orders: what an agent is told to do, signed when it is sent.
+
+use jiff::Timestamp;
+use model::{
+    command::{Command, Program},
+    id::{ExecutionId, RunId},
+    limits,
+};
+use prost::Message;
+
+use super::{ca::Ca, manifest::Verified, sessions::Connected};
+
+/// What the signature is made over, so that it can stand for nothing else.
+const KIND: &str = "work-order";
+/// Binds a sealed environment to its purpose.
+const SEAL_INFO: &[u8] = b"opsconductor environment";
+
+/// The signed order for one attempt.
+///
+/// # Errors
+/// When the environment cannot be sealed to the agent's key.
+pub(crate) fn sign(
+    ca: &Ca,
+    session: &Connected,
+    execution: ExecutionId,
+    run: RunId,
+    attempt: i32,
+    verified: &Verified,
+    now: Timestamp,
+) -> Result<proto::Envelope, pki::Error> {
+    let attempt = u32::try_from(attempt).unwrap_or(0);
+    let start_by = (now + jiff::SignedDuration::try_from(limits::START_WINDOW).unwrap_or_default())
+        .min(verified.start_by);
+    let order = proto::WorkOrder {
+        trust_domain: ca.authority().trust_domain().to_owned(),
+        org_id: verified.org_id.to_bytes(),
+        agent_id: session.agent_id.to_bytes(),
+        journal_epoch: session.journal_epoch.clone(),
+        execution_id: execution.to_bytes(),
+        run_id: run.to_bytes(),
+        attempt,
+        fence: u64::try_from(session.fence).unwrap_or(0),
+        issued_at: now.as_microsecond(),
+        start_by: start_by.as_microsecond(),
+        nonce: pki::random::<16>().to_vec(),
+        command: Some(command(&session.seal_key, execution, run, attempt, &verified.command)?),
+        manifest_digest: verified.digest.to_vec(),
+        request_id: verified.request_id.clone(),
+        actor: verified.actor.clone(),
+    };
+    let payload = order.encode_to_vec();
+    let signer = ca.signer();
+    Ok(proto::Envelope {
+        kind: KIND.to_owned(),
+        signature: signer.sign(KIND, &payload),
+        certificate: signer.certificate().to_vec(),
+        payload,
+    })
+}
+
+fn command(
+    seal_key: &[u8],
+    execution: ExecutionId,
+    run: RunId,
+    attempt: u32,
+    command: &Command,
+) -> Result<proto::Command, pki::Error> {
+    use proto::command::Program as Wire;
+    let program = match &command.program {
+        Program::Argv(argv) => Wire::Argv(proto::Argv { argv: argv.clone() }),
+        Program::Shell(line) => Wire::Shell(line.clone()),
+        Program::Script(script) => Wire::Script(proto::Script {
+            content: script.content.clone(),
+            interpreter: script.interpreter.clone().unwrap_or_default(),
+            args: script.args.clone(),
+        }),
+    };
+    Ok(proto::Command {
+        program: Some(program),
+        cwd: command.cwd.clone().unwrap_or_default(),
+        user: command.user.clone().unwrap_or_default(),
+        timeout_ms: u64::try_from(command.timeout_seconds).unwrap_or(0) * 1000,
+        output_limit_bytes: limits::RUN_OUTPUT_BYTES,
+        environment: environment(seal_key, execution, run, attempt, command)?,
+    })
+}
+
+/// The environment, sealed to the executor's key so that neither link nor spool ever sees it.
+fn environment(
+    seal_key: &[u8],
+    execution: ExecutionId,
+    run: RunId,
+    attempt: u32,
+    command: &Command,
+) -> Result<Option<proto::Sealed>, pki::Error> {
+    if command.env.is_empty() {
+        return Ok(None);
+    }
+    let variables = command.env.clone().into_iter().collect();
+    let plain = proto::Environment { variables }.encode_to_vec();
+    let mut aad = execution.to_bytes();
+    aad.extend(run.to_bytes());
+    aad.extend(attempt.to_be_bytes());
+    let sealed = pki::seal::seal(seal_key, SEAL_INFO, &aad, &plain)?;
+    Ok(Some(proto::Sealed { encapsulated_key: sealed.encapsulated_key, ciphertext: sealed.ciphertext }))
+}

@@ -1,0 +1,480 @@
+//! What happens to runs: every report, timeout, cancel and loss ends here. There is no second path.
+//!
+//! Invariants: a state moves only through the pure functions of `model`, on rows that are locked, guarded by their
+//! generation; what an attempt tells goes to its run only while it is the run's newest; counts and state of the
+//! execution change in the same transaction; a report is answered after the commit.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    Reason,
+    attempt::{self, AttemptEvent, AttemptState},
+    execution::RunCounts,
+    id::{AgentId, ExecutionId, OrgId, RunId},
+    run::{self, RunEvent, RunOutcome, RunState},
+};
+use serde_json::json;
+use sqlx::PgConnection;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use uuid::Uuid;
+
+use super::App;
+use crate::{
+    clock,
+    error::{During, Error, Result},
+    store::{
+        self,
+        attempts::{self, Exit, Locked},
+        audit,
+        runs::{Change, Waiting},
+    },
+};
+
+/// An attempt's key.
+pub(crate) type Key = (ExecutionId, RunId, i32);
+
+/// Reports that wait to be recorded, of all agents together.
+const WAITING: usize = 8192;
+/// Reports that one transaction records at most.
+const BATCH: usize = 1024;
+/// How long an agent that was busy, or did not get its order, is left alone with this run.
+const BUSY_PAUSE: SignedDuration = SignedDuration::from_secs(1);
+
+/// Something that happened to an attempt.
+#[derive(Debug, Clone)]
+pub(crate) enum Happening {
+    Accepted {
+        at: Timestamp,
+    },
+    Started {
+        at: Timestamp,
+        pid: i32,
+        boot_id: String,
+    },
+    Finished(Box<Finish>),
+    Refused {
+        reason: Reason,
+        detail: String,
+    },
+    /// The order never reached the agent.
+    Withdrawn,
+    Lost {
+        reason: Reason,
+        detail: String,
+    },
+}
+
+/// How an attempt ended, by its host's signed exit record.
+#[derive(Debug, Clone)]
+pub(crate) struct Finish {
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Timestamp,
+    pub reason: Reason,
+    pub detail: String,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    pub exit: Exit,
+}
+
+/// A happening with the attempt that it happened to and the agent that says so.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    pub key: Key,
+    pub agent_id: AgentId,
+    pub happening: Happening,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Stored,
+    Duplicate,
+    Rejected(&'static str),
+}
+
+/// The queue of reports before the tables.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    sender: mpsc::Sender<(Report, oneshot::Sender<Verdict>)>,
+    receiver: Mutex<mpsc::Receiver<(Report, oneshot::Sender<Verdict>)>>,
+}
+
+impl Reports {
+    pub(crate) fn new() -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        Self { sender, receiver: Mutex::new(receiver) }
+    }
+
+    /// Hands a report over; waits while too many wait. The answer comes after the commit, or never when it failed: then
+    /// the agent sends the report again.
+    pub(crate) async fn put(&self, report: Report) -> Option<oneshot::Receiver<Verdict>> {
+        let (answer, answered) = oneshot::channel();
+        self.sender.send((report, answer)).await.ok()?;
+        Some(answered)
+    }
+}
+
+/// Waits for reports and records them, all that wait in one transaction. If one of them has a value that cannot be
+/// stored, each gets a transaction of its own, so that it stops nobody else's.
+///
+/// # Errors
+/// When the database does not answer: nothing is recorded, and the agents send again.
+pub(crate) async fn record_next(app: &App) -> Result<()> {
+    let mut batch = Vec::with_capacity(64);
+    app.reports.receiver.lock().await.recv_many(&mut batch, BATCH).await;
+    let (reports, answers): (Vec<Report>, Vec<_>) = batch.into_iter().unzip();
+    metrics::counter!("opsc_reports_total").increment(reports.len() as u64);
+    let verdicts = match record(app, reports.clone()).await {
+        Err(Error::Unstorable(..)) => {
+            let mut verdicts = Vec::with_capacity(reports.len());
+            for report in reports {
+                match record(app, vec![report]).await {
+                    Ok(one) => verdicts.extend(one),
+                    Err(error @ Error::Unstorable(..)) => {
+                        tracing::error!(
+                            error = &error as &dyn std::error::Error,
+                            "a report cannot be stored"
+                        );
+                        verdicts.push(Verdict::Rejected("unstorable"));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            verdicts
+        }
+        recorded => recorded?,
+    };
+    for (answer, verdict) in answers.into_iter().zip(verdicts) {
+        // The session may be gone; then nobody waits.
+        let _ = answer.send(verdict);
+    }
+    Ok(())
+}
+
+/// Records reports in one transaction.
+async fn record(app: &App, reports: Vec<Report>) -> Result<Vec<Verdict>> {
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    let mut settled = settle(&mut tx, reports, clock::now()).await?;
+    tx.commit().await.during("commit")?;
+    let verdicts = std::mem::take(&mut settled.verdicts);
+    settled.announce(app);
+    Ok(verdicts)
+}
+
+/// What a transaction changed, to be told after its commit.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    /// One for each report, in their order.
+    pub verdicts: Vec<Verdict>,
+    executions: BTreeSet<ExecutionId>,
+    freed: BTreeSet<AgentId>,
+}
+
+impl Settled {
+    /// Nudges the followers, and the dispatcher where slots became free or runs went back to the queue.
+    pub(crate) fn announce(self, app: &App) {
+        if !self.executions.is_empty() {
+            app.live.nudge(self.executions);
+        }
+        if !self.freed.is_empty() {
+            app.wake.dispatch(self.freed);
+            app.wake.others.notify_one();
+        }
+    }
+}
+
+/// An attempt and its run while a batch is applied to them.
+struct Open {
+    locked: Locked,
+    attempt: AttemptState,
+    run: RunState,
+    attempt_change: Option<attempts::Change>,
+    run_change: Option<Change>,
+    observed: Option<serde_json::Value>,
+}
+
+/// Applies reports to the tables within the caller's transaction.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn settle(
+    connection: &mut PgConnection,
+    reports: Vec<Report>,
+    now: Timestamp,
+) -> Result<Settled> {
+    if reports.is_empty() {
+        return Ok(Settled::default());
+    }
+    let keys: BTreeSet<Key> = reports.iter().map(|report| report.key).collect();
+    let keys: Vec<Key> = keys.into_iter().collect();
+    let mut open: HashMap<Key, Open> = attempts::lock(connection, &keys)
+        .await?
+        .into_iter()
+        .filter_map(|locked| {
+            let key = (locked.execution_id.into(), locked.run_id.into(), locked.number);
+            let attempt = AttemptState::parse(&locked.state)?;
+            let run = RunState::parse(&locked.run_state)?;
+            let fresh = Open { locked, attempt, run, attempt_change: None, run_change: None, observed: None };
+            Some((key, fresh))
+        })
+        .collect();
+
+    let mut settled = Settled::default();
+    let mut moves: Vec<(ExecutionId, RunState, RunState)> = Vec::new();
+    for report in reports {
+        let verdict = match open.get_mut(&report.key) {
+            None => Verdict::Rejected("unknown_attempt"),
+            Some(of) if of.locked.agent_id != report.agent_id.0 => Verdict::Rejected("not_of_this_agent"),
+            Some(of) => {
+                let before = of.run;
+                let verdict = apply(of, report.happening, now);
+                if verdict == Verdict::Stored {
+                    settled.executions.insert(report.key.0);
+                    if of.attempt.is_terminal() {
+                        settled.freed.insert(report.agent_id);
+                    }
+                }
+                if before != of.run {
+                    if of.run.is_terminal() {
+                        metrics::counter!("opsc_runs_ended_total", "state" => of.run.as_str()).increment(1);
+                    }
+                    moves.push((report.key.0, before, of.run));
+                }
+                verdict
+            }
+        };
+        settled.verdicts.push(verdict);
+    }
+
+    let mut attempt_changes = Vec::new();
+    let mut run_changes = Vec::new();
+    let mut refusals = Vec::new();
+    for (key, of) in open {
+        if let Some(change) = &of.run_change
+            && of.attempt == AttemptState::Refused
+            && change.state.is_terminal()
+        {
+            refusals.push((OrgId(of.locked.org_id), key, change.reason, change.detail.clone()));
+        }
+        attempt_changes.extend(of.attempt_change);
+        run_changes.extend(of.run_change);
+        if let Some(outcome) = of.observed {
+            store::runs::note_observed_outcome(connection, key.0, key.1, &outcome).await?;
+        }
+    }
+    attempts::change(connection, &attempt_changes).await?;
+    store::runs::change(connection, &run_changes).await?;
+    for (org, key, reason, detail) in refusals {
+        let entry = audit::Entry {
+            actor: "agent",
+            verb: "run.refused",
+            object: format!("run/{}", key.1),
+            outcome: "refused",
+            request_id: "",
+            detail: json!({ "execution_id": key.0, "attempt": key.2, "reason": reason, "detail": detail }),
+        };
+        audit::record(connection, org, now, entry).await?;
+    }
+    move_counts(connection, &moves, now).await?;
+    Ok(settled)
+}
+
+/// Moves attempt and run by one happening, in memory.
+fn apply(of: &mut Open, happening: Happening, now: Timestamp) -> Verdict {
+    let event = match &happening {
+        Happening::Accepted { .. } => AttemptEvent::Accept,
+        Happening::Started { .. } => AttemptEvent::Start,
+        Happening::Finished(_) => AttemptEvent::Finish,
+        Happening::Refused { .. } => AttemptEvent::Refuse,
+        Happening::Withdrawn => AttemptEvent::Withdraw,
+        Happening::Lost { .. } => AttemptEvent::Lose,
+    };
+    let Ok(next) = attempt::next(of.attempt, event) else {
+        // A repetition, or what an attempt that was given up tells after all.
+        if of.attempt == AttemptState::Lost
+            && let Happening::Finished(finish) = happening
+        {
+            of.observed = Some(json!({
+                "reason": finish.reason, "detail": finish.detail, "exit_code": finish.exit_code,
+                "signal": finish.signal, "ended_at": finish.ended_at, "observed_at": now,
+            }));
+        }
+        return Verdict::Duplicate;
+    };
+    of.attempt = next;
+    let change = of.attempt_change.get_or_insert_with(|| attempts::Change {
+        execution_id: of.locked.execution_id.into(),
+        run_id: of.locked.run_id.into(),
+        number: of.locked.number,
+        generation: of.locked.generation,
+        state: next,
+        accepted_at: None,
+        started_at: None,
+        ended_at: None,
+        pid: None,
+        boot_id: None,
+        exit: None,
+    });
+    change.state = next;
+    if next.is_terminal() {
+        change.ended_at = Some(now);
+    }
+    match &happening {
+        Happening::Accepted { at } => change.accepted_at = Some(*at),
+        Happening::Started { at, pid, boot_id } => {
+            change.started_at = Some(*at);
+            change.pid = Some(*pid);
+            change.boot_id = Some(boot_id.clone());
+        }
+        Happening::Finished(finish) => {
+            change.started_at = finish.started_at.or(change.started_at);
+            change.ended_at = Some(finish.ended_at);
+            change.exit = Some(finish.exit.clone());
+        }
+        Happening::Refused { .. } | Happening::Withdrawn | Happening::Lost { .. } => {}
+    }
+    if of.locked.run_attempt == of.locked.number {
+        apply_to_run(of, happening, now);
+    }
+    Verdict::Stored
+}
+
+fn apply_to_run(of: &mut Open, happening: Happening, now: Timestamp) {
+    let mut change = of.run_change.take().unwrap_or_else(|| Change {
+        execution_id: of.locked.execution_id.into(),
+        id: of.locked.run_id.into(),
+        generation: of.locked.run_generation,
+        state: of.run,
+        due_at: None,
+        started_at: None,
+        ended_at: None,
+        reason: None,
+        detail: None,
+        exit_code: None,
+        signal: None,
+    });
+    let event = match happening {
+        Happening::Accepted { .. } => return,
+        Happening::Started { at, .. } => {
+            change.started_at = Some(at);
+            of.run_change = Some(change);
+            return;
+        }
+        Happening::Finished(finish) => {
+            change.started_at = finish.started_at;
+            change.ended_at = Some(finish.ended_at);
+            change.reason = Some(finish.reason);
+            change.detail = Some(finish.detail).filter(|detail| !detail.is_empty());
+            change.exit_code = finish.exit_code;
+            change.signal = finish.signal;
+            match finish.reason {
+                // It was to end, and something of it may still be there: nobody may call that an end.
+                Reason::Unkillable => RunEvent::Lost,
+                reason => RunEvent::Ended(outcome(reason, finish.exit_code)),
+            }
+        }
+        Happening::Refused { reason: Reason::AgentBusy, .. } => {
+            change.due_at = Some(now + BUSY_PAUSE);
+            RunEvent::Returned
+        }
+        Happening::Refused { reason, detail } => {
+            change.reason = Some(reason);
+            change.detail = Some(detail);
+            change.ended_at = Some(now);
+            RunEvent::Ended(outcome(reason, None))
+        }
+        Happening::Withdrawn => {
+            change.due_at = Some(now + BUSY_PAUSE);
+            RunEvent::Returned
+        }
+        Happening::Lost { reason, detail } => {
+            change.reason = Some(reason);
+            change.detail = Some(detail);
+            change.ended_at = Some(now);
+            RunEvent::Lost
+        }
+    };
+    if let Ok(next) = run::next(of.run, event) {
+        of.run = next;
+        change.state = next;
+        of.run_change = Some(change);
+    }
+}
+
+/// What the reason of an attempt's end means for its run.
+fn outcome(reason: Reason, exit_code: Option<i32>) -> RunOutcome {
+    match (reason, exit_code) {
+        (Reason::Exited, Some(0)) => RunOutcome::Succeeded,
+        (Reason::Cancelled, _) => RunOutcome::Cancelled,
+        (Reason::TimeLimit, _) => RunOutcome::TimedOut,
+        _ => RunOutcome::Failed,
+    }
+}
+
+/// Ends runs that wait for a host, locked by the caller.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn end_waiting(
+    connection: &mut PgConnection,
+    waiting: &[Waiting],
+    event: RunEvent,
+    reason: Reason,
+    detail: &str,
+    now: Timestamp,
+) -> Result<Settled> {
+    let mut changes = Vec::with_capacity(waiting.len());
+    let mut moves = Vec::with_capacity(waiting.len());
+    let mut settled = Settled::default();
+    for row in waiting {
+        let before = RunState::parse(&row.state)
+            .ok_or(Error::Internal("unknown run state", row.state.clone().into()))?;
+        let Ok(state) = run::next(before, event) else { continue };
+        changes.push(Change {
+            execution_id: row.execution_id.into(),
+            id: row.id.into(),
+            generation: row.generation,
+            state,
+            due_at: None,
+            started_at: None,
+            ended_at: Some(now),
+            reason: Some(reason),
+            detail: Some(detail.to_owned()),
+            exit_code: None,
+            signal: None,
+        });
+        moves.push((ExecutionId(row.execution_id), before, state));
+        settled.executions.insert(row.execution_id.into());
+    }
+    store::runs::change(connection, &changes).await?;
+    move_counts(connection, &moves, now).await?;
+    Ok(settled)
+}
+
+/// Counts each run that moved where it is now, and computes the states of the executions.
+pub(crate) async fn move_counts(
+    connection: &mut PgConnection,
+    moves: &[(ExecutionId, RunState, RunState)],
+    now: Timestamp,
+) -> Result<()> {
+    let mut by_execution: BTreeMap<ExecutionId, Vec<(RunState, RunState)>> = BTreeMap::new();
+    for (execution, before, after) in moves {
+        by_execution.entry(*execution).or_default().push((*before, *after));
+    }
+    if by_execution.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = by_execution.keys().map(|id| id.0).collect();
+    for (id, mut counts) in store::executions::counts_for_update(connection, &ids).await? {
+        let before: RunCounts = counts;
+        for (from, to) in by_execution.get(&id).into_iter().flatten() {
+            counts.add(*from, -1);
+            counts.add(*to, 1);
+        }
+        if counts != before {
+            store::executions::set_counts(connection, id, &counts, now).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Wake-ups of the background workers. None of them is needed for anything to happen: a poll stands behind each.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use model::id::AgentId;
+use tokio::sync::Notify;
+
+/// One bell for each worker that can be woken.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    dispatch: Notify,
+    /// Whose queue or slots changed since the dispatcher looked. Only saves it from looking at everybody's.
+    ready: Mutex<HashSet<AgentId>>,
+    pub(crate) cancel: Notify,
+    pub(crate) revoke: Notify,
+    /// Something happened that other controllers may wait for.
+    pub(crate) others: Notify,
+    /// No other controller holds a lease.
+    alone: AtomicBool,
+    /// All queues may have changed.
+    everybody: AtomicBool,
+    /// When all queues were looked at.
+    looked: Mutex<Option<Instant>>,
+}
+
+impl Wake {
+    /// The queue or the slots of these agents changed.
+    pub(crate) fn dispatch(&self, agents: impl IntoIterator<Item = AgentId>) {
+        self.ready.lock().expect("no holder of this lock panics").extend(agents);
+        self.dispatch.notify_one();
+    }
+
+    /// Waits for [`Wake::dispatch`].
+    pub(crate) async fn dispatched(&self) {
+        self.dispatch.notified().await;
+    }
+
+    /// Takes the agents that were named since the last time; none when it may be anybody, which it is at least once in
+    /// each `period` however often somebody is named.
+    pub(crate) fn take_ready(&self, period: Duration) -> Option<Vec<AgentId>> {
+        let ready = self.ready.lock().expect("no holder of this lock panics").drain().collect();
+        let mut looked = self.looked.lock().expect("no holder of this lock panics");
+        let is_due = looked.is_none_or(|at| at.elapsed() >= period);
+        if self.everybody.swap(false, Ordering::AcqRel) || is_due {
+            *looked = Some(Instant::now());
+            return None;
+        }
+        Some(ready)
+    }
+
+    /// Whose queue or slots changed is not known: the next look is at everybody's.
+    pub(crate) fn everybody(&self) {
+        self.everybody.store(true, Ordering::Release);
+        self.dispatch.notify_one();
+    }
+
+    /// Another controller did something.
+    pub(crate) fn hear(&self) {
+        self.everybody();
+        self.cancel.notify_one();
+        self.revoke.notify_one();
+    }
+
+    pub(crate) fn set_alone(&self, alone: bool) {
+        self.alone.store(alone, Ordering::Release);
+    }
+
+    /// Is there no other controller to wake?
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Acquire)
+    }
+}

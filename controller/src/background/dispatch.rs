@@ -1,0 +1,260 @@
+//! Dispatch: queued runs are offered to agents that have free slots and a session here.
+//!
+//! Invariants: nothing is offered that its execution's signed manifest does not cover; an attempt is in the tables
+//! before its order is sent; an order that cannot be sent is withdrawn at once. Only agents whose queue or slots may
+//! have changed are looked at, and once a second all that have a queue.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    Reason,
+    id::{AgentId, ExecutionId, OrgId, RunId},
+    limits,
+    run::{RunEvent, RunOutcome, RunState},
+};
+use serde_json::json;
+use sqlx::PgConnection;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::noted;
+use crate::{
+    app::{
+        App,
+        manifest::{self, Mismatch, Verified},
+        orders,
+        runs::{self, Happening},
+        sessions::Connected,
+    },
+    clock,
+    error::{During, Result},
+    store::{
+        self,
+        attempts::Offer,
+        audit,
+        runs::{Queued, Waiting},
+    },
+};
+
+/// How often all queues are looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Agents of one transaction.
+const AGENTS: usize = 512;
+/// Runs that one agent is offered at a time: fewer than frames that may wait for it.
+const RUNS: i64 = 32;
+
+/// What a run may take besides its own timeout: to begin, to be ended and killed, and to be reported.
+const MARGIN: SignedDuration = SignedDuration::from_secs(
+    (limits::START_WINDOW.as_secs()
+        + 2 * limits::CLOCK_SKEW.as_secs()
+        + limits::KILL_GRACE.as_secs()
+        + limits::KILL_WITHIN.as_secs()
+        + limits::LOST_AFTER.as_secs())
+    .cast_signed(),
+);
+
+/// Waits for something to do and does it.
+pub(super) async fn round(app: &Arc<App>) -> Result<()> {
+    // The period is as good as a wake-up.
+    let _ = timeout(PERIOD, app.wake.dispatched()).await;
+    let done = noted(app, "dispatch", Some(PERIOD), async {
+        let agents = match app.wake.take_ready(PERIOD) {
+            Some(ready) => ready,
+            None => store::runs::agents_with_queue(app.db.worker()).await?,
+        };
+        let ready: Vec<Arc<Connected>> =
+            agents.into_iter().filter_map(|agent| app.sessions.get(agent)).collect();
+        for sessions in ready.chunks(AGENTS) {
+            offer(app, sessions).await?;
+        }
+        Ok(())
+    })
+    .await;
+    if done.is_err() {
+        // Whom this round was for is not known any more.
+        app.wake.everybody();
+    }
+    done
+}
+
+/// Offers these agents their next runs.
+async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
+    let begun = Instant::now();
+    let now = clock::now();
+    let by_agent: HashMap<Uuid, &Arc<Connected>> = sessions.iter().map(|s| (s.agent_id.0, s)).collect();
+    let agents: Vec<Uuid> = sessions.iter().map(|session| session.agent_id.0).collect();
+
+    let epochs: Vec<i64> = sessions.iter().map(|session| session.epoch).collect();
+
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    let agents = store::sessions::hold(&mut tx, app.info.controller_id, &agents, &epochs).await?;
+    let slots: Vec<i32> = agents.iter().map(|agent| by_agent[agent].slots).collect();
+    let queued = store::runs::take_queued(&mut tx, &agents, &slots, RUNS, now).await?;
+    if queued.is_empty() {
+        return tx.rollback().await.during("rollback");
+    }
+    let authorised = verify(app, &mut tx, &queued).await?;
+    let (good, bad): (Vec<Queued>, Vec<Queued>) = queued.into_iter().partition(|run| {
+        authorised.get(&ExecutionId(run.execution_id)).is_some_and(|verified| {
+            verified.as_ref().is_ok_and(|v| v.covers(RunId(run.id), AgentId(run.agent_id)))
+        })
+    });
+    let offers: Vec<Offer> = good
+        .iter()
+        .filter_map(|run| {
+            let session = by_agent.get(&run.agent_id)?;
+            let Some(Ok(verified)) = authorised.get(&ExecutionId(run.execution_id)) else { return None };
+            let timeout = SignedDuration::from_secs(verified.command.timeout_seconds);
+            Some(Offer {
+                execution_id: run.execution_id,
+                run_id: run.id,
+                number: run.attempt + 1,
+                org_id: run.org_id,
+                agent_id: run.agent_id,
+                fence: session.fence,
+                epoch: session.epoch,
+                deadline: now + timeout + MARGIN,
+            })
+        })
+        .collect();
+    if !offers.is_empty() {
+        store::attempts::offer(&mut tx, &offers, now).await?;
+        store::runs::activate(&mut tx, &good).await?;
+        let moves: Vec<_> = good
+            .iter()
+            .map(|run| (ExecutionId(run.execution_id), RunState::Queued, RunState::Active))
+            .collect();
+        runs::move_counts(&mut tx, &moves, now).await?;
+    }
+    let refused = refuse(&mut tx, &bad, &authorised, now).await?;
+    tx.commit().await.during("commit")?;
+    metrics::histogram!("opsc_dispatch_seconds").record(begun.elapsed().as_secs_f64());
+    metrics::counter!("opsc_attempts_offered_total").increment(offers.len() as u64);
+    refused.announce(app);
+
+    let touched: BTreeSet<ExecutionId> = offers.iter().map(|offer| ExecutionId(offer.execution_id)).collect();
+    app.live.nudge(touched);
+    for offer in &offers {
+        let session = by_agent[&offer.agent_id];
+        let Some(Ok(verified)) = authorised.get(&ExecutionId(offer.execution_id)) else { continue };
+        if !send(app, session, offer, verified, now) {
+            withdraw(app, offer).await;
+        }
+    }
+    // Who got a round's worth may have more.
+    let mut offered: HashMap<Uuid, i64> = HashMap::new();
+    for offer in &offers {
+        *offered.entry(offer.agent_id).or_default() += 1;
+    }
+    let more: Vec<AgentId> =
+        offered.into_iter().filter(|(_, runs)| *runs >= RUNS).map(|(id, _)| AgentId(id)).collect();
+    if !more.is_empty() {
+        app.wake.dispatch(more);
+    }
+    Ok(())
+}
+
+/// What each execution's manifest says, from the cache or from the tables.
+async fn verify(
+    app: &App,
+    connection: &mut PgConnection,
+    queued: &[Queued],
+) -> Result<HashMap<ExecutionId, std::result::Result<Arc<Verified>, Mismatch>>> {
+    let ids: BTreeSet<ExecutionId> = queued.iter().map(|run| ExecutionId(run.execution_id)).collect();
+    let mut known = HashMap::with_capacity(ids.len());
+    let mut missing = Vec::new();
+    for id in ids {
+        match app.manifests.get(id) {
+            Some(verified) => {
+                known.insert(id, Ok(verified));
+            }
+            None => missing.push(id.0),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(known);
+    }
+    let mut targets: HashMap<ExecutionId, Vec<(RunId, AgentId)>> = HashMap::new();
+    for (execution, run, agent) in store::runs::coverage(connection, &missing).await? {
+        targets.entry(execution).or_default().push((run, agent));
+    }
+    for row in store::executions::authorised(connection, &missing).await? {
+        let id = ExecutionId(row.id);
+        let verdict =
+            manifest::verify(&app.ca, row, targets.get(&id).map_or(&[][..], Vec::as_slice)).map(Arc::new);
+        if let Ok(verified) = &verdict {
+            app.manifests.insert(id, Arc::clone(verified));
+        }
+        known.insert(id, verdict);
+    }
+    Ok(known)
+}
+
+/// Ends runs that nobody authorised, and says so in the audit.
+async fn refuse(
+    connection: &mut PgConnection,
+    bad: &[Queued],
+    authorised: &HashMap<ExecutionId, std::result::Result<Arc<Verified>, Mismatch>>,
+    now: Timestamp,
+) -> Result<runs::Settled> {
+    if bad.is_empty() {
+        return Ok(runs::Settled::default());
+    }
+    for run in bad {
+        let why = match authorised.get(&ExecutionId(run.execution_id)) {
+            None => "there is no such execution".to_owned(),
+            Some(Err(mismatch)) => mismatch.to_string(),
+            Some(Ok(_)) => "the manifest does not name this run on this agent".to_owned(),
+        };
+        tracing::error!(run.id = %run.id, execution.id = %run.execution_id, why, "a run that nobody authorised was refused");
+        let entry = audit::Entry {
+            actor: "controller",
+            verb: "run.manifest_mismatch",
+            object: format!("run/{}", run.id),
+            outcome: "refused",
+            request_id: "",
+            detail: json!({ "execution_id": run.execution_id, "agent_id": run.agent_id, "why": why }),
+        };
+        audit::record(connection, OrgId(run.org_id), now, entry).await?;
+    }
+    let waiting: Vec<Waiting> = bad
+        .iter()
+        .map(|run| Waiting {
+            execution_id: run.execution_id,
+            id: run.id,
+            state: RunState::Queued.as_str().to_owned(),
+            generation: run.generation,
+        })
+        .collect();
+    let event = RunEvent::Ended(RunOutcome::Failed);
+    let detail = "its execution's signed manifest does not cover it";
+    runs::end_waiting(connection, &waiting, event, Reason::ManifestMismatch, detail, now).await
+}
+
+/// Signs the order and puts it on the agent's stream; `false` when that has no room or is gone.
+fn send(app: &App, session: &Connected, offer: &Offer, verified: &Verified, now: Timestamp) -> bool {
+    let (execution, run) = (ExecutionId(offer.execution_id), RunId(offer.run_id));
+    match orders::sign(&app.ca, session, execution, run, offer.number, verified, now) {
+        Ok(envelope) => {
+            let frame = proto::controller_frame::Frame::Order(envelope);
+            session.outbound.try_send(proto::ControllerFrame { frame: Some(frame) }).is_ok()
+        }
+        Err(error) => {
+            tracing::error!(run.id = %run, %error, "an order cannot be made");
+            false
+        }
+    }
+}
+
+/// Takes back an offer whose order was never sent.
+async fn withdraw(app: &App, offer: &Offer) {
+    let key = (ExecutionId(offer.execution_id), RunId(offer.run_id), offer.number);
+    let report = runs::Report { key, agent_id: AgentId(offer.agent_id), happening: Happening::Withdrawn };
+    // It is recorded with the reports of agents; the agent's next session would do it too.
+    app.reports.put(report).await;
+}

@@ -1,0 +1,24 @@
+//! Housekeeping: partitions for the weeks to come, and what need not be kept.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::SignedDuration;
+
+use super::noted;
+use crate::{app::App, clock, error::Result, store};
+
+const PERIOD: Duration = Duration::from_secs(3600);
+/// How long an idempotency key is remembered.
+const IDEMPOTENCY: SignedDuration = SignedDuration::from_hours(24);
+
+/// Does the chores, then rests.
+pub(super) async fn round(app: &Arc<App>) -> Result<()> {
+    noted(app, "forget", Some(PERIOD), async {
+        let now = clock::now();
+        store::controllers::ensure_partitions(app.db.worker(), now).await?;
+        store::idempotency::forget(app.db.worker(), now - IDEMPOTENCY).await
+    })
+    .await?;
+    tokio::time::sleep(PERIOD).await;
+    Ok(())
+}

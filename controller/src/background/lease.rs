@@ -1,0 +1,59 @@
+//! The controller's lease, under which it serves its sessions, and the agreement of the tables with what it serves.
+//!
+//! A database that was away may have missed a session's end, or been told by another controller that this one's lease
+//! was over: what only one side knows ends, and a living agent opens its session anew.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use model::id::AgentId;
+
+use super::noted;
+use crate::{app::App, clock, error::Result, store};
+
+const PERIOD: Duration = Duration::from_secs(5);
+/// Four renewals may fail before the sessions count as gone.
+pub(super) const LEASE: SignedDuration = SignedDuration::from_secs(20);
+
+/// A session that is younger may be between its row and its place in memory.
+const SETTLED: Duration = Duration::from_secs(30);
+
+/// Renews the lease, then rests.
+pub(super) async fn round(app: &Arc<App>) -> Result<()> {
+    noted(app, "lease", Some(PERIOD), async {
+        let now = clock::now();
+        let version = env!("CARGO_PKG_VERSION");
+        let others = store::controllers::renew_lease(
+            app.db.worker(),
+            app.info.controller_id,
+            version,
+            now,
+            now + LEASE,
+        )
+        .await?;
+        app.wake.set_alone(others == 0);
+        agree(app, now).await?;
+        Ok(())
+    })
+    .await?;
+    tokio::time::sleep(PERIOD).await;
+    Ok(())
+}
+
+async fn agree(app: &App, now: Timestamp) -> Result<()> {
+    let rows = store::sessions::of_controller(app.db.worker(), app.info.controller_id).await?;
+    let stored: HashMap<AgentId, i64> = rows.iter().map(|(agent, epoch, _)| (*agent, *epoch)).collect();
+    for session in app.sessions.all() {
+        if session.opened.elapsed() > SETTLED && stored.get(&session.agent_id) != Some(&session.epoch) {
+            tracing::warn!(agent.id = %session.agent_id, "the tables do not know this session; it is to open anew");
+            session.end.cancel();
+        }
+    }
+    for (agent, epoch, opened_at) in rows {
+        let is_served = app.sessions.get(agent).is_some_and(|session| session.epoch == epoch);
+        if !is_served && now.duration_since(opened_at).unsigned_abs() > SETTLED {
+            store::sessions::close(app.db.worker(), agent, epoch, now).await?;
+        }
+    }
+    Ok(())
+}

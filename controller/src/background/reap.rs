@@ -1,0 +1,92 @@
+//! The end of what would otherwise wait for ever: runs whose time to start is over, attempts of agents that are gone.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::SignedDuration;
+use model::{Reason, limits, run::RunEvent};
+
+use super::noted;
+use crate::{
+    app::{
+        App,
+        runs::{self, Happening},
+    },
+    clock,
+    error::{During, Result},
+    store,
+};
+
+const PERIOD: Duration = Duration::from_secs(1);
+/// Runs that one transaction ends.
+const RUNS: i64 = 5000;
+/// After this nobody starts an order any more: its window is over, whatever the two clocks say.
+const ANSWER_WITHIN: SignedDuration = SignedDuration::from_secs(
+    (limits::START_WINDOW.as_secs() + 2 * limits::CLOCK_SKEW.as_secs()).cast_signed(),
+);
+
+/// Ends what is due, then rests.
+pub(super) async fn round(app: &Arc<App>) -> Result<()> {
+    noted(app, "reap", Some(PERIOD), async {
+        expire(app).await?;
+        store::sessions::close_leaseless(app.db.worker(), app.info.controller_id, clock::now()).await?;
+        lose(app).await
+    })
+    .await?;
+    tokio::time::sleep(PERIOD).await;
+    Ok(())
+}
+
+async fn expire(app: &App) -> Result<()> {
+    let now = clock::now();
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    let waiting = store::runs::lock_start_expired(&mut tx, now, RUNS).await?;
+    let detail = "no host took it before its time to start was over";
+    let settled =
+        runs::end_waiting(&mut tx, &waiting, RunEvent::StartExpired, Reason::StartExpired, detail, now)
+            .await?;
+    tx.commit().await.during("commit")?;
+    settled.announce(app);
+    Ok(())
+}
+
+/// Attempts whose outcome nobody will ever tell: their agent has been away for longer than `lost_after`, or was revoked,
+/// or is there and has not answered an order that it may not start any more, or not reported an end that is overdue.
+async fn lose(app: &App) -> Result<()> {
+    let now = clock::now();
+    let patience = SignedDuration::try_from(app.info.lost_after).unwrap_or(SignedDuration::MAX);
+    let before = now.checked_sub(patience).unwrap_or(jiff::Timestamp::MIN);
+    let absent = store::attempts::of_absent(app.db.worker(), before, RUNS).await?;
+    let unanswered = store::attempts::unanswered(app.db.worker(), now - ANSWER_WITHIN, RUNS).await?;
+    let overdue = store::attempts::overdue(app.db.worker(), now, before, RUNS).await?;
+    let reports: Vec<runs::Report> = absent
+        .into_iter()
+        .map(|(key, agent_id, is_revoked)| {
+            let (reason, detail) = if is_revoked {
+                (Reason::AgentRevoked, "its agent was revoked while it ran".to_owned())
+            } else {
+                (Reason::AgentLost, format!("its agent has been away for more than {patience:#}"))
+            };
+            runs::Report { key, agent_id, happening: Happening::Lost { reason, detail } }
+        })
+        .chain(unanswered.into_iter().map(|(key, agent_id)| {
+            let detail =
+                "its agent is connected and never answered the order; the agent's log tells why".to_owned();
+            let happening = Happening::Lost { reason: Reason::OrderRefused, detail };
+            runs::Report { key, agent_id, happening }
+        }))
+        .chain(overdue.into_iter().map(|(key, agent_id)| {
+            let detail =
+                "its agent is connected and has not reported its end, long after its time limit".to_owned();
+            let happening = Happening::Lost { reason: Reason::AgentLost, detail };
+            runs::Report { key, agent_id, happening }
+        }))
+        .collect();
+    if reports.is_empty() {
+        return Ok(());
+    }
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    let settled = runs::settle(&mut tx, reports, now).await?;
+    tx.commit().await.during("commit")?;
+    settled.announce(app);
+    Ok(())
+}

@@ -1,0 +1,447 @@
+//! The configuration: read whole and checked before a port opens.
+//!
+//! Three layers, later ones win: the file (TOML), the environment (`[database] url` is `OPSC_DATABASE__URL`), the flags.
+//! Each layer is read by the same rules and on its own, so that an error names the file, the variable or the flag that
+//! it comes from. Keys that nobody knows are refused.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use jiff::SignedDuration;
+use model::limits;
+use serde::{Deserialize, Deserializer, Serialize};
+use sqlx::postgres::PgConnectOptions;
+
+/// Read when no other file is named, if it exists.
+pub(crate) const DEFAULT_FILE: &str = "/etc/opsconductor/controller.toml";
+const DEFAULT_DATA: &str = "/var/lib/opsconductor";
+/// Notices of the database are no news of the controller.
+const DEFAULT_LEVEL: &str = "info,sqlx=warn";
+/// Variables `OPSC_<SECTION>__<KEY>` belong to the controller; the others of this prefix are the CLI's and the agent's.
+const PREFIX: &str = "OPSC_";
+const SECTIONS: [&str; 4] = ["http", "agents", "database", "log"];
+/// Shortest and longest life of an agent's certificate.
+const CERTIFICATE_LIFE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(90 * 24 * 3600)];
+/// Longest absence of an agent before its attempts count as lost.
+const MAX_LOST_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What is wrong with the configuration, and where.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read {path}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{origin}: {message}")]
+    Layer { origin: String, message: String },
+    #[error("{key}: {message}")]
+    Key { key: &'static str, message: String },
+}
+
+fn wrong(key: &'static str, message: impl Into<String>) -> ConfigError {
+    ConfigError::Key { key, message: message.into() }
+}
+
+/// Everything that the controller can be told, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// Folder of all that this controller keeps.
+    pub(crate) data: PathBuf,
+    pub(crate) http: Http,
+    pub(crate) agents: Agents,
+    pub(crate) database: Database,
+    pub(crate) log: Log,
+}
+
+/// The door for people.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    pub(crate) listen: SocketAddr,
+    pub(crate) insecure_any_address: bool,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// PEM files of the server's certificate chain and key.
+#[derive(Debug, Clone)]
+pub(crate) struct Tls {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// The agents' door.
+#[derive(Debug, Clone)]
+pub(crate) struct Agents {
+    pub(crate) listen: SocketAddr,
+    pub(crate) certificate_life: Duration,
+    pub(crate) lost_after: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    /// Absent: the controller runs a private Postgres of its own.
+    pub(crate) external: Option<External>,
+    /// Whether `serve` may bring an external database up to date.
+    pub(crate) auto_migrate: bool,
+}
+
+/// A Postgres that somebody else runs.
+#[derive(Clone)]
+pub(crate) struct External {
+    url: String,
+    pub(crate) options: PgConnectOptions,
+}
+
+impl External {
+    /// The URL without its password.
+    pub(crate) fn redacted(&self) -> String {
+        redact(&self.url)
+    }
+}
+
+impl fmt::Debug for External {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("External").field(&self.redacted()).finish()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    /// Directives as `info,sqlx=warn`.
+    pub(crate) level: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    #[default]
+    Human,
+    Json,
+}
+
+/// One layer: what it says, nothing more.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Layer {
+    pub(crate) data: Option<PathBuf>,
+    pub(crate) http: HttpLayer,
+    pub(crate) agents: AgentsLayer,
+    pub(crate) database: DatabaseLayer,
+    pub(crate) log: LogLayer,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct HttpLayer {
+    pub(crate) listen: Option<String>,
+    #[serde(deserialize_with = "flag")]
+    pub(crate) insecure_any_address: Option<bool>,
+    pub(crate) tls_certificate: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AgentsLayer {
+    pub(crate) listen: Option<String>,
+    pub(crate) certificate_life: Option<String>,
+    pub(crate) lost_after: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DatabaseLayer {
+    pub(crate) url: Option<String>,
+    pub(crate) password_file: Option<PathBuf>,
+    #[serde(deserialize_with = "flag")]
+    pub(crate) auto_migrate: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogLayer {
+    pub(crate) format: Option<LogFormat>,
+    pub(crate) level: Option<String>,
+}
+
+/// A boolean, or the text of one: the environment has nothing but texts.
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Flag {
+        Bool(bool),
+        Text(String),
+    }
+    match Flag::deserialize(deserializer)? {
+        Flag::Bool(value) => Ok(Some(value)),
+        Flag::Text(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| serde::de::Error::custom(format!("'{text}' is neither true nor false"))),
+    }
+}
+
+impl Layer {
+    fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Layer {
+            origin: path.display().to_string(),
+            message: toml_message(&error, &text),
+        })
+    }
+
+    /// What the variables say. Each is read by itself, so that an error names it.
+    fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let mut all = Self::default();
+        for (variable, value) in variables {
+            let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+            let name = name.to_ascii_lowercase();
+            let table = match name.split_once("__") {
+                Some((section, key)) if SECTIONS.contains(&section) => {
+                    let inner = toml::Table::from_iter([(key.to_owned(), toml::Value::String(value))]);
+                    toml::Table::from_iter([(section.to_owned(), toml::Value::Table(inner))])
+                }
+                None if name == "data" => toml::Table::from_iter([(name, toml::Value::String(value))]),
+                _ => continue,
+            };
+            let layer = table.try_into::<Self>().map_err(|error| ConfigError::Layer {
+                origin: variable,
+                message: error.message().to_owned(),
+            })?;
+            all = all.under(layer);
+        }
+        Ok(all)
+    }
+
+    /// Both, `above` winning.
+    fn under(self, above: Self) -> Self {
+        Self {
+            data: above.data.or(self.data),
+            http: HttpLayer {
+                listen: above.http.listen.or(self.http.listen),
+                insecure_any_address: above.http.insecure_any_address.or(self.http.insecure_any_address),
+                tls_certificate: above.http.tls_certificate.or(self.http.tls_certificate),
+                tls_key: above.http.tls_key.or(self.http.tls_key),
+            },
+            agents: AgentsLayer {
+                listen: above.agents.listen.or(self.agents.listen),
+                certificate_life: above.agents.certificate_life.or(self.agents.certificate_life),
+                lost_after: above.agents.lost_after.or(self.agents.lost_after),
+            },
+            database: DatabaseLayer {
+                url: above.database.url.or(self.database.url),
+                password_file: above.database.password_file.or(self.database.password_file),
+                auto_migrate: above.database.auto_migrate.or(self.database.auto_migrate),
+            },
+            log: LogLayer {
+                format: above.log.format.or(self.log.format),
+                level: above.log.level.or(self.log.level),
+            },
+        }
+    }
+}
+
+/// What is wrong and in which line; never the line itself, which may hold a password.
+fn toml_message(error: &toml::de::Error, text: &str) -> String {
+    match error.span() {
+        Some(span) => {
+            let line = text.get(..span.start).unwrap_or(text).matches('\n').count() + 1;
+            format!("line {line}: {}", error.message())
+        }
+        None => error.message().to_owned(),
+    }
+}
+
+impl Config {
+    /// Reads the layers and checks what they say together.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, by the name of its key and of where it was said.
+    pub(crate) fn read(file: Option<&Path>, flags: Layer) -> Result<Self, ConfigError> {
+        let file = match file {
+            Some(path) => Layer::from_file(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => Layer::from_file(Path::new(DEFAULT_FILE))?,
+            None => Layer::default(),
+        };
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self::check(file.under(Layer::from_environment(variables)?).under(flags))
+    }
+
+    fn check(layer: Layer) -> Result<Self, ConfigError> {
+        let http = Http {
+            listen: address("[http] listen", layer.http.listen, "127.0.0.1:8080")?,
+            insecure_any_address: layer.http.insecure_any_address.unwrap_or(false),
+            tls: tls(layer.http.tls_certificate, layer.http.tls_key)?,
+        };
+        if !http.listen.ip().is_loopback() && http.tls.is_none() && !http.insecure_any_address {
+            return Err(wrong(
+                "[http] listen",
+                format!(
+                    "{} is reachable from other machines, and there is no TLS: set [http] tls_certificate and tls_key, \
+                     or say insecure_any_address = true",
+                    http.listen
+                ),
+            ));
+        }
+        let agents = Agents {
+            listen: address("[agents] listen", layer.agents.listen, "0.0.0.0:7443")?,
+            certificate_life: duration(
+                "[agents] certificate_life",
+                layer.agents.certificate_life,
+                limits::AGENT_CERTIFICATE_LIFE,
+                CERTIFICATE_LIFE,
+            )?,
+            // An order that was signed just before the agent went away must have become worthless by then.
+            lost_after: duration(
+                "[agents] lost_after",
+                layer.agents.lost_after,
+                limits::LOST_AFTER,
+                [limits::START_WINDOW + limits::CLOCK_SKEW, MAX_LOST_AFTER],
+            )?,
+        };
+        let database = Database {
+            external: external(layer.database.url, layer.database.password_file.as_deref())?,
+            auto_migrate: layer.database.auto_migrate.unwrap_or(false),
+        };
+        let level = layer.log.level.unwrap_or_else(|| DEFAULT_LEVEL.to_owned());
+        tracing_subscriber::EnvFilter::try_new(&level)
+            .map_err(|error| wrong("[log] level", format!("'{level}' is not understood: {error}")))?;
+        let log = Log { format: layer.log.format.unwrap_or_default(), level };
+        let data = layer.data.unwrap_or_else(|| DEFAULT_DATA.into());
+        if data.as_os_str().is_empty() {
+            return Err(wrong("data", "is empty"));
+        }
+        let data = std::path::absolute(&data).map_err(|error| wrong("data", error.to_string()))?;
+        Ok(Self { data, http, agents, database, log })
+    }
+
+    /// The configuration as its file would say it, without secrets.
+    pub(crate) fn redacted(&self) -> String {
+        let mut http = toml::Table::new();
+        http.insert("listen".into(), self.http.listen.to_string().into());
+        http.insert("insecure_any_address".into(), self.http.insecure_any_address.into());
+        if let Some(tls) = &self.http.tls {
+            http.insert("tls_certificate".into(), tls.certificate.display().to_string().into());
+            http.insert("tls_key".into(), tls.key.display().to_string().into());
+        }
+        let mut agents = toml::Table::new();
+        agents.insert("listen".into(), self.agents.listen.to_string().into());
+        agents.insert("certificate_life".into(), duration_text(self.agents.certificate_life).into());
+        agents.insert("lost_after".into(), duration_text(self.agents.lost_after).into());
+        let mut database = toml::Table::new();
+        if let Some(external) = &self.database.external {
+            database.insert("url".into(), external.redacted().into());
+        }
+        database.insert("auto_migrate".into(), self.database.auto_migrate.into());
+        let mut log = toml::Table::new();
+        let format = if self.log.format == LogFormat::Json { "json" } else { "human" };
+        log.insert("format".into(), format.into());
+        log.insert("level".into(), self.log.level.clone().into());
+
+        let mut all = toml::Table::new();
+        all.insert("data".into(), self.data.display().to_string().into());
+        for (name, section) in [("http", http), ("agents", agents), ("database", database), ("log", log)] {
+            all.insert(name.into(), section.into());
+        }
+        let source =
+            if self.database.external.is_some() { "" } else { "# no [database] url: a private Postgres\n" };
+        format!("{source}{all}")
+    }
+}
+
+fn address(key: &'static str, text: Option<String>, default: &str) -> Result<SocketAddr, ConfigError> {
+    let text = text.unwrap_or_else(|| default.to_owned());
+    text.parse().map_err(|_| {
+        wrong(key, format!("'{text}' is not an address with a port, as 127.0.0.1:8080 or [::1]:8080"))
+    })
+}
+
+fn tls(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<Tls>, ConfigError> {
+    let (certificate, key) = match (certificate, key) {
+        (None, None) => return Ok(None),
+        (Some(certificate), Some(key)) => (certificate, key),
+        (Some(_), None) => return Err(wrong("[http] tls_key", "is missing beside tls_certificate")),
+        (None, Some(_)) => return Err(wrong("[http] tls_certificate", "is missing beside tls_key")),
+    };
+    for (name, path) in [("[http] tls_certificate", &certificate), ("[http] tls_key", &key)] {
+        std::fs::File::open(path)
+            .map_err(|error| wrong(name, format!("cannot read {}: {error}", path.display())))?;
+    }
+    Ok(Some(Tls { certificate, key }))
+}
+
+fn duration(
+    key: &'static str,
+    text: Option<String>,
+    default: Duration,
+    [shortest, longest]: [Duration; 2],
+) -> Result<Duration, ConfigError> {
+    let Some(text) = text else { return Ok(default) };
+    let duration = SignedDuration::from_str(&text)
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .ok_or_else(|| wrong(key, format!("'{text}' is not a duration, as 90s, 5m or 24h")))?;
+    if duration < shortest || duration > longest {
+        let (shortest, longest) = (duration_text(shortest), duration_text(longest));
+        return Err(wrong(key, format!("{text} is outside of what is allowed, {shortest} to {longest}")));
+    }
+    Ok(duration)
+}
+
+fn duration_text(duration: Duration) -> String {
+    SignedDuration::try_from(duration)
+        .map_or_else(|_| format!("{}s", duration.as_secs()), |text| format!("{text:#}"))
+}
+
+fn external(url: Option<String>, password_file: Option<&Path>) -> Result<Option<External>, ConfigError> {
+    const URL: &str = "[database] url";
+    const FILE: &str = "[database] password_file";
+    let Some(url) = url else {
+        return match password_file {
+            Some(_) => Err(wrong(FILE, "is set, but [database] url is not")),
+            None => Ok(None),
+        };
+    };
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(wrong(URL, "does not begin with postgres://"));
+    }
+    // The parser's message may repeat parts of the URL, so it is not shown.
+    let mut options = PgConnectOptions::from_str(&url)
+        .map_err(|_| wrong(URL, "is not a URL as postgres://user:password@host:5432/database"))?;
+    if let Some(path) = password_file {
+        let password = std::fs::read_to_string(path)
+            .map_err(|error| wrong(FILE, format!("cannot read {}: {error}", path.display())))?;
+        options = options.password(password.trim_end_matches(['\r', '\n']));
+    }
+    Ok(Some(External { url, options: options.application_name("opsconductor-controller") }))
+}
+
+/// The URL with its password, in either place where it can stand, replaced.
+fn redact(url: &str) -> String {
+    const HIDDEN: &str = "<redacted>";
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let (head, query) = rest.split_once('?').map_or((rest, None), |(head, query)| (head, Some(query)));
+    let head = match head.rsplit_once('@') {
+        Some((user, host)) => match user.split_once(':') {
+            Some((name, _)) => format!("{name}:{HIDDEN}@{host}"),
+            None => format!("{user}@{host}"),
+        },
+        None => head.to_owned(),
+    };
+    let query = query.map_or_else(String::new, |query| {
+        let parts = query.split('&').map(|part| match part.split_once('=') {
+            Some((name, _)) if name.to_ascii_lowercase().contains("password") => format!("{name}={HIDDEN}"),
+            _ => part.to_owned(),
+        });
+        format!("?{}", parts.collect::<Vec<_>>().join("&"))
+    });
+    format!("{scheme}://{head}{query}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! The one error of the controller's verbs. The doors turn it into a problem document or a gRPC status.
+
+use model::Invalid;
+
+/// What went wrong, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A field of the request is wrong.
+    #[error("{0}")]
+    Invalid(Invalid),
+    /// A selector cannot be read; the position is in characters from 1.
+    #[error("{field}: {error}")]
+    Selector { field: &'static str, error: model::selector::SelectorError },
+    #[error("there is no {noun} '{name}'")]
+    NotFound { noun: &'static str, name: String },
+    /// What is there does not allow this.
+    #[error("{0}")]
+    Conflict(String),
+    /// No host is matched by what was asked for.
+    #[error("no target matches {0}")]
+    NoTargets(String),
+    #[error("a credential is needed: send 'Authorization: Bearer TOKEN'")]
+    Unauthenticated,
+    #[error("the credential is not valid: {0}")]
+    BadCredential(String),
+    #[error("{actor} may not do this: the permission '{permission}' is missing")]
+    Forbidden { actor: String, permission: &'static str },
+    #[error("too many requests; try again in {retry_after_seconds} s")]
+    TooMany { retry_after_seconds: u64 },
+    /// Another request with the same idempotency key is still running.
+    #[error("a request with this Idempotency-Key is still running")]
+    StillRunning,
+    /// The same idempotency key came with another body.
+    #[error("this Idempotency-Key was used for another request")]
+    KeyReused,
+    /// A value that Postgres cannot keep, though it passed the checks before.
+    #[error("the request has a value that cannot be stored ({0})")]
+    Unstorable(&'static str, #[source] sqlx::Error),
+    #[error("the database did not answer the {0}")]
+    Database(&'static str, #[source] sqlx::Error),
+    #[error("{0}")]
+    Internal(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+impl Error {
+    pub(crate) fn not_found(noun: &'static str, name: impl Into<String>) -> Self {
+        Self::NotFound { noun, name: name.into() }
+    }
+
+    pub(crate) fn internal(
+        what: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Internal(what, source.into())
+    }
+
+    /// Stable and for programs.
+    pub(crate) const fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::Selector { .. } => "invalid_selector",
+            Self::NotFound { .. } => "not_found",
+            Self::Conflict(_) => "conflict",
+            Self::NoTargets(_) => "no_targets",
+            Self::Unauthenticated => "unauthenticated",
+            Self::BadCredential(_) => "bad_credential",
+            Self::Forbidden { .. } => "forbidden",
+            Self::TooMany { .. } => "too_many_requests",
+            Self::StillRunning => "still_running",
+            Self::KeyReused => "idempotency_key_reused",
+            Self::Unstorable(..) => "unstorable",
+            Self::Database(..) => "database_unavailable",
+            Self::Internal(..) => "internal",
+        }
+    }
+
+    /// HTTP status of this error; the gRPC status follows from it.
+    pub(crate) const fn status(&self) -> u16 {
+        match self {
+            Self::Invalid(_) | Self::Selector { .. } | Self::Unstorable(..) => 400,
+            Self::Unauthenticated | Self::BadCredential(_) => 401,
+            Self::Forbidden { .. } => 403,
+            Self::NotFound { .. } => 404,
+            Self::Conflict(_) | Self::StillRunning => 409,
+            Self::NoTargets(_) | Self::KeyReused => 422,
+            Self::TooMany { .. } => 429,
+            Self::Internal(..) => 500,
+            Self::Database(..) => 503,
+        }
+    }
+}
+
+/// Gives a database error the name of what was tried.
+pub(crate) trait During<T> {
+    /// # Errors
+    /// [`Error::Database`] with `what`.
+    fn during(self, what: &'static str) -> Result<T>;
+}
+
+impl<T> During<T> for std::result::Result<T, sqlx::Error> {
+    fn during(self, what: &'static str) -> Result<T> {
+        self.map_err(|source| match &source {
+            // Class 22: data exceptions, as a NUL in a text or a time out of range.
+            sqlx::Error::Database(error) if error.code().is_some_and(|code| code.starts_with("22")) => {
+                Error::Unstorable(what, source)
+            }
+            _ => Error::Database(what, source),
+        })
+    }
+}

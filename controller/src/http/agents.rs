@@ -1,0 +1,127 @@
+//! `/api/v1/agents`
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use model::{
+    api::{Page, agent::Agent},
+    id::{AgentId, OrgId},
+    limits,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    Door,
+    auth::Access,
+    id::Name,
+    page::Window,
+    problem::{Failure, Result},
+    query::Query,
+};
+use crate::{
+    app::{
+        self,
+        access::{AgentManage, AgentRead},
+        executions::parse_selector,
+    },
+    error::Error,
+    store,
+};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct List {
+    /// Only agents that this holds for, as `env=prod and os=linux`.
+    selector: Option<String>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Items of the page: 1 to 1000, 100 by default.
+    limit: Option<i64>,
+}
+
+/// Agents by name.
+#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", operation_id = "list_agents", params(List),
+    responses((status = 200, body = Page<Agent>)))]
+pub(super) async fn list(
+    Access(by): Access<AgentRead>,
+    State(door): State<Arc<Door>>,
+    Query(query): Query<List>,
+) -> Result<Json<Page<Agent>>> {
+    let window = Window::<String>::new("agents", query.cursor.as_deref(), query.limit)?;
+    let selector = query.selector.as_deref().map(|text| {
+        if text.len() > limits::SELECTOR_BYTES {
+            return Err(Error::Invalid(model::Invalid::over(
+                "selector",
+                "SELECTOR_BYTES",
+                limits::SELECTOR_BYTES,
+                "bytes",
+            )));
+        }
+        parse_selector("selector", text)
+    });
+    let selector = selector.transpose()?;
+    let pool = door.app.db.of(by.org_id());
+    let rows =
+        store::agents::page(&pool, by.org_id(), selector.as_ref(), window.after.as_deref(), window.limit())
+            .await?;
+    Ok(Json(window.page(rows, |agent| agent.name.clone())))
+}
+
+/// One agent with its newest metrics, by id or name.
+#[utoipa::path(get, path = "/api/v1/agents/{agent}", tag = "agents", operation_id = "show_agent",
+    params(("agent" = String, Path, description = "Id or name")), responses((status = 200, body = Agent)))]
+pub(super) async fn show(
+    Access(by): Access<AgentRead>,
+    State(door): State<Arc<Door>>,
+    Name(agent): Name,
+) -> Result<Json<Agent>> {
+    find(&door, by.org_id(), &agent).await.map(Json)
+}
+
+/// Lets an agent in that enrolled with a token for several.
+#[utoipa::path(post, path = "/api/v1/agents/{agent}/approve", tag = "agents", operation_id = "approve_agent",
+    params(("agent" = String, Path, description = "Id or name")), responses((status = 200, body = Agent)))]
+pub(super) async fn approve(
+    Access(by): Access<AgentManage>,
+    State(door): State<Arc<Door>>,
+    Name(agent): Name,
+) -> Result<Json<Agent>> {
+    let id = id_of(&door, by.org_id(), &agent).await?;
+    Ok(Json(app::agents::approve(&door.app, &by, id).await?))
+}
+
+/// Makes an agent's certificates worthless; its session is cut.
+#[utoipa::path(post, path = "/api/v1/agents/{agent}/revoke", tag = "agents", operation_id = "revoke_agent",
+    params(("agent" = String, Path, description = "Id or name")), responses((status = 200, body = Agent)))]
+pub(super) async fn revoke(
+    Access(by): Access<AgentManage>,
+    State(door): State<Arc<Door>>,
+    Name(agent): Name,
+) -> Result<Json<Agent>> {
+    let id = id_of(&door, by.org_id(), &agent).await?;
+    Ok(Json(app::agents::revoke(&door.app, &by, id).await?))
+}
+
+async fn find(door: &Door, org: OrgId, text: &str) -> Result<Agent> {
+    let pool = door.app.db.of(org);
+    let found = match text.parse::<AgentId>() {
+        // A name may look like an id.
+        Ok(id) => match store::agents::get(&pool, org, id).await? {
+            Some(agent) => Some(agent),
+            None => store::agents::by_name(&pool, org, text).await?,
+        },
+        // A name that Postgres could not even be asked for.
+        Err(_) if text.contains('\0') => None,
+        Err(_) => store::agents::by_name(&pool, org, text).await?,
+    };
+    found.ok_or_else(|| Failure::from(Error::not_found("agent", text)))
+}
+
+async fn id_of(door: &Door, org: OrgId, text: &str) -> Result<AgentId> {
+    match text.parse::<AgentId>() {
+        Ok(id) => Ok(id),
+        Err(_) => find(door, org, text).await.map(|agent| agent.id),
+    }
+}

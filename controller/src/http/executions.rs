@@ -1,0 +1,143 @@
+//! `/api/v1/executions`
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::IntoResponse,
+};
+use model::{
+    api::{
+        Page,
+        execution::{CreateExecution, Execution, Run},
+    },
+    execution::ExecutionState,
+    id::{ExecutionId, OrgId},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    Door,
+    auth::Access,
+    body::JsonBody,
+    id::Id,
+    page::Window,
+    problem::{Failure, Result},
+    query::Query,
+};
+use crate::{
+    app::{
+        self,
+        access::{ExecutionCancel, ExecutionCreate, ExecutionRead},
+    },
+    error::Error,
+    store,
+};
+
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct List {
+    /// Only executions in this state.
+    #[param(inline)]
+    state: Option<ExecutionState>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Items of the page: 1 to 1000, 100 by default.
+    limit: Option<i64>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListRuns {
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Items of the page: 1 to 1000, 100 by default.
+    limit: Option<i64>,
+}
+
+/// Executions, the newest first.
+#[utoipa::path(get, path = "/api/v1/executions", tag = "executions", operation_id = "list_executions", params(List),
+    responses((status = 200, body = Page<Execution>)))]
+pub(super) async fn list(
+    Access(by): Access<ExecutionRead>,
+    State(door): State<Arc<Door>>,
+    Query(query): Query<List>,
+) -> Result<Json<Page<Execution>>> {
+    let window = Window::new("executions", query.cursor.as_deref(), query.limit)?;
+    let pool = door.app.db.of(by.org_id());
+    let rows = store::executions::page(&pool, by.org_id(), query.state, window.after, window.limit()).await?;
+    Ok(Json(window.page(rows, |execution| execution.id)))
+}
+
+/// Starts a command on its targets.
+#[utoipa::path(post, path = "/api/v1/executions", tag = "executions", operation_id = "create_execution",
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key and body starts nothing and is answered with the first one's execution, for 24 h")),
+    request_body = CreateExecution, responses((status = 201, body = Execution,
+        headers(("Location" = String, description = "Path of the execution")))))]
+pub(super) async fn create(
+    Access(by): Access<ExecutionCreate>,
+    State(door): State<Arc<Door>>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<CreateExecution>,
+) -> Result<impl IntoResponse> {
+    let key = headers.get(IDEMPOTENCY_KEY).map(|value| {
+        value.to_str().map_err(|_| Failure::invalid(IDEMPOTENCY_KEY, "must be visible ASCII characters"))
+    });
+    let execution = app::executions::start(&door.app, &by, request, key.transpose()?).await?;
+    let location = format!("/api/v1/executions/{}", execution.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(execution)))
+}
+
+/// One execution with its command.
+#[utoipa::path(get, path = "/api/v1/executions/{id}", tag = "executions", operation_id = "show_execution",
+    params(("id" = String, Path, format = Uuid)), responses((status = 200, body = Execution)))]
+pub(super) async fn show(
+    Access(by): Access<ExecutionRead>,
+    State(door): State<Arc<Door>>,
+    Id(id): Id<ExecutionId>,
+) -> Result<Json<Execution>> {
+    find(&door, by.org_id(), id).await.map(Json)
+}
+
+/// What happened on each target.
+#[utoipa::path(get, path = "/api/v1/executions/{id}/runs", tag = "executions", operation_id = "list_runs",
+    params(("id" = String, Path, format = Uuid), ListRuns), responses((status = 200, body = Page<Run>)))]
+pub(super) async fn runs(
+    Access(by): Access<ExecutionRead>,
+    State(door): State<Arc<Door>>,
+    Id(id): Id<ExecutionId>,
+    Query(query): Query<ListRuns>,
+) -> Result<Json<Page<Run>>> {
+    let window = Window::new("runs", query.cursor.as_deref(), query.limit)?;
+    let pool = door.app.db.of(by.org_id());
+    let rows = store::runs::page(&pool, by.org_id(), id, window.after, window.limit()).await?;
+    if rows.is_empty() {
+        find(&door, by.org_id(), id).await?;
+    }
+    Ok(Json(window.page(rows, |run| run.id)))
+}
+
+/// Asks for the end of every run that has not ended.
+#[utoipa::path(post, path = "/api/v1/executions/{id}/cancel", tag = "executions", operation_id = "cancel_execution",
+    params(("id" = String, Path, format = Uuid)), responses((status = 200, body = Execution)))]
+pub(super) async fn cancel(
+    Access(by): Access<ExecutionCancel>,
+    State(door): State<Arc<Door>>,
+    Id(id): Id<ExecutionId>,
+) -> Result<Json<Execution>> {
+    Ok(Json(app::executions::cancel(&door.app, &by, id).await?))
+}
+
+/// The execution, or that there is none.
+pub(super) async fn find(door: &Door, org: OrgId, id: ExecutionId) -> Result<Execution> {
+    let pool = door.app.db.of(org);
+    let execution = store::executions::get(&pool, org, id).await?;
+    execution.ok_or_else(|| Failure::from(Error::not_found("execution", id.to_string())))
+}

@@ -1,0 +1,40 @@
+//! Ids in paths.
+
+use std::{str::FromStr, sync::Arc};
+
+use axum::{
+    extract::{FromRequestParts, Path},
+    http::request::Parts,
+};
+use model::id::InvalidId;
+
+use super::{Door, problem::Failure};
+
+/// The one id of a path.
+#[derive(Debug)]
+pub(super) struct Id<T>(pub(super) T);
+
+impl<T: FromStr<Err = InvalidId>> FromRequestParts<Arc<Door>> for Id<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Failure> {
+        let Name(text) = Name::from_request_parts(parts, door).await?;
+        let id = text.parse::<T>().map_err(|error| Failure::invalid("id", format!("is wrong: {error}")))?;
+        Ok(Self(id))
+    }
+}
+
+/// The one name of a path, as text.
+#[derive(Debug)]
+pub(super) struct Name(pub(super) String);
+
+impl FromRequestParts<Arc<Door>> for Name {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Failure> {
+        let Path(text) = Path::<String>::from_request_parts(parts, door)
+            .await
+            .map_err(|_| Failure::invalid("id", "is not UTF-8"))?;
+        Ok(Self(text))
+    }
+}

@@ -1,0 +1,87 @@
+//! How often somebody may ask: each actor by its token, and each address for what it asks without a valid one.
+//!
+//! The state is this process's own: two controllers allow twice as much.
+
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
+use model::{id::ApiTokenId, limits};
+
+use super::Door;
+use crate::error::{Error, Result};
+
+/// How often those who have been quiet are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct Limits {
+    requests: DefaultKeyedRateLimiter<ApiTokenId>,
+    denials: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+impl Limits {
+    pub(super) fn new() -> Self {
+        Self {
+            requests: RateLimiter::keyed(quota(limits::API_REQUESTS_PER_SECOND)),
+            denials: RateLimiter::keyed(quota(limits::API_DENIALS_PER_SECOND)),
+        }
+    }
+
+    /// Counts a request of a known actor.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] over `API_REQUESTS_PER_SECOND`.
+    pub(super) fn request(&self, token: ApiTokenId) -> Result<()> {
+        check(&self.requests, &token)
+    }
+
+    /// Counts a request without a valid credential. Valid ones from the same address are never held up by it.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] over `API_DENIALS_PER_SECOND`.
+    pub(super) fn denial(&self, address: IpAddr) -> Result<()> {
+        check(&self.denials, &address)
+    }
+}
+
+fn quota(per_second: u32) -> Quota {
+    Quota::per_second(NonZeroU32::new(per_second).expect("limits are above zero"))
+}
+
+fn check<K: Clone + Eq + std::hash::Hash>(limiter: &DefaultKeyedRateLimiter<K>, key: &K) -> Result<()> {
+    limiter.check_key(key).map_err(|refused| {
+        let wait = refused.wait_time_from(DefaultClock::default().now());
+        Error::TooMany { retry_after_seconds: wait.as_secs() + 1 }
+    })
+}
+
+/// Keeps the state as small as the number of those who ask now.
+pub(super) async fn forget_the_quiet(door: Arc<Door>) {
+    let mut every = tokio::time::interval(FORGET_EVERY);
+    loop {
+        tokio::select! {
+            () = door.stop.cancelled() => return,
+            _ = every.tick() => {
+                door.limits.requests.retain_recent();
+                door.limits.denials.retain_recent();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_does_not_hold_up_another() {
+        let limits = Limits::new();
+        let [bad, good] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().expect("an address"));
+        let refused = (0..1000).find_map(|_| limits.denial(bad).err()).expect("over the limit");
+        assert!(matches!(refused, Error::TooMany { retry_after_seconds: 1 }), "{refused}");
+        limits.denial(good).expect("another address");
+    }
+}

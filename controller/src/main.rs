@@ -1,0 +1,64 @@
+//! The controller of OpsConductor.
+
+mod app;
+mod background;
+mod cli;
+mod clock;
+mod config;
+mod error;
+mod grpc;
+mod http;
+mod lifecycle;
+mod postgres;
+mod server;
+mod store;
+mod telemetry;
+
+use std::{io::Write as _, process::ExitCode};
+
+use clap::Parser as _;
+
+use cli::{Cli, ConfigVerb, Verb};
+use config::{Config, ConfigError};
+use server::Unreachable;
+
+/// What the exit code says beside 0 (done) and 1 (failed).
+const BAD_CONFIGURATION: u8 = 2;
+const NOT_REACHABLE: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done when even this cannot be written.
+            writeln!(std::io::stderr(), "error: {error:#}").ok();
+            if error.is::<ConfigError>() {
+                BAD_CONFIGURATION.into()
+            } else if error.is::<Unreachable>() {
+                NOT_REACHABLE.into()
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    let verb = cli.verb.unwrap_or(Verb::Serve);
+    let mut stdout = std::io::stdout();
+    if let Verb::Version = verb {
+        return Ok(writeln!(stdout, "opsconductor-controller {}", env!("CARGO_PKG_VERSION"))?);
+    }
+    let config = Config::read(cli.options.config.as_deref(), cli.options.layer())?;
+    if let Verb::Config(ConfigVerb::Check) = verb {
+        return Ok(write!(stdout, "{}", config.redacted())?);
+    }
+    telemetry::logs(&config.log)?;
+    pki::install_provider();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match verb {
+        Verb::Migrate => runtime.block_on(server::migrate(&config)),
+        Verb::Serve | Verb::Config(_) | Verb::Version => runtime.block_on(server::serve(&config)),
+    }
+}

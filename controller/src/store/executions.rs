@@ -1,0 +1,341 @@
+//! Executions with their signed manifests and the counts of their runs.
+
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use model::{
+    api::execution::Execution,
+    command::Command,
+    execution::{ExecutionState, RunCounts},
+    id::{ExecutionId, OrgId},
+};
+use sqlx::{PgConnection, PgPool, types::Json};
+use uuid::Uuid;
+
+use crate::error::{During, Result};
+
+/// A signed manifest: the exact bytes, their signature, and the certificate of the key that made it.
+#[derive(Debug, Clone)]
+pub(crate) struct SignedManifest {
+    pub manifest: Vec<u8>,
+    pub signature: Vec<u8>,
+    pub certificate: Vec<u8>,
+}
+
+/// An execution to be, with its runs in the order of their ids.
+#[derive(Debug)]
+pub(crate) struct NewExecution<'a> {
+    pub id: ExecutionId,
+    pub org_id: OrgId,
+    pub summary: &'a str,
+    pub command: &'a Command,
+    pub actor: &'a str,
+    pub request_id: &'a str,
+    pub created_at: Timestamp,
+    pub start_before: Timestamp,
+    pub manifest: &'a SignedManifest,
+    pub run_ids: &'a [Uuid],
+    pub agent_ids: &'a [Uuid],
+    pub targets: &'a [String],
+}
+
+/// What the dispatcher needs to know of an execution.
+#[derive(Debug)]
+pub(crate) struct Authorised {
+    pub id: Uuid,
+    pub org_id: Uuid,
+    pub command: Json<Command>,
+    pub signed: SignedManifest,
+}
+
+/// Inserts the execution, its runs and its output's first position in one statement.
+pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>) -> Result<()> {
+    let total = i32::try_from(new.run_ids.len()).unwrap_or(i32::MAX);
+    sqlx::query!(
+        "with execution as (
+             insert into executions (id, org_id, summary, command, actor, request_id, created_at, start_before,
+                                     state, manifest, manifest_signature, manifest_certificate,
+                                     runs_total, runs_waiting)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12)
+         ), positions as (
+             insert into output_positions (execution_id) values ($1)
+         )
+         insert into runs (execution_id, id, org_id, agent_id, target, state, queued_at, due_at, start_before)
+         select $1, r.id, $2, r.agent_id, r.target, 'queued', $7, $7, $8
+         from unnest($13::uuid[], $14::uuid[], $15::text[]) as r(id, agent_id, target)",
+        new.id.0,
+        new.org_id.0,
+        new.summary,
+        Json(new.command) as _,
+        new.actor,
+        new.request_id,
+        new.created_at.to_sqlx(),
+        new.start_before.to_sqlx(),
+        new.manifest.manifest,
+        new.manifest.signature,
+        new.manifest.certificate,
+        total,
+        new.run_ids,
+        new.agent_ids,
+        new.targets
+    )
+    .execute(connection)
+    .await
+    .during("insert of the execution")?;
+    Ok(())
+}
+
+/// A row as people see it; the command is cut out of lists.
+struct Row {
+    id: Uuid,
+    state: String,
+    summary: String,
+    command: Option<Json<Command>>,
+    actor: String,
+    request_id: String,
+    created_at: jiff_sqlx::Timestamp,
+    ended_at: Option<jiff_sqlx::Timestamp>,
+    cancel_requested: bool,
+    counts: Counts,
+}
+
+/// The counts, as their columns are called.
+struct Counts {
+    total: i32,
+    waiting: i32,
+    active: i32,
+    succeeded: i32,
+    failed: i32,
+    cancelled: i32,
+    timed_out: i32,
+    skipped: i32,
+    expired: i32,
+    unknown: i32,
+}
+
+impl From<Counts> for RunCounts {
+    fn from(c: Counts) -> Self {
+        Self {
+            total: c.total,
+            waiting: c.waiting,
+            active: c.active,
+            succeeded: c.succeeded,
+            failed: c.failed,
+            cancelled: c.cancelled,
+            timed_out: c.timed_out,
+            skipped: c.skipped,
+            expired: c.expired,
+            unknown: c.unknown,
+        }
+    }
+}
+
+macro_rules! row {
+    ($r:ident, $command:expr) => {{
+        Row {
+            command: $command,
+            id: $r.id,
+            state: $r.state,
+            summary: $r.summary,
+            actor: $r.actor,
+            request_id: $r.request_id,
+            created_at: $r.created_at,
+            ended_at: $r.ended_at,
+            cancel_requested: $r.cancel_requested,
+            counts: Counts {
+                total: $r.runs_total,
+                waiting: $r.runs_waiting,
+                active: $r.runs_active,
+                succeeded: $r.runs_succeeded,
+                failed: $r.runs_failed,
+                cancelled: $r.runs_cancelled,
+                timed_out: $r.runs_timed_out,
+                skipped: $r.runs_skipped,
+                expired: $r.runs_expired,
+                unknown: $r.runs_unknown,
+            },
+        }
+    }};
+}
+
+impl From<Row> for Execution {
+    fn from(row: Row) -> Self {
+        let counts = RunCounts::from(row.counts);
+        Self {
+            id: row.id.into(),
+            state: ExecutionState::parse(&row.state).unwrap_or_else(|| counts.state()),
+            summary: row.summary,
+            runs: counts,
+            cancel_requested: row.cancel_requested,
+            actor: row.actor,
+            request_id: row.request_id,
+            created_at: row.created_at.to_jiff(),
+            ended_at: row.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
+            command: row.command.map(|command| without_values(command.0)),
+        }
+    }
+}
+
+/// Values of the environment may be secrets: people see the names alone.
+fn without_values(mut command: Command) -> Command {
+    for value in command.env.values_mut() {
+        "<hidden>".clone_into(value);
+    }
+    command
+}
+
+pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Option<Execution>> {
+    let record = sqlx::query!(
+        r#"select id, state, summary, command as "command: Json<Command>", actor, request_id, created_at, ended_at,
+                  cancel_requested_at is not null as "cancel_requested!", runs_total, runs_waiting, runs_active,
+                  runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
+                  runs_unknown
+           from executions where org_id = $1 and id = $2"#,
+        org.0,
+        id.0
+    )
+    .fetch_optional(pool)
+    .await
+    .during("query for the execution")?;
+    Ok(record.map(|r| Execution::from(row!(r, Some(r.command)))))
+}
+
+/// Newest first, from behind `after`.
+pub(crate) async fn page(
+    pool: &PgPool,
+    org: OrgId,
+    state: Option<ExecutionState>,
+    after: Option<ExecutionId>,
+    limit: i64,
+) -> Result<Vec<Execution>> {
+    let records = sqlx::query!(
+        r#"select id, state, summary, actor, request_id, created_at, ended_at,
+                  cancel_requested_at is not null as "cancel_requested!", runs_total, runs_waiting, runs_active,
+                  runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
+                  runs_unknown
+           from executions
+           where org_id = $1 and ($2::text is null or state = $2) and ($3::uuid is null or id < $3)
+           order by id desc limit $4"#,
+        org.0,
+        state.map(ExecutionState::as_str),
+        after.map(|id| id.0),
+        limit
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for executions")?;
+    Ok(records.into_iter().map(|r| Execution::from(row!(r, None))).collect())
+}
+
+/// Asks for a cancel, once; answers whether the execution was open. Locks its row.
+pub(crate) async fn request_cancel(
+    connection: &mut PgConnection,
+    org: OrgId,
+    id: ExecutionId,
+    now: Timestamp,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "update executions set cancel_requested_at = coalesce(cancel_requested_at, $3)
+         where org_id = $1 and id = $2 and ended_at is null",
+        org.0,
+        id.0,
+        now.to_sqlx()
+    )
+    .execute(connection)
+    .await
+    .during("request of the cancel")?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// What was authorised, of each of `ids`.
+pub(crate) async fn authorised(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Authorised>> {
+    let records = sqlx::query!(
+        r#"select id, org_id, command as "command: Json<Command>", manifest, manifest_signature,
+                  manifest_certificate
+           from executions where id = any($1)"#,
+        ids
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for manifests")?;
+    Ok(records
+        .into_iter()
+        .map(|r| Authorised {
+            id: r.id,
+            org_id: r.org_id,
+            command: r.command,
+            signed: SignedManifest {
+                manifest: r.manifest,
+                signature: r.manifest_signature,
+                certificate: r.manifest_certificate,
+            },
+        })
+        .collect())
+}
+
+/// The counts of each of `ids`, in the order of the ids. Locks the rows.
+pub(crate) async fn counts_for_update(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<Vec<(ExecutionId, RunCounts)>> {
+    let records = sqlx::query!(
+        "select id, runs_total, runs_waiting, runs_active, runs_succeeded, runs_failed, runs_cancelled,
+                runs_timed_out, runs_skipped, runs_expired, runs_unknown
+         from executions where id = any($1) order by id for update",
+        ids
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for counts")?;
+    Ok(records
+        .into_iter()
+        .map(|r| {
+            let counts = RunCounts {
+                total: r.runs_total,
+                waiting: r.runs_waiting,
+                active: r.runs_active,
+                succeeded: r.runs_succeeded,
+                failed: r.runs_failed,
+                cancelled: r.runs_cancelled,
+                timed_out: r.runs_timed_out,
+                skipped: r.runs_skipped,
+                expired: r.runs_expired,
+                unknown: r.runs_unknown,
+            };
+            (r.id.into(), counts)
+        })
+        .collect())
+}
+
+/// Writes new counts, and the state that follows from them.
+pub(crate) async fn set_counts(
+    connection: &mut PgConnection,
+    id: ExecutionId,
+    counts: &RunCounts,
+    now: Timestamp,
+) -> Result<()> {
+    let state = counts.state();
+    let ended_at = state.is_terminal().then_some(now);
+    sqlx::query!(
+        "update executions
+         set state = $2, ended_at = coalesce(ended_at, $3), runs_waiting = $4, runs_active = $5,
+             runs_succeeded = $6, runs_failed = $7, runs_cancelled = $8, runs_timed_out = $9, runs_skipped = $10,
+             runs_expired = $11, runs_unknown = $12
+         where id = $1",
+        id.0,
+        state.as_str(),
+        ended_at.map(ToSqlx::to_sqlx) as _,
+        counts.waiting,
+        counts.active,
+        counts.succeeded,
+        counts.failed,
+        counts.cancelled,
+        counts.timed_out,
+        counts.skipped,
+        counts.expired,
+        counts.unknown
+    )
+    .execute(connection)
+    .await
+    .during("update of the execution")?;
+    Ok(())
+}

@@ -1,0 +1,349 @@
+//! Runs: one step on one target. Every write of a state is guarded by the row's generation.
+
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use model::{
+    Reason,
+    api::execution::{Run, RunOutput, StreamOutput},
+    attempt::AttemptState,
+    id::{AgentId, ControllerId, ExecutionId, OrgId, RunId},
+    run::RunState,
+};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::error::{During, Error, Result};
+
+/// A run that the dispatcher has locked.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub execution_id: Uuid,
+    pub id: Uuid,
+    pub org_id: Uuid,
+    pub agent_id: Uuid,
+    pub generation: i64,
+    pub attempt: i32,
+}
+
+/// A new state of a run, if nobody was faster.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub execution_id: ExecutionId,
+    pub id: RunId,
+    /// The generation that was read.
+    pub generation: i64,
+    pub state: RunState,
+    pub due_at: Option<Timestamp>,
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    pub reason: Option<Reason>,
+    pub detail: Option<String>,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+}
+
+/// Runs with their newest attempt and what is held of its output, by id, from behind `after`.
+pub(crate) async fn page(
+    pool: &PgPool,
+    org: OrgId,
+    execution: ExecutionId,
+    after: Option<RunId>,
+    limit: i64,
+) -> Result<Vec<Run>> {
+    let records = sqlx::query!(
+        r#"select r.id, r.agent_id, r.target, r.state, r.reason, r.detail, r.attempt, r.exit_code, r.signal,
+                  r.queued_at, r.started_at, r.ended_at, a.state as "attempt_state?",
+                  a.stdout_written, a.stderr_written, a.stdout_sha256, a.stderr_sha256,
+                  c.stdout_offset as "stdout_offset?", c.stderr_offset as "stderr_offset?",
+                  c.stdout_gap as "stdout_gap?", c.stderr_gap as "stderr_gap?"
+           from runs r
+           left join attempts a
+               on a.execution_id = r.execution_id and a.run_id = r.id and a.number = r.attempt
+           left join output_cursors c
+               on c.execution_id = r.execution_id and c.run_id = r.id and c.attempt = r.attempt
+           where r.org_id = $1 and r.execution_id = $2 and ($3::uuid is null or r.id > $3)
+           order by r.id limit $4"#,
+        org.0,
+        execution.0,
+        after.map(|id| id.0),
+        limit
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for runs")?;
+    Ok(records
+        .into_iter()
+        .map(|r| {
+            let stdout = stream(r.stdout_offset, r.stdout_gap, r.stdout_written, r.stdout_sha256.as_deref());
+            let stderr = stream(r.stderr_offset, r.stderr_gap, r.stderr_written, r.stderr_sha256.as_deref());
+            Run {
+                id: r.id.into(),
+                execution_id: execution,
+                agent_id: r.agent_id.into(),
+                target: r.target,
+                state: RunState::parse(&r.state).unwrap_or(RunState::Unknown),
+                reason: r.reason.as_deref().and_then(Reason::parse),
+                detail: r.detail,
+                attempt: r.attempt,
+                attempt_state: r.attempt_state.as_deref().and_then(AttemptState::parse),
+                exit_code: r.exit_code,
+                signal: r.signal,
+                queued_at: r.queued_at.to_jiff(),
+                started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
+                ended_at: r.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
+                output: RunOutput {
+                    complete: complete(&stdout).zip(complete(&stderr)).map(|(out, err)| out && err),
+                    stdout,
+                    stderr,
+                },
+            }
+        })
+        .collect())
+}
+
+/// A cursor's offset counts gaps too: they are part of the stream.
+fn stream(
+    offset: Option<i64>,
+    gap: Option<i64>,
+    written: Option<i64>,
+    sha256: Option<&[u8]>,
+) -> StreamOutput {
+    let gap = gap.unwrap_or(0);
+    StreamOutput {
+        stored_bytes: offset.unwrap_or(0) - gap,
+        gap_bytes: gap,
+        written_bytes: written,
+        sha256: sha256.map(hex::encode),
+    }
+}
+
+fn complete(stream: &StreamOutput) -> Option<bool> {
+    stream.written_bytes.map(|written| stream.stored_bytes == written && stream.gap_bytes == 0)
+}
+
+/// Locks the next queued runs of each agent, as many as it has free slots.
+pub(crate) async fn take_queued(
+    connection: &mut PgConnection,
+    agents: &[Uuid],
+    slots: &[i32],
+    most: i64,
+    now: Timestamp,
+) -> Result<Vec<Queued>> {
+    sqlx::query_as!(
+        Queued,
+        r#"select r.execution_id as "execution_id!", r.id as "id!", r.org_id as "org_id!",
+                  r.agent_id as "agent_id!", r.generation as "generation!", r.attempt as "attempt!"
+           from unnest($1::uuid[], $2::int[]) as ready(agent_id, slots)
+           cross join lateral (
+               select q.execution_id, q.id, q.org_id, q.agent_id, q.generation, q.attempt
+               from runs q
+               where q.agent_id = ready.agent_id and q.state = 'queued' and q.due_at <= $4
+                 and q.start_before > $4
+                 and not exists (
+                     select from executions e where e.id = q.execution_id and e.cancel_requested_at is not null)
+               order by q.priority desc, q.id
+               limit least($3, greatest(0, ready.slots - (
+                   select count(*) from runs active
+                   where active.agent_id = ready.agent_id and active.state = 'active')))
+               for update skip locked
+           ) r"#,
+        agents,
+        slots,
+        most,
+        now.to_sqlx()
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for queued runs")
+}
+
+/// All agents that have a queued run; an index is skipped through, so that long queues cost nothing.
+pub(crate) async fn agents_with_queue(pool: &PgPool) -> Result<Vec<AgentId>> {
+    let ids = sqlx::query_scalar!(
+        r#"with recursive waiting as (
+               (select agent_id from runs where state = 'queued' order by agent_id limit 1)
+               union all
+               select (select r.agent_id from runs r
+                       where r.state = 'queued' and r.agent_id > w.agent_id order by r.agent_id limit 1)
+               from waiting w where w.agent_id is not null
+           )
+           select agent_id as "agent_id!" from waiting where agent_id is not null"#
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for agents with queued runs")?;
+    Ok(ids.into_iter().map(AgentId).collect())
+}
+
+/// The targets of each of `executions`: (execution, run, agent) in the order of the run ids.
+pub(crate) async fn coverage(
+    connection: &mut PgConnection,
+    executions: &[Uuid],
+) -> Result<Vec<(ExecutionId, RunId, AgentId)>> {
+    let records = sqlx::query!(
+        "select execution_id, id, agent_id from runs where execution_id = any($1) order by execution_id, id",
+        executions
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for an execution's targets")?;
+    Ok(records.into_iter().map(|r| (r.execution_id.into(), r.id.into(), r.agent_id.into())).collect())
+}
+
+/// Marks the runs as active with their next attempt, each guarded by its generation.
+pub(crate) async fn activate(connection: &mut PgConnection, runs: &[Queued]) -> Result<()> {
+    let executions: Vec<Uuid> = runs.iter().map(|r| r.execution_id).collect();
+    let ids: Vec<Uuid> = runs.iter().map(|r| r.id).collect();
+    let generations: Vec<i64> = runs.iter().map(|r| r.generation).collect();
+    let done = sqlx::query!(
+        "update runs r set state = 'active', attempt = r.attempt + 1, generation = r.generation + 1
+         from unnest($1::uuid[], $2::uuid[], $3::bigint[]) as c(execution_id, id, generation)
+         where r.execution_id = c.execution_id and r.id = c.id and r.generation = c.generation",
+        &executions,
+        &ids,
+        &generations
+    )
+    .execute(connection)
+    .await
+    .during("activation of runs")?;
+    exactly(done.rows_affected(), runs.len())
+}
+
+/// Writes the changes, each guarded by the generation that was read.
+pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let executions: Vec<Uuid> = changes.iter().map(|c| c.execution_id.0).collect();
+    let ids: Vec<Uuid> = changes.iter().map(|c| c.id.0).collect();
+    let generations: Vec<i64> = changes.iter().map(|c| c.generation).collect();
+    let states: Vec<&str> = changes.iter().map(|c| c.state.as_str()).collect();
+    let times = |of: fn(&Change) -> Option<Timestamp>| -> Vec<Option<jiff_sqlx::Timestamp>> {
+        changes.iter().map(|c| of(c).map(ToSqlx::to_sqlx)).collect()
+    };
+    let reasons: Vec<Option<&str>> = changes.iter().map(|c| c.reason.map(Reason::as_str)).collect();
+    let details: Vec<Option<&str>> = changes.iter().map(|c| c.detail.as_deref()).collect();
+    let exit_codes: Vec<Option<i32>> = changes.iter().map(|c| c.exit_code).collect();
+    let signals: Vec<Option<i32>> = changes.iter().map(|c| c.signal).collect();
+    let done = sqlx::query!(
+        "update runs r
+         set state = c.state, generation = r.generation + 1, due_at = coalesce(c.due_at, r.due_at),
+             started_at = coalesce(c.started_at, r.started_at), ended_at = coalesce(r.ended_at, c.ended_at),
+             reason = c.reason, detail = c.detail, exit_code = c.exit_code, signal = c.signal
+         from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::timestamptz[], $6::timestamptz[],
+                     $7::timestamptz[], $8::text[], $9::text[], $10::int[], $11::int[])
+              as c(execution_id, id, generation, state, due_at, started_at, ended_at, reason, detail, exit_code,
+                   signal)
+         where r.execution_id = c.execution_id and r.id = c.id and r.generation = c.generation",
+        &executions,
+        &ids,
+        &generations,
+        &states as _,
+        &times(|c| c.due_at) as _,
+        &times(|c| c.started_at) as _,
+        &times(|c| c.ended_at) as _,
+        &reasons as _,
+        &details as _,
+        &exit_codes as _,
+        &signals as _
+    )
+    .execute(connection)
+    .await
+    .during("update of runs")?;
+    exactly(done.rows_affected(), changes.len())
+}
+
+/// A run that waits for its host, locked.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub execution_id: Uuid,
+    pub id: Uuid,
+    pub state: String,
+    pub generation: i64,
+}
+
+/// Locks queued runs whose time to start is over.
+pub(crate) async fn lock_start_expired(
+    connection: &mut PgConnection,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<Waiting>> {
+    sqlx::query_as!(
+        Waiting,
+        "select execution_id, id, state, generation from runs
+         where state = 'queued' and start_before <= $1 order by start_before limit $2 for update skip locked",
+        now.to_sqlx(),
+        limit
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for expired runs")
+}
+
+/// Locks queued runs of executions that are to be cancelled.
+pub(crate) async fn lock_cancelled(connection: &mut PgConnection, limit: i64) -> Result<Vec<Waiting>> {
+    sqlx::query_as!(
+        Waiting,
+        "select r.execution_id, r.id, r.state, r.generation
+         from executions e join runs r on r.execution_id = e.id
+         where e.cancel_requested_at is not null and e.ended_at is null and r.state in ('blocked', 'queued')
+         limit $1 for update of r skip locked",
+        limit
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for cancelled runs")
+}
+
+/// An active run that a person wants to end.
+#[derive(Debug)]
+pub(crate) struct Cancelling {
+    pub execution_id: Uuid,
+    pub id: Uuid,
+    pub agent_id: Uuid,
+    pub attempt: i32,
+}
+
+/// Active runs of cancelled executions whose agents this controller serves.
+pub(crate) async fn to_cancel(pool: &PgPool, controller: ControllerId) -> Result<Vec<Cancelling>> {
+    sqlx::query_as!(
+        Cancelling,
+        "select r.execution_id, r.id, r.agent_id, r.attempt
+         from executions e
+         join runs r on r.execution_id = e.id and r.state = 'active'
+         join sessions s on s.agent_id = r.agent_id and s.connected and s.controller_id = $1
+         where e.cancel_requested_at is not null and e.ended_at is null",
+        controller.0
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for runs to cancel")
+}
+
+/// Keeps what came to light about a run whose outcome had been given up as unknown.
+pub(crate) async fn note_observed_outcome(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+    run: RunId,
+    outcome: &serde_json::Value,
+) -> Result<()> {
+    sqlx::query!(
+        "update runs set observed_outcome = $3 where execution_id = $1 and id = $2 and state = 'unknown'",
+        execution.0,
+        run.0,
+        outcome
+    )
+    .execute(connection)
+    .await
+    .during("note of a late outcome")?;
+    Ok(())
+}
+
+/// Every guarded row must have been hit: a miss is a bug, since the rows were locked before.
+pub(super) fn exactly(hit: u64, wanted: usize) -> Result<()> {
+    if usize::try_from(hit) == Ok(wanted) {
+        Ok(())
+    } else {
+        Err(Error::internal("a guarded write missed its row", format!("{hit} of {wanted} rows")))
+    }
+}

@@ -1,0 +1,125 @@
+//! Sessions: which controller serves which agent. The epoch of a session fences the agent's older streams, its fence the
+//! controllers that served it before.
+
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use model::id::{AgentId, ControllerId, OrgId};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::error::{During, Result};
+
+/// The numbers of a fresh session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numbers {
+    pub epoch: i64,
+    pub fence: i64,
+}
+
+pub(crate) async fn open(
+    connection: &mut PgConnection,
+    org: OrgId,
+    agent: AgentId,
+    controller: ControllerId,
+    now: Timestamp,
+) -> Result<Numbers> {
+    sqlx::query_as!(
+        Numbers,
+        "insert into sessions as s (agent_id, org_id, controller_id, epoch, fence, connected, opened_at)
+         values ($1, $2, $3, 1, nextval('fences'), true, $4)
+         on conflict (agent_id) do update
+             set controller_id = $3, epoch = s.epoch + 1, fence = nextval('fences'), connected = true,
+                 opened_at = $4, closed_at = null
+         returning epoch, fence",
+        agent.0,
+        org.0,
+        controller.0,
+        now.to_sqlx()
+    )
+    .fetch_one(connection)
+    .await
+    .during("opening of the session")
+}
+
+/// Closes the session, unless a newer one has taken its place.
+pub(crate) async fn close(pool: &PgPool, agent: AgentId, epoch: i64, now: Timestamp) -> Result<()> {
+    sqlx::query!(
+        "with closed as (
+             update sessions set connected = false, closed_at = $3
+             where agent_id = $1 and epoch = $2 and connected returning agent_id
+         )
+         update agents set last_seen_at = $3 where id in (select agent_id from closed)",
+        agent.0,
+        epoch,
+        now.to_sqlx()
+    )
+    .execute(pool)
+    .await
+    .during("closing of the session")?;
+    Ok(())
+}
+
+/// Closes what an earlier process of this controller left open.
+pub(crate) async fn close_all_of(pool: &PgPool, controller: ControllerId, now: Timestamp) -> Result<u64> {
+    let done = sqlx::query!(
+        "update sessions set connected = false, closed_at = $2 where controller_id = $1 and connected",
+        controller.0,
+        now.to_sqlx()
+    )
+    .execute(pool)
+    .await
+    .during("closing of old sessions")?;
+    Ok(done.rows_affected())
+}
+
+/// The sessions that the tables say this controller serves: agent, epoch, and when it opened.
+pub(crate) async fn of_controller(
+    pool: &PgPool,
+    controller: ControllerId,
+) -> Result<Vec<(AgentId, i64, Timestamp)>> {
+    let records = sqlx::query!(
+        "select agent_id, epoch, opened_at from sessions where controller_id = $1 and connected",
+        controller.0
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for sessions")?;
+    Ok(records.into_iter().map(|r| (r.agent_id.into(), r.epoch, r.opened_at.to_jiff())).collect())
+}
+
+/// Holds those of these sessions that are still current until the transaction ends: a newer one waits to open, and then
+/// sees what this one was offered.
+pub(crate) async fn hold(
+    connection: &mut PgConnection,
+    controller: ControllerId,
+    agents: &[Uuid],
+    epochs: &[i64],
+) -> Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "select s.agent_id
+         from unnest($1::uuid[], $2::bigint[]) as k(agent_id, epoch)
+         join sessions s on s.agent_id = k.agent_id and s.epoch = k.epoch
+         where s.connected and s.controller_id = $3
+         for share of s skip locked",
+        agents,
+        epochs,
+        controller.0
+    )
+    .fetch_all(connection)
+    .await
+    .during("lock of sessions")
+}
+
+/// Closes the sessions of other controllers whose lease is over. A controller knows better of its own.
+pub(crate) async fn close_leaseless(pool: &PgPool, me: ControllerId, now: Timestamp) -> Result<u64> {
+    let done = sqlx::query!(
+        "update sessions s set connected = false, closed_at = $1
+         from controllers c where c.id = s.controller_id and c.id <> $2 and s.connected and c.lease_until < $1",
+        now.to_sqlx(),
+        me.0
+    )
+    .execute(pool)
+    .await
+    .during("closing of sessions without a lease")?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,157 @@
+//! Executions and their runs.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Invalid, Reason,
+    attempt::AttemptState,
+    command::{Command, within},
+    execution::{ExecutionState, RunCounts},
+    id::{AgentId, ExecutionId, RunId},
+    label::validate_name,
+    limits,
+    run::RunState,
+    selector::Selector,
+};
+
+/// Which hosts: exactly one of the three ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Targets {
+    /// All agents that the predicate holds for.
+    Selector(String),
+    /// Agents by name; each must exist.
+    Names(Vec<String>),
+    /// Every agent, when `true`.
+    All(bool),
+}
+
+/// `POST /api/v1/executions`: an ad-hoc command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateExecution {
+    pub targets: Targets,
+    pub command: Command,
+    /// Seconds that a run may wait for its host; then it is `expired`. 300 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_within_seconds: Option<i64>,
+}
+
+impl CreateExecution {
+    pub fn start_within_seconds(&self) -> i64 {
+        self.start_within_seconds.unwrap_or(limits::DEFAULT_START_WITHIN_SECONDS)
+    }
+
+    /// Checks every field against its limit; a selector is parsed.
+    ///
+    /// # Errors
+    /// The first field that is wrong, with what is allowed.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        match &self.targets {
+            Targets::Selector(text) => {
+                Selector::parse(text).map_err(|error| Invalid::new("targets.selector", error.to_string()))?;
+            }
+            Targets::Names(names) if names.is_empty() => {
+                return Err(Invalid::new("targets.names", "is empty"));
+            }
+            Targets::Names(names) if names.len() > limits::NAMED_TARGETS => {
+                return Err(Invalid::over("targets.names", "NAMED_TARGETS", limits::NAMED_TARGETS, "names"));
+            }
+            Targets::Names(names) => names.iter().try_for_each(|name| {
+                let named = |invalid: Invalid| {
+                    Invalid::new("targets.names", format!("has '{name}', which {}", invalid.problem))
+                };
+                validate_name(name).map_err(named)
+            })?,
+            Targets::All(false) => {
+                return Err(Invalid::new("targets.all", "is false; leave it out or say true"));
+            }
+            Targets::All(true) => {}
+        }
+        self.command.validate()?;
+        within("start_within_seconds", self.start_within_seconds(), &limits::START_WITHIN_SECONDS)
+    }
+}
+
+/// One start of a command on its targets.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Execution {
+    pub id: ExecutionId,
+    pub state: ExecutionState,
+    /// One line that a person recognises it by.
+    pub summary: String,
+    pub runs: RunCounts,
+    pub cancel_requested: bool,
+    /// Who started it.
+    pub actor: String,
+    /// The request that started it.
+    pub request_id: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+    /// What it runs, with the values of the environment left out; only where one execution is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Command>,
+}
+
+/// One run: what happened on one target.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Run {
+    pub id: RunId,
+    pub execution_id: ExecutionId,
+    pub agent_id: AgentId,
+    /// Name of the target when the execution was made.
+    pub target: String,
+    pub state: RunState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// What the reason means this time, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Number of the newest attempt, from 1; 0 when there was none.
+    pub attempt: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt_state: Option<AttemptState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    #[schema(value_type = String, format = DateTime)]
+    pub queued_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+    /// What was written and what of it is stored.
+    pub output: RunOutput,
+}
+
+/// The two streams of a run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RunOutput {
+    pub stdout: StreamOutput,
+    pub stderr: StreamOutput,
+    /// All that the process wrote is stored; known once the run has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete: Option<bool>,
+}
+
+/// One stream of a run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StreamOutput {
+    /// Bytes that the controller holds.
+    pub stored_bytes: i64,
+    /// Bytes that are missing on purpose, shown as gaps in the output.
+    pub gap_bytes: i64,
+    /// Bytes that the process wrote, counted on the host; known once the run has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_bytes: Option<i64>,
+    /// SHA-256 of the bytes that the process wrote, hexadecimal, counted on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}

@@ -1,0 +1,208 @@
+//! What a run executes on a host, and the checks that a request must pass before anything is stored.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Invalid, limits};
+
+/// What to execute: exactly one of a program with its arguments, a line for the host's shell, or a script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Program {
+    /// A program and its arguments; no shell looks at them.
+    Argv(Vec<String>),
+    /// A line that the host's shell (`/bin/sh -c`) runs.
+    Shell(String),
+    /// A script that is written to a private file and run by its interpreter.
+    Script(Script),
+}
+
+/// A script with its interpreter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// The text, UTF-8.
+    pub content: String,
+    /// The interpreter with its options, split at spaces; without it the script's `#!` line decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interpreter: Option<String>,
+    /// Arguments handed to the script.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+}
+
+/// A program with the circumstances under which it runs. The unit that a manifest digests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    pub program: Program,
+    /// Variables beside the host's minimal environment (`PATH`, `HOME`, `USER`, `LANG`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory, absolute; by default the home of the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// User to run as; by default the agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Seconds that the run may take.
+    #[serde(default = "default_timeout")]
+    pub timeout_seconds: i64,
+}
+
+fn default_timeout() -> i64 {
+    limits::DEFAULT_TIMEOUT_SECONDS
+}
+
+impl Command {
+    /// Checks every field against its limit.
+    ///
+    /// # Errors
+    /// The first field that is wrong, with what is allowed.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        match &self.program {
+            Program::Argv(argv) => validate_argv("command.program.argv", argv)?,
+            Program::Shell(line) => {
+                text("command.program.shell", line, limits::ARGV_BYTES, "ARGV_BYTES")?;
+                if line.trim().is_empty() {
+                    return Err(Invalid::new("command.program.shell", "is empty"));
+                }
+            }
+            Program::Script(script) => script.validate()?,
+        }
+        self.validate_environment()?;
+        if let Some(cwd) = &self.cwd {
+            text("command.cwd", cwd, limits::PATH_BYTES, "PATH_BYTES")?;
+            if !cwd.starts_with('/') {
+                return Err(Invalid::new("command.cwd", "is not an absolute path"));
+            }
+        }
+        if let Some(user) = &self.user {
+            text("command.user", user, limits::NAME_CHARS, "NAME_CHARS")?;
+            if user.is_empty() {
+                return Err(Invalid::new("command.user", "is empty"));
+            }
+        }
+        within("command.timeout_seconds", self.timeout_seconds, &limits::TIMEOUT_SECONDS)
+    }
+
+    fn validate_environment(&self) -> Result<(), Invalid> {
+        if self.env.len() > limits::ENVIRONMENT_COUNT {
+            return Err(Invalid::over(
+                "command.env",
+                "ENVIRONMENT_COUNT",
+                limits::ENVIRONMENT_COUNT,
+                "variables",
+            ));
+        }
+        let mut bytes = 0;
+        for (name, value) in &self.env {
+            let field = format!("command.env.{}", name.chars().take(64).collect::<String>());
+            let mut chars = name.chars();
+            let starts_well = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+            if !starts_well || !chars.all(|c| c.is_ascii_alphanumeric() || c == '_') {
+                return Err(Invalid::new(
+                    field,
+                    "is not a variable name (letters, digits and '_', not a digit first)",
+                ));
+            }
+            if value.contains('\0') {
+                return Err(Invalid::new(field, "contains a NUL character"));
+            }
+            bytes += name.len() + value.len() + 2;
+        }
+        if bytes > limits::ENVIRONMENT_BYTES {
+            return Err(Invalid::over(
+                "command.env",
+                "ENVIRONMENT_BYTES",
+                limits::ENVIRONMENT_BYTES,
+                "bytes",
+            ));
+        }
+        Ok(())
+    }
+
+    /// One line that a person recognises the command by: at most 200 characters, no control characters.
+    pub fn summary(&self) -> String {
+        let full = match &self.program {
+            Program::Argv(argv) => argv.join(" "),
+            Program::Shell(line) => line.clone(),
+            Program::Script(script) => {
+                let first = script.content.lines().find(|l| !l.starts_with('#') && !l.trim().is_empty());
+                format!("script: {}", first.unwrap_or_default())
+            }
+        };
+        full.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+    }
+}
+
+impl Script {
+    fn validate(&self) -> Result<(), Invalid> {
+        const CONTENT: &str = "command.program.script.content";
+        const INTERPRETER: &str = "command.program.script.interpreter";
+        if self.content.len() > limits::SCRIPT_BYTES {
+            return Err(Invalid::over(CONTENT, "SCRIPT_BYTES", limits::SCRIPT_BYTES, "bytes"));
+        }
+        if self.content.trim().is_empty() {
+            return Err(Invalid::new(CONTENT, "is empty"));
+        }
+        if self.content.contains('\0') {
+            return Err(Invalid::new(CONTENT, "contains a NUL character"));
+        }
+        match &self.interpreter {
+            Some(interpreter) => {
+                text(INTERPRETER, interpreter, limits::PATH_BYTES, "PATH_BYTES")?;
+                if interpreter.trim().is_empty() {
+                    return Err(Invalid::new(INTERPRETER, "is empty"));
+                }
+            }
+            None if !self.content.starts_with("#!") => {
+                return Err(Invalid::new(
+                    INTERPRETER,
+                    "is missing, and the script does not begin with a '#!' line that names one",
+                ));
+            }
+            None => {}
+        }
+        if self.args.is_empty() { Ok(()) } else { validate_argv("command.program.script.args", &self.args) }
+    }
+}
+
+fn validate_argv(field: &'static str, argv: &[String]) -> Result<(), Invalid> {
+    if argv.is_empty() || argv[0].is_empty() {
+        return Err(Invalid::new(field, "is empty"));
+    }
+    if argv.len() > limits::ARGV_COUNT {
+        return Err(Invalid::over(field, "ARGV_COUNT", limits::ARGV_COUNT, "arguments"));
+    }
+    if argv.iter().map(|a| a.len() + 1).sum::<usize>() > limits::ARGV_BYTES {
+        return Err(Invalid::over(field, "ARGV_BYTES", limits::ARGV_BYTES, "bytes"));
+    }
+    if argv.iter().any(|a| a.contains('\0')) {
+        return Err(Invalid::new(field, "contains a NUL character"));
+    }
+    Ok(())
+}
+
+fn text(field: &'static str, value: &str, limit: usize, name: &'static str) -> Result<(), Invalid> {
+    if value.len() > limit {
+        return Err(Invalid::over(field, name, limit, "bytes"));
+    }
+    if value.contains('\0') {
+        return Err(Invalid::new(field, "contains a NUL character"));
+    }
+    Ok(())
+}
+
+/// Checks that `value` lies within `range`.
+///
+/// # Errors
+/// Names the field and both ends.
+pub fn within(field: &'static str, value: i64, range: &std::ops::RangeInclusive<i64>) -> Result<(), Invalid> {
+    if range.contains(&value) {
+        Ok(())
+    } else {
+        Err(Invalid::new(field, format!("is {value}; allowed is {} to {}", range.start(), range.end())))
+    }
+}

@@ -1,0 +1,16 @@
+//! The nouns of OpsConductor. Pure: no clock, no randomness, no files, no network, no async.
+
+pub mod api;
+pub mod attempt;
+pub mod command;
+pub mod execution;
+pub mod id;
+mod invalid;
+pub mod label;
+pub mod limits;
+pub mod reason;
+pub mod run;
+pub mod selector;
+
+pub use invalid::Invalid;
+pub use reason::Reason;

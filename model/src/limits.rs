@@ -1,0 +1,114 @@
+//! Every limit of the system, by name and with its unit. What goes over one gets an error that names it.
+
+use std::time::Duration;
+
+/// Bytes of an argv with its terminators, of a shell line, and of one argument.
+pub const ARGV_BYTES: usize = 128 * 1024;
+/// Arguments of one command.
+pub const ARGV_COUNT: usize = 1024;
+/// Bytes of one script.
+pub const SCRIPT_BYTES: usize = 1024 * 1024;
+/// Bytes of all names and values of a run's environment.
+pub const ENVIRONMENT_BYTES: usize = 128 * 1024;
+/// Variables of a run's environment.
+pub const ENVIRONMENT_COUNT: usize = 512;
+/// Bytes of a path (working directory, interpreter) or user name.
+pub const PATH_BYTES: usize = 4096;
+/// Characters of a name: agent, label key, label value, token description.
+pub const NAME_CHARS: usize = 128;
+/// Labels of one agent.
+pub const LABELS: usize = 64;
+/// Facts of one agent, bytes of one fact's value.
+pub const FACTS: usize = 64;
+pub const FACT_BYTES: usize = 1024;
+/// Bytes of a selector's text.
+pub const SELECTOR_BYTES: usize = 4096;
+/// Depth of a selector's brackets and `not`s.
+pub const SELECTOR_DEPTH: usize = 32;
+/// Patterns of one selector: below the 32 that a Postgres backend keeps compiled, so that none is compiled per row.
+pub const SELECTOR_PATTERNS: usize = 16;
+/// Bytes of one pattern, and single characters it stands for once its repetitions are written out: the time that
+/// Postgres takes to compile it grows with the cube of these (below 0.1 s at the limit, above 1 s at 1000).
+pub const PATTERN_BYTES: usize = 256;
+pub const PATTERN_LENGTH: usize = 256;
+/// Targets that one request may name, and targets of one execution.
+pub const NAMED_TARGETS: usize = 1000;
+pub const TARGETS: usize = 20_000;
+
+/// Seconds that a run may take: smallest, default, largest (30 days).
+pub const TIMEOUT_SECONDS: std::ops::RangeInclusive<i64> = 1..=30 * 24 * 3600;
+pub const DEFAULT_TIMEOUT_SECONDS: i64 = 3600;
+/// Seconds that a run may wait for its host before it expires.
+pub const START_WITHIN_SECONDS: std::ops::RangeInclusive<i64> = 1..=30 * 24 * 3600;
+pub const DEFAULT_START_WITHIN_SECONDS: i64 = 300;
+/// How long processes that were asked to end may take before they are killed.
+pub const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// How long killing may take until what is left counts as unkillable.
+pub const KILL_WITHIN: Duration = Duration::from_secs(60);
+
+/// Bytes of output that are kept of one run; what is beyond is counted and hashed, not stored.
+pub const RUN_OUTPUT_BYTES: u64 = 256 * 1024 * 1024;
+/// Bytes of one output chunk before compression.
+pub const CHUNK_BYTES: usize = 64 * 1024;
+/// Chunks of one batch on the output stream, and their bytes in all.
+pub const BATCH_CHUNKS: usize = 64;
+pub const BATCH_BYTES: usize = 512 * 1024;
+/// Output of one chunk spans at most this time, so that its time stamp holds for all of its lines.
+pub const CHUNK_SPAN: Duration = Duration::from_millis(50);
+/// Bytes of unshipped output, of all of a host's runs, above which it takes no new ones.
+pub const HOST_SPOOL_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// Attempts that the controller has yet to take over whole, above which a host takes no new ones.
+pub const HOST_UNSETTLED: usize = 4096;
+/// How long a process waits for a full disk before its output gets a gap.
+pub const BLOCK_FOR: Duration = Duration::from_secs(60);
+
+/// Runs at a time on one host: default, largest.
+pub const DEFAULT_SLOTS: u32 = 16;
+pub const MAX_SLOTS: u32 = 1024;
+
+/// Bytes of one gRPC message.
+pub const GRPC_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
+/// HTTP/2 streams of one agent's connection.
+pub const GRPC_STREAMS: u32 = 16;
+/// Frames that wait to be written to one agent.
+pub const OUTBOUND_FRAMES: usize = 64;
+/// Frames a second that one agent may send, and how many at once.
+pub const AGENT_FRAMES_PER_SECOND: u32 = 2000;
+/// Enrollments a second from one address, and how many at once.
+pub const ENROLLMENTS_PER_SECOND: u32 = 20;
+/// API requests a second of one actor, and how many at once.
+pub const API_REQUESTS_PER_SECOND: u32 = 10_000;
+/// API requests a second from one address that bring no valid credential.
+pub const API_DENIALS_PER_SECOND: u32 = 50;
+/// Bytes of an HTTP request's body.
+pub const HTTP_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// Items of one page: default, largest.
+pub const DEFAULT_PAGE: i64 = 100;
+pub const MAX_PAGE: i64 = 1000;
+/// Bytes of an `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 128;
+
+/// Bytes of a certificate signing request, DER.
+pub const CSR_BYTES: usize = 8 * 1024;
+/// Life of an enroll token: smallest, default, largest.
+pub const ENROLL_TOKEN_TTL_SECONDS: std::ops::RangeInclusive<i64> = 10..=24 * 3600;
+pub const DEFAULT_ENROLL_TOKEN_TTL_SECONDS: i64 = 15 * 60;
+/// Uses of an enroll token.
+pub const ENROLL_TOKEN_USES: std::ops::RangeInclusive<i32> = 1..=10_000;
+/// Life of an agent's certificate.
+pub const AGENT_CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How long after its expiry a certificate may still ask for its successor.
+pub const RENEW_AFTER_EXPIRY: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How far two clocks may be apart.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// How long after it was signed an order may start.
+pub const START_WINDOW: Duration = Duration::from_secs(120);
+/// How long an agent may be away before its running attempts count as lost.
+pub const LOST_AFTER: Duration = Duration::from_secs(300);
+/// How long a follower waits for output that a host has announced and that does not come.
+pub const OUTPUT_PATIENCE: Duration = Duration::from_secs(300);
+/// Heartbeats and host metrics: how often, and how long silence may last before a session ends.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+pub const SESSION_SILENCE: Duration = Duration::from_secs(30);
+pub const METRICS_EVERY: Duration = Duration::from_secs(15);

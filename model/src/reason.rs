@@ -1,0 +1,110 @@
+//! Why a run ended, or never began: a closed list. The text beside a reason is for people, the reason is for programs.
+
+use serde::{Deserialize, Serialize};
+
+/// Machine-readable cause of a run's or an attempt's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The process ended by itself; the exit code tells success.
+    Exited,
+    /// A signal ended the process that nobody of ours sent.
+    Signaled,
+    /// A person or a program cancelled it.
+    Cancelled,
+    /// It ran longer than its timeout.
+    TimeLimit,
+    /// The user to run as does not exist on the host.
+    UnknownUser,
+    /// The working directory does not exist or cannot be entered.
+    BadWorkingDirectory,
+    /// The program or interpreter is not on the host.
+    ProgramNotFound,
+    /// The host could not start the program for another reason (the detail has the system's error).
+    SpawnFailed,
+    /// The host's own policy does not allow it.
+    PolicyRefused,
+    /// The order's signature, audience, window or fence did not hold.
+    OrderRefused,
+    /// The agent had no free slot.
+    AgentBusy,
+    /// The agent's disk is full.
+    NoSpace,
+    /// No host took it before its time to start was over.
+    StartExpired,
+    /// The agent was away for longer than `lost_after`.
+    AgentLost,
+    /// The agent's journal has no memory of it.
+    JournalLost,
+    /// The process that owned the attempt was killed before it could record the exit.
+    ShimLost,
+    /// The host was restarted while it ran.
+    HostRebooted,
+    /// The host was shutting down and ended it.
+    HostStopping,
+    /// It was to end, and not all of its processes could be killed.
+    Unkillable,
+    /// The agent was revoked.
+    AgentRevoked,
+    /// The signed manifest of its execution does not cover it.
+    ManifestMismatch,
+}
+
+impl Reason {
+    /// The name that the API, the database and the wire use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exited => "exited",
+            Self::Signaled => "signaled",
+            Self::Cancelled => "cancelled",
+            Self::TimeLimit => "time_limit",
+            Self::UnknownUser => "unknown_user",
+            Self::BadWorkingDirectory => "bad_working_directory",
+            Self::ProgramNotFound => "program_not_found",
+            Self::SpawnFailed => "spawn_failed",
+            Self::PolicyRefused => "policy_refused",
+            Self::OrderRefused => "order_refused",
+            Self::AgentBusy => "agent_busy",
+            Self::NoSpace => "no_space",
+            Self::StartExpired => "start_expired",
+            Self::AgentLost => "agent_lost",
+            Self::JournalLost => "journal_lost",
+            Self::ShimLost => "shim_lost",
+            Self::HostRebooted => "host_rebooted",
+            Self::HostStopping => "host_stopping",
+            Self::Unkillable => "unkillable",
+            Self::AgentRevoked => "agent_revoked",
+            Self::ManifestMismatch => "manifest_mismatch",
+        }
+    }
+
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 21] = [
+        Self::Exited,
+        Self::Signaled,
+        Self::Cancelled,
+        Self::TimeLimit,
+        Self::UnknownUser,
+        Self::BadWorkingDirectory,
+        Self::ProgramNotFound,
+        Self::SpawnFailed,
+        Self::PolicyRefused,
+        Self::OrderRefused,
+        Self::AgentBusy,
+        Self::NoSpace,
+        Self::StartExpired,
+        Self::AgentLost,
+        Self::JournalLost,
+        Self::ShimLost,
+        Self::HostRebooted,
+        Self::HostStopping,
+        Self::Unkillable,
+        Self::AgentRevoked,
+        Self::ManifestMismatch,
+    ];
+
+    /// Reads what [`Reason::as_str`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+}

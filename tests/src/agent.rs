@@ -1,0 +1,234 @@
+//! Agents: real processes with data folders of their own.
+
+use std::{
+    collections::BTreeMap,
+    io::ErrorKind,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::{
+    SOON, World, eventually,
+    process::{Process, kill_tree, show_log, signal, with_argument},
+    scene,
+};
+
+/// How long the shims of an agent may take to go after their jobs were killed.
+const SHIMS_END_WITHIN: Duration = Duration::from_secs(10);
+
+/// An agent that is not enrolled yet.
+#[derive(Debug)]
+pub struct NewAgent {
+    world: World,
+    name: String,
+    labels: BTreeMap<String, String>,
+    slots: u32,
+    controller: SocketAddr,
+    data: Option<PathBuf>,
+}
+
+impl NewAgent {
+    pub(crate) fn new(world: World, name: &str) -> Self {
+        let controller = world.door();
+        Self { world, name: name.to_owned(), labels: BTreeMap::new(), slots: 16, controller, data: None }
+    }
+
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Runs at a time.
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// Connects here instead of to the controller itself.
+    pub fn through(mut self, address: SocketAddr) -> Self {
+        self.controller = address;
+        self
+    }
+
+    /// Keeps its state in this folder instead of a new one.
+    pub fn data(mut self, folder: &Path) -> Self {
+        self.data = Some(folder.to_owned());
+        self
+    }
+
+    /// Enrolls it with a token of its own. It does not run yet.
+    pub async fn enroll(self) -> Agent {
+        let token = self.world.enroll_token(&json!({ "labels": self.labels })).await;
+        let agent = self.enroll_later();
+        let enrolled = agent.enroll_with(&token, &[]);
+        assert!(enrolled.status.success(), "enroll: {}", String::from_utf8_lossy(&enrolled.stderr));
+        agent
+    }
+
+    /// Leaves the enrollment to the test.
+    pub fn enroll_later(self) -> Agent {
+        let folder = scene::new_folder(&self.name);
+        Agent {
+            data: self.data.unwrap_or_else(|| folder.join("data")),
+            log: folder.join("agent.log"),
+            world: self.world,
+            name: self.name,
+            slots: self.slots,
+            controller: self.controller,
+            process: None,
+        }
+    }
+
+    /// Enrolls it, starts it, and waits until the controller shows it as online.
+    pub async fn start(self) -> Agent {
+        let mut agent = self.enroll().await;
+        agent.run();
+        agent.online().await;
+        agent
+    }
+}
+
+/// An enrolled agent. Dropped, its process, its shims and their jobs are killed.
+#[derive(Debug)]
+pub struct Agent {
+    world: World,
+    pub name: String,
+    pub data: PathBuf,
+    log: PathBuf,
+    slots: u32,
+    controller: SocketAddr,
+    process: Option<Process>,
+}
+
+/// The agent's command line, with nothing of this machine's configuration.
+pub fn command(data: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(scene::binary("opsconductor-agent"));
+    command
+        .args(arguments)
+        .arg("--data")
+        .arg(data)
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("OPSC_AGENT_CONFIG", crate::postgres::empty_file())
+        .env("OPSC_AGENT_POLICY", data.join("policy.toml"));
+    command
+}
+
+impl Agent {
+    /// `enroll` with this token and `arguments` more.
+    pub fn enroll_with(&self, token: &str, arguments: &[&str]) -> Output {
+        enroll(&self.data, self.controller, &self.name, token, arguments)
+    }
+
+    /// Starts its process.
+    pub fn run(&mut self) {
+        let mut command = command(&self.data, &["run"]);
+        command
+            .env("OPSC_AGENT_SLOTS", self.slots.to_string())
+            .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug");
+        self.process = Some(Process::spawn(&mut command, self.log.clone()));
+    }
+
+    /// SIGKILL, as a crash: shims and jobs go on.
+    pub fn kill(&mut self) {
+        self.process.as_mut().expect("it runs").kill();
+        self.process = None;
+    }
+
+    /// SIGTERM, and its orderly end: shims and jobs go on.
+    pub fn stop(&mut self) {
+        self.process.as_mut().expect("it runs").terminate();
+        self.process = None;
+    }
+
+    /// Whether its process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.as_mut().is_none_or(|process| process.ended().is_some())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it runs").pid()
+    }
+
+    pub(crate) fn log_file(&self) -> &Path {
+        &self.log
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The agent as the API shows it.
+    pub async fn shown(&self) -> serde_json::Value {
+        self.world.api().get(&format!("/api/v1/agents/{}", self.name)).await.accepted().value()
+    }
+
+    pub async fn id(&self) -> String {
+        self.shown().await["id"].as_str().expect("an agent has an id").to_owned()
+    }
+
+    pub async fn online(&self) {
+        self.is("online").await;
+    }
+
+    /// Waits until the controller shows it in this state.
+    pub async fn is(&self, state: &str) {
+        eventually(SOON, &format!("the agent {} is {state}", self.name), async || {
+            (self.shown().await["state"] == state).then_some(())
+        })
+        .await;
+    }
+
+    /// The processes that own its attempts.
+    pub fn shims(&self) -> Vec<u32> {
+        let own = self.process.as_ref().map(Process::pid);
+        let data = self.data.to_str().expect("our paths are UTF-8");
+        with_argument(data).into_iter().filter(|pid| Some(*pid) != own).collect()
+    }
+}
+
+/// `opsconductor-agent enroll`.
+pub fn enroll(data: &Path, controller: SocketAddr, name: &str, token: &str, arguments: &[&str]) -> Output {
+    command(data, &["enroll", "--controller", &controller.to_string(), "--name", name])
+        .args(arguments)
+        .env("OPSC_AGENT_TOKEN", token)
+        .output()
+        .expect("the agent's program starts")
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            show_log(&format!("agent {}", self.name), &self.log);
+        }
+        // Gone before its shims, so that it starts no other.
+        self.process = None;
+        for shim in self.shims() {
+            kill_tree(shim);
+        }
+        let begun = Instant::now();
+        while !self.shims().is_empty() && begun.elapsed() < SHIMS_END_WITHIN {
+            self.shims().into_iter().for_each(|shim| signal(shim, Signal::SIGKILL));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        remove_groups(&self.data);
+    }
+}
+
+/// What a killed shim cannot do any more: removes the control groups of its runs.
+fn remove_groups(data: &Path) {
+    let begun = Instant::now();
+    for attempt in std::fs::read_dir(data.join("executor/attempts")).into_iter().flatten().flatten() {
+        let Ok(group) = std::fs::read_to_string(attempt.path().join("cgroup")) else { continue };
+        let is_busy =
+            || std::fs::remove_dir(&group).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy);
+        while is_busy() && begun.elapsed() < SHIMS_END_WITHIN {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! A controller with its database and data folder, and what a test does with them.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{Connection, PgConnection};
+
+use crate::{
+    SOON,
+    agent::NewAgent,
+    api::Api,
+    eventually,
+    opsctl::{self, Said},
+    postgres,
+    process::{Process, show_log},
+    scene,
+};
+
+/// How long a controller may take until it is ready; an embedded Postgres is made first.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// How a World shall be.
+#[derive(Debug, Default)]
+pub struct Builder {
+    embedded: bool,
+    certificate_life: Option<&'static str>,
+}
+
+impl Builder {
+    /// With a private Postgres of the controller's own instead of the one that all tests share.
+    pub fn embedded(mut self) -> Self {
+        self.embedded = true;
+        self
+    }
+
+    /// Agents' certificates live so long, as the configuration says it (`4s`).
+    pub fn certificate_life(mut self, life: &'static str) -> Self {
+        self.certificate_life = Some(life);
+        self
+    }
+
+    /// Starts the controller and waits until it is ready.
+    pub async fn start(self) -> World {
+        pki::install_provider();
+        let folder = scene::new_folder("world");
+        let [http, agents] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], scene::free_port())));
+        let database = (!self.embedded).then(postgres::migrated_database);
+        let life =
+            self.certificate_life.map_or_else(String::new, |life| format!("certificate_life = '{life}'\n"));
+        let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
+        let config = format!(
+            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{agents}'\n{life}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
+            folder.join("controller").display()
+        );
+        std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");
+        let inner = Inner { folder, http, agents, database, controller: Mutex::new(None) };
+        let world = World { inner: Arc::new(inner) };
+        world.start_controller().await;
+        world
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    folder: PathBuf,
+    http: SocketAddr,
+    agents: SocketAddr,
+    database: Option<String>,
+    controller: Mutex<Option<Process>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            show_log("controller", &self.folder.join("controller.log"));
+        }
+        // An embedded Postgres ends with its controller, orderly.
+        if self.database.is_none()
+            && let Some(controller) = self.controller.get_mut().unwrap_or_else(PoisonError::into_inner)
+        {
+            controller.terminate();
+        }
+    }
+}
+
+/// A running controller. Cheap to clone; ends with its last clone.
+#[derive(Debug, Clone)]
+pub struct World {
+    inner: Arc<Inner>,
+}
+
+/// Prints the controller's log if the test that holds it panics: a World that several tests share is not dropped then.
+#[derive(Debug)]
+pub struct Watch(PathBuf);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            show_log("controller", &self.0);
+        }
+    }
+}
+
+impl World {
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A World as most tests want it.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// Shows the controller's log if the test panics while it holds the answer.
+    pub fn watch(&self) -> Watch {
+        Watch(self.inner.folder.join("controller.log"))
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.inner.folder
+    }
+
+    /// The controller's data folder.
+    pub fn data(&self) -> PathBuf {
+        self.inner.folder.join("controller")
+    }
+
+    pub fn http(&self) -> SocketAddr {
+        self.inner.http
+    }
+
+    /// The agents' door.
+    pub fn door(&self) -> SocketAddr {
+        self.inner.agents
+    }
+
+    /// The controller's command line with `arguments`.
+    pub fn controller_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(scene::binary("opsconductor-controller"));
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.inner.folder.join("controller.toml"))
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        command
+    }
+
+    /// Starts the controller that was killed or stopped.
+    pub async fn start_controller(&self) {
+        let process = Process::spawn(
+            &mut self.controller_command(&["serve"]),
+            self.inner.folder.join("controller.log"),
+        );
+        *self.controller() = Some(process);
+        let watch = self.watch();
+        let api = Api::new(self.inner.http, None);
+        eventually(READY_WITHIN, "the controller is ready", async || {
+            if let Some(status) = self.controller().as_mut().and_then(Process::ended) {
+                panic!("the controller ended by itself: {status}");
+            }
+            api.try_get("/ready").await.filter(|answer| answer.status == 200)
+        })
+        .await;
+        drop(watch);
+    }
+
+    fn controller(&self) -> MutexGuard<'_, Option<Process>> {
+        self.inner.controller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running<T>(&self, with: impl FnOnce(&mut Process) -> T) -> T {
+        with(self.controller().as_mut().expect("the controller was started"))
+    }
+
+    /// SIGKILL, as a crash.
+    pub fn kill_controller(&self) {
+        self.running(Process::kill);
+    }
+
+    /// SIGTERM, and its orderly end.
+    pub fn stop_controller(&self) -> ExitStatus {
+        self.running(Process::terminate)
+    }
+
+    pub fn controller_log(&self) -> String {
+        self.running(|process| process.log())
+    }
+
+    /// The administrator's token, as the first start wrote it.
+    pub fn token(&self) -> String {
+        std::fs::read_to_string(self.data().join("admin.token"))
+            .expect("the first start writes it")
+            .trim()
+            .to_owned()
+    }
+
+    /// The API with the administrator's token.
+    pub fn api(&self) -> Api {
+        self.api_as(&self.token())
+    }
+
+    pub fn api_as(&self, token: &str) -> Api {
+        Api::new(self.inner.http, Some(token.to_owned()))
+    }
+
+    /// The API without any credential.
+    pub fn api_as_nobody(&self) -> Api {
+        Api::new(self.inner.http, None)
+    }
+
+    /// A connection to the database as its owner.
+    pub async fn sql(&self) -> PgConnection {
+        let url =
+            self.inner.database.as_ref().expect("an embedded Postgres lets nobody but its controller in");
+        PgConnection::connect(url).await.expect("the database answers")
+    }
+
+    /// The URL of the database.
+    pub fn database(&self) -> &str {
+        self.inner.database.as_ref().expect("an embedded Postgres has no URL")
+    }
+
+    /// An agent to be: labels, slots and the like can be said before it is started.
+    pub fn agent(&self, name: &str) -> NewAgent {
+        NewAgent::new(self.clone(), name)
+    }
+
+    /// The enroll token that this request makes.
+    pub async fn enroll_token(&self, request: &serde_json::Value) -> String {
+        let answer = self.api().post("/api/v1/enroll-tokens", request).await.accepted();
+        answer.value()["token"].as_str().expect("the answer shows it").to_owned()
+    }
+
+    /// Runs the real `opsctl` as the administrator.
+    pub async fn opsctl(&self, arguments: &[&str]) -> Said {
+        self.opsctl_with_input(arguments, b"").await
+    }
+
+    /// As [`Self::opsctl`], with `input` on its standard input.
+    pub async fn opsctl_with_input(&self, arguments: &[&str], input: &[u8]) -> Said {
+        let mut command = self.opsctl_command(arguments);
+        opsctl::run(&mut command, input).await
+    }
+
+    /// The command line of `opsctl`, for tests that change more about it.
+    pub fn opsctl_command(&self, arguments: &[&str]) -> tokio::process::Command {
+        opsctl::command(&format!("http://{}", self.inner.http), &self.token(), &self.inner.folder, arguments)
+    }
+
+    /// Waits until this many agents are online.
+    pub async fn agents_online(&self, count: usize) {
+        let api = self.api();
+        eventually(SOON, "the agents are online", async || {
+            let page = api.get("/api/v1/agents?limit=1000").await.accepted().value();
+            let online = page["items"].as_array()?.iter().filter(|agent| agent["state"] == "online").count();
+            (online == count).then_some(())
+        })
+        .await;
+    }
+}
