@@ -9,6 +9,8 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow};
@@ -34,6 +36,10 @@ use crate::{
 };
 
 mod run;
+
+/// How long an agent waits for its folder, which the remains of a killed one may still hold.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The agent of OpsConductor: runs on a managed host what its controller has signed.
 #[derive(Debug, Parser)]
@@ -237,7 +243,7 @@ fn enroll_host(arguments: Enroll) -> Result<(), Failure> {
     };
     validate_name(&name).map_err(|error| Failure::new(USAGE, error))?;
 
-    let _lock = lock(&config.data)?;
+    let _lock = lock(&config.data, LOCK_PATIENCE)?;
     let folder = link::folder(&config.data);
     private_folder(&folder)?;
     let identity_folder = link::identity_folder(&folder);
@@ -302,27 +308,37 @@ fn private_folder(folder: &Path) -> Result<(), Failure> {
 }
 
 /// Takes the data folder for this process; it is free again when the process ends, however it ends.
-fn lock(data: &Path) -> Result<Flock<File>, Failure> {
+///
+/// A process that was forked a moment before its agent was killed holds the folder until it becomes the program that it
+/// was forked for, on a busy host some milliseconds later: who comes after waits that long.
+fn lock(data: &Path, patience: Duration) -> Result<Flock<File>, Failure> {
     private_folder(data)?;
     let path = data.join("lock");
-    let file = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("cannot open '{}'", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        if error == nix::errno::Errno::EWOULDBLOCK {
-            anyhow!(
-                "another agent runs on the folder '{}'; stop it first, or choose another with --data",
-                data.display()
-            )
-        } else {
-            anyhow!(error).context(format!("cannot lock '{}'", path.display()))
-        }
-        .into()
-    })
+    let begun = Instant::now();
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, nix::errno::Errno::EWOULDBLOCK)) if begun.elapsed() < patience => file,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                let folder = data.display();
+                let text = format!(
+                    "another agent runs on the folder '{folder}'; stop it first, or choose another with --data"
+                );
+                return Err(anyhow!(text).into());
+            }
+            Err((_, error)) => {
+                return Err(anyhow!(error).context(format!("cannot lock '{}'", path.display())).into());
+            }
+        };
+        thread::sleep(LOCK_AGAIN);
+    }
 }
 
 const CONTROLLERS: &str = "controllers";
@@ -379,9 +395,9 @@ fn status(config: &Config, output: Output) -> Result<(), Failure> {
     // An agent that runs has the database; one that does not has left it.
     let unanswered_reports = match &live {
         Some(live) => Some(live.unanswered_reports),
-        None => {
-            lock(&config.data).ok().and_then(|_lock| link::spool::count(&link::spool_folder(&folder)).ok())
-        }
+        None => lock(&config.data, Duration::ZERO)
+            .ok()
+            .and_then(|_lock| link::spool::count(&link::spool_folder(&folder)).ok()),
     };
     let status = Status {
         agent_id: identity.agent_id,
@@ -453,11 +469,13 @@ mod tests {
     #[test]
     fn a_data_folder_has_one_agent() {
         let data = tempfile::tempdir().unwrap();
-        let first = lock(data.path()).unwrap();
-        let failure = lock(data.path()).unwrap_err();
+        let first = lock(data.path(), Duration::ZERO).unwrap();
+        let failure = lock(data.path(), Duration::ZERO).unwrap_err();
         assert!(failure.error.to_string().contains("another agent"), "{:#}", failure.error);
+        let folder = data.path().to_owned();
+        let second = thread::spawn(move || lock(&folder, LOCK_PATIENCE));
         drop(first);
-        lock(data.path()).unwrap();
+        second.join().unwrap().unwrap();
     }
 
     #[test]

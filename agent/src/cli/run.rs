@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-use super::{Failure, controllers, lock, private_folder};
+use super::{Failure, LOCK_PATIENCE, controllers, lock, private_folder};
 use crate::{
     config::{Config, Log, LogFormat},
     executor::{self, Executor},
@@ -35,7 +35,7 @@ pub(super) fn run(config: &Config, stop_runs: bool) -> Result<(), Failure> {
     // Its memory has the keys: no core dump, and no other process of its user, may get at them.
     nix::sys::prctl::set_dumpable(false).context("cannot close the agent to others")?;
     raise_open_files();
-    let _lock = lock(&config.data)?;
+    let _lock = lock(&config.data, LOCK_PATIENCE)?;
     let folder = link::folder(&config.data);
     private_folder(&folder)?;
     let identity = Identity::load(&link::identity_folder(&folder))?;
