@@ -3,7 +3,10 @@
 //! Invariants: all is checked before anything starts; a key or variable that nobody reads is refused, because it is a
 //! typing error that somebody would search for.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use model::limits;
 use serde::{Deserialize, Serialize};
@@ -21,6 +24,9 @@ pub const VARIABLE_PREFIX: &str = "OPSC_AGENT_";
 /// Variables with this prefix that are flags of the command line, not keys of the file.
 const FLAG_VARIABLES: [&str; 2] = ["CONFIG", "TOKEN"];
 
+/// The longest of all times that can be set.
+const TIMING_SECONDS: u32 = 3600;
+
 /// All that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -36,7 +42,45 @@ pub struct Config {
     /// Seconds between two samples of the host's metrics; 0 turns them off. By default what the controller says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_seconds: Option<u64>,
+    pub timing: Timing,
     pub log: Log,
+}
+
+/// How long things may take, in whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    /// How far this host's clock and a controller's may be apart.
+    pub clock_skew_seconds: u32,
+    /// How long a controller that owes an answer may say nothing, until there is a session; from then on it says itself.
+    pub silence_seconds: u32,
+    /// The longest pause between two tries to reach a controller.
+    pub reconnect_seconds: u32,
+}
+
+impl Timing {
+    pub const fn clock_skew(&self) -> Duration {
+        Duration::from_secs(self.clock_skew_seconds as u64)
+    }
+
+    pub const fn silence(&self) -> Duration {
+        Duration::from_secs(self.silence_seconds as u64)
+    }
+
+    pub const fn reconnect(&self) -> Duration {
+        Duration::from_secs(self.reconnect_seconds as u64)
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+        Self {
+            clock_skew_seconds: seconds(limits::CLOCK_SKEW),
+            silence_seconds: seconds(limits::SESSION_SILENCE),
+            reconnect_seconds: seconds(limits::RECONNECT_PAUSE),
+        }
+    }
 }
 
 /// What is logged, and how.
@@ -63,6 +107,7 @@ impl Default for Config {
             policy: PathBuf::from(DEFAULT_POLICY),
             slots: limits::DEFAULT_SLOTS,
             metrics_seconds: None,
+            timing: Timing::default(),
             log: Log::default(),
         }
     }
@@ -91,6 +136,8 @@ pub enum ConfigError {
     Slots { slots: u32 },
     #[error("{key} must be an absolute path, not '{path}'")]
     Relative { key: &'static str, path: PathBuf },
+    #[error("timing.{key} must be 1 to {max} seconds, not {value}", max = TIMING_SECONDS)]
+    Timing { key: &'static str, value: u32 },
     #[error("log.level '{level}' is not a log filter")]
     Level { level: String, source: tracing_subscriber::filter::ParseError },
 }
@@ -124,6 +171,16 @@ impl Config {
         for (key, path) in [("data", &self.data), ("policy", &self.policy)] {
             if !path.is_absolute() {
                 return Err(ConfigError::Relative { key, path: path.clone() });
+            }
+        }
+        let timing = self.timing;
+        for (key, value) in [
+            ("clock_skew_seconds", timing.clock_skew_seconds),
+            ("silence_seconds", timing.silence_seconds),
+            ("reconnect_seconds", timing.reconnect_seconds),
+        ] {
+            if !(1..=TIMING_SECONDS).contains(&value) {
+                return Err(ConfigError::Timing { key, value });
             }
         }
         self.log.filter()?;
@@ -163,7 +220,11 @@ fn set(table: &mut toml::Table, name: &str, value: String) -> Result<(), ConfigE
         "controller" => {
             value.split(',').map(|item| toml::Value::from(item.trim())).collect::<Vec<_>>().into()
         }
-        "slots" | "metrics_seconds" => {
+        "slots"
+        | "metrics_seconds"
+        | "timing__clock_skew_seconds"
+        | "timing__silence_seconds"
+        | "timing__reconnect_seconds" => {
             value.parse::<i64>().map_err(|_| ConfigError::NotANumber { name: name.to_owned(), value })?.into()
         }
         "data" | "policy" | "log__format" | "log__level" => toml::Value::from(value),

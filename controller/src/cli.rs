@@ -81,6 +81,7 @@ impl Options {
                 ..DatabaseLayer::default()
             },
             log: LogLayer { format: self.log_format, level: self.log_level.clone() },
+            ..Layer::default()
         }
     }
 }

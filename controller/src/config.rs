@@ -24,11 +24,13 @@ const DEFAULT_DATA: &str = "/var/lib/opsconductor";
 const DEFAULT_LEVEL: &str = "info,sqlx=warn";
 /// Variables `OPSC_<SECTION>__<KEY>` belong to the controller; the others of this prefix are the CLI's and the agent's.
 const PREFIX: &str = "OPSC_";
-const SECTIONS: [&str; 4] = ["http", "agents", "database", "log"];
+const SECTIONS: [&str; 5] = ["http", "agents", "timing", "database", "log"];
 /// Shortest and longest life of an agent's certificate.
 const CERTIFICATE_LIFE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(90 * 24 * 3600)];
 /// Longest absence of an agent before its attempts count as lost.
 const MAX_LOST_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Bounds of what `[timing]` may say.
+const TIMING: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3600)];
 
 /// What is wrong with the configuration, and where.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,7 @@ pub(crate) struct Config {
     pub(crate) data: PathBuf,
     pub(crate) http: Http,
     pub(crate) agents: Agents,
+    pub(crate) timing: Timing,
     pub(crate) database: Database,
     pub(crate) log: Log,
 }
@@ -76,7 +79,68 @@ pub(crate) struct Tls {
 pub(crate) struct Agents {
     pub(crate) listen: SocketAddr,
     pub(crate) certificate_life: Duration,
+}
+
+/// How long things may take before they count as over. Two controllers on one database need the same.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    /// How long after it was signed an order may start.
+    pub(crate) start_window: Duration,
+    /// How far two clocks may be apart.
+    pub(crate) clock_skew: Duration,
+    /// How long an agent may be away before its running attempts count as lost.
     pub(crate) lost_after: Duration,
+    /// How often an agent says that it is there.
+    pub(crate) heartbeat: Duration,
+    /// How long it may say nothing before its session ends.
+    pub(crate) silence: Duration,
+    /// How long a controller that is gone keeps its sessions.
+    pub(crate) lease: Duration,
+}
+
+impl Timing {
+    /// After this nobody starts an order any more: its window is over, whatever the two clocks say.
+    pub(crate) const fn answer_within(&self) -> Duration {
+        self.start_window.saturating_add(self.clock_skew.saturating_mul(2))
+    }
+
+    /// What an attempt may take besides its run's own timeout: to begin, to be ended and killed, and to be reported.
+    pub(crate) const fn attempt_margin(&self) -> Duration {
+        self.answer_within()
+            .saturating_add(limits::KILL_GRACE)
+            .saturating_add(limits::KILL_WITHIN)
+            .saturating_add(self.lost_after)
+    }
+
+    fn read(layer: TimingLayer) -> Result<Self, ConfigError> {
+        let one = |key, text, default| duration(key, text, default, TIMING);
+        let start_window = one("[timing] start_window", layer.start_window, limits::START_WINDOW)?;
+        let clock_skew = one("[timing] clock_skew", layer.clock_skew, limits::CLOCK_SKEW)?;
+        // An order that was signed just before the agent went away must have become worthless by then.
+        let lost_bounds = [start_window + clock_skew, MAX_LOST_AFTER];
+        let lost_after = duration("[timing] lost_after", layer.lost_after, limits::LOST_AFTER, lost_bounds)?;
+        let heartbeat = one("[timing] heartbeat", layer.heartbeat, limits::HEARTBEAT_EVERY)?;
+        let silence = one("[timing] silence", layer.silence, limits::SESSION_SILENCE)?;
+        if silence < heartbeat * 2 {
+            return Err(wrong("[timing] silence", "must be twice the heartbeat at least"));
+        }
+        let lease = one("[timing] lease", layer.lease, limits::LEASE)?;
+        Ok(Self { start_window, clock_skew, lost_after, heartbeat, silence, lease })
+    }
+
+    fn table(&self) -> toml::Table {
+        [
+            ("start_window", self.start_window),
+            ("clock_skew", self.clock_skew),
+            ("lost_after", self.lost_after),
+            ("heartbeat", self.heartbeat),
+            ("silence", self.silence),
+            ("lease", self.lease),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), duration_text(value).into()))
+        .collect()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -129,6 +193,7 @@ pub(crate) struct Layer {
     pub(crate) data: Option<PathBuf>,
     pub(crate) http: HttpLayer,
     pub(crate) agents: AgentsLayer,
+    pub(crate) timing: TimingLayer,
     pub(crate) database: DatabaseLayer,
     pub(crate) log: LogLayer,
 }
@@ -148,7 +213,17 @@ pub(crate) struct HttpLayer {
 pub(crate) struct AgentsLayer {
     pub(crate) listen: Option<String>,
     pub(crate) certificate_life: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TimingLayer {
+    pub(crate) start_window: Option<String>,
+    pub(crate) clock_skew: Option<String>,
     pub(crate) lost_after: Option<String>,
+    pub(crate) heartbeat: Option<String>,
+    pub(crate) silence: Option<String>,
+    pub(crate) lease: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -230,7 +305,14 @@ impl Layer {
             agents: AgentsLayer {
                 listen: above.agents.listen.or(self.agents.listen),
                 certificate_life: above.agents.certificate_life.or(self.agents.certificate_life),
-                lost_after: above.agents.lost_after.or(self.agents.lost_after),
+            },
+            timing: TimingLayer {
+                start_window: above.timing.start_window.or(self.timing.start_window),
+                clock_skew: above.timing.clock_skew.or(self.timing.clock_skew),
+                lost_after: above.timing.lost_after.or(self.timing.lost_after),
+                heartbeat: above.timing.heartbeat.or(self.timing.heartbeat),
+                silence: above.timing.silence.or(self.timing.silence),
+                lease: above.timing.lease.or(self.timing.lease),
             },
             database: DatabaseLayer {
                 url: above.database.url.or(self.database.url),
@@ -296,14 +378,8 @@ impl Config {
                 limits::AGENT_CERTIFICATE_LIFE,
                 CERTIFICATE_LIFE,
             )?,
-            // An order that was signed just before the agent went away must have become worthless by then.
-            lost_after: duration(
-                "[agents] lost_after",
-                layer.agents.lost_after,
-                limits::LOST_AFTER,
-                [limits::START_WINDOW + limits::CLOCK_SKEW, MAX_LOST_AFTER],
-            )?,
         };
+        let timing = Timing::read(layer.timing)?;
         let database = Database {
             external: external(layer.database.url, layer.database.password_file.as_deref())?,
             auto_migrate: layer.database.auto_migrate.unwrap_or(false),
@@ -317,7 +393,7 @@ impl Config {
             return Err(wrong("data", "is empty"));
         }
         let data = std::path::absolute(&data).map_err(|error| wrong("data", error.to_string()))?;
-        Ok(Self { data, http, agents, database, log })
+        Ok(Self { data, http, agents, timing, database, log })
     }
 
     /// The configuration as its file would say it, without secrets.
@@ -332,7 +408,6 @@ impl Config {
         let mut agents = toml::Table::new();
         agents.insert("listen".into(), self.agents.listen.to_string().into());
         agents.insert("certificate_life".into(), duration_text(self.agents.certificate_life).into());
-        agents.insert("lost_after".into(), duration_text(self.agents.lost_after).into());
         let mut database = toml::Table::new();
         if let Some(external) = &self.database.external {
             database.insert("url".into(), external.redacted().into());
@@ -345,7 +420,14 @@ impl Config {
 
         let mut all = toml::Table::new();
         all.insert("data".into(), self.data.display().to_string().into());
-        for (name, section) in [("http", http), ("agents", agents), ("database", database), ("log", log)] {
+        let sections = [
+            ("http", http),
+            ("agents", agents),
+            ("timing", self.timing.table()),
+            ("database", database),
+            ("log", log),
+        ];
+        for (name, section) in sections {
             all.insert(name.into(), section.into());
         }
         let source =

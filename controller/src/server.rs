@@ -133,7 +133,7 @@ impl Controller {
             let boot = boot::Boot {
                 agent_port: agents_at.port(),
                 certificate_life: config.agents.certificate_life,
-                lost_after: config.agents.lost_after,
+                timing: config.timing,
             };
             boot::open(database.options(), &config.data, boot).await
         };

@@ -55,7 +55,7 @@ pub fn next(from: AttemptState, event: AttemptEvent) -> Result<AttemptState, Inv
         (S::Offered, E::Accept) => S::Accepted,
         (S::Offered | S::Accepted, E::Start) => S::Started,
         (S::Offered | S::Accepted | S::Started, E::Finish) => S::Finished,
-        (S::Offered, E::Refuse) => S::Refused,
+        (S::Offered | S::Accepted, E::Refuse) => S::Refused,
         (S::Offered, E::Withdraw) => S::Withdrawn,
         (S::Offered | S::Accepted | S::Started, E::Lose) => S::Lost,
         (from, event) => return Err(InvalidAttemptTransition { from, event }),
@@ -107,7 +107,7 @@ mod tests {
     /// One row a state, one column an event, in the order of `EVENTS`; `.` is refused.
     const TABLE: [(AttemptState, [&str; 6]); 7] = [
         (S::Offered, ["accepted", "started", "finished", "refused", "withdrawn", "lost"]),
-        (S::Accepted, [".", "started", "finished", ".", ".", "lost"]),
+        (S::Accepted, [".", "started", "finished", "refused", ".", "lost"]),
         (S::Started, [".", ".", "finished", ".", ".", "lost"]),
         (S::Finished, ["."; 6]),
         (S::Refused, ["."; 6]),

@@ -28,6 +28,10 @@ pub enum Reason {
     OrderRefused,
     /// The agent had no free slot.
     AgentBusy,
+    /// The agent ended between its yes and the run's first step: nothing was started, and nothing of it will be.
+    NotStarted,
+    /// It wrote more than its output limit, and was to end there.
+    OutputLimit,
     /// The agent's disk is full.
     NoSpace,
     /// No host took it before its time to start was over.
@@ -65,6 +69,8 @@ impl Reason {
             Self::PolicyRefused => "policy_refused",
             Self::OrderRefused => "order_refused",
             Self::AgentBusy => "agent_busy",
+            Self::NotStarted => "not_started",
+            Self::OutputLimit => "output_limit",
             Self::NoSpace => "no_space",
             Self::StartExpired => "start_expired",
             Self::AgentLost => "agent_lost",
@@ -79,7 +85,7 @@ impl Reason {
     }
 
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Exited,
         Self::Signaled,
         Self::Cancelled,
@@ -91,6 +97,8 @@ impl Reason {
         Self::PolicyRefused,
         Self::OrderRefused,
         Self::AgentBusy,
+        Self::NotStarted,
+        Self::OutputLimit,
         Self::NoSpace,
         Self::StartExpired,
         Self::AgentLost,

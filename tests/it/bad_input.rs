@@ -289,7 +289,7 @@ async fn a_controller_that_cannot_start_says_why() {
         ("[http]\nlisten = 'nowhere'\n", 2, "[http] listen"),
         ("[http]\nlisten = '0.0.0.0:8080'\n", 2, "TLS"),
         ("[agents]\ncertificate_life = '1s'\n", 2, "certificate_life"),
-        ("[agents]\nlost_after = '5 apples'\n", 2, "lost_after"),
+        ("[timing]\nlost_after = '5 apples'\n", 2, "lost_after"),
         ("[database]\nurl = 'mysql://x'\n", 2, "[database] url"),
         ("[log]\nlevel = '=='\n", 2, "[log] level"),
         (&busy, 1, "[http] listen"),

@@ -149,6 +149,18 @@ async fn what_is_queued_for_an_absent_agent_runs_when_it_returns() {
 }
 
 #[tokio::test]
+async fn what_an_agent_ran_that_stays_away_is_unknown() {
+    let world = World::builder().impatient().start().await;
+    let mut agent = world.agent("one").start().await;
+    let execution = world.api().start_shell("one", "echo up; sleep 1000").await;
+    runs(&world, execution.id).await;
+    agent.kill();
+    let finished = world.api().finished(execution.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::Unknown, "{finished:?}");
+    assert_eq!(finished.run().reason, Some(Reason::AgentLost));
+}
+
+#[tokio::test]
 async fn what_nobody_takes_expires() {
     let world = World::start().await;
     let agent = world.agent("away").enroll().await;

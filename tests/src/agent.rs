@@ -130,7 +130,8 @@ impl Agent {
         let mut command = command(&self.data, &["run"]);
         command
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
-            .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug");
+            .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
+            .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2");
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }
 

@@ -23,12 +23,15 @@ use crate::{
 
 /// How long a controller may take until it is ready; an embedded Postgres is made first.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// `lost_after` of an impatient World.
+pub const LOST_AFTER: Duration = Duration::from_secs(4);
 
 /// How a World shall be.
 #[derive(Debug, Default)]
 pub struct Builder {
     embedded: bool,
     certificate_life: Option<&'static str>,
+    timing: &'static str,
 }
 
 impl Builder {
@@ -44,6 +47,13 @@ impl Builder {
         self
     }
 
+    /// What is waited for takes seconds instead of minutes: an agent that is away for [`LOST_AFTER`] is lost.
+    pub fn impatient(mut self) -> Self {
+        self.timing = "[timing]\nstart_window = '2s'\nclock_skew = '1s'\nlost_after = '4s'\nheartbeat = '1s'\n\
+                       silence = '3s'\nlease = '3s'\n";
+        self
+    }
+
     /// Starts the controller and waits until it is ready.
     pub async fn start(self) -> World {
         pki::install_provider();
@@ -53,8 +63,9 @@ impl Builder {
         let life =
             self.certificate_life.map_or_else(String::new, |life| format!("certificate_life = '{life}'\n"));
         let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
+        let timing = self.timing;
         let config = format!(
-            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{agents}'\n{life}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
+            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{agents}'\n{life}{timing}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
             folder.join("controller").display()
         );
         std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");

@@ -50,12 +50,14 @@ pub(super) fn run(config: &Config, stop_runs: bool) -> Result<(), Failure> {
         program,
         policy: config.policy.clone(),
         stop_runs,
+        clock_skew: config.timing.clock_skew(),
     };
     let settings = Settings {
         folder,
         controllers: controllers(config)?,
         identity,
         slots: config.slots,
+        timing: config.timing,
         metrics_every: config.metrics_seconds.map(Duration::from_secs),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

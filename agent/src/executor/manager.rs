@@ -56,6 +56,7 @@ pub(super) struct Rules {
     pub(super) own: Own,
     pub(super) slots: usize,
     pub(super) stop_runs: bool,
+    pub(super) clock_skew: Duration,
 }
 
 #[derive(Debug)]
@@ -249,7 +250,7 @@ impl Manager {
         if self.entries.contains_key(&key) {
             return self.say_newest(key);
         }
-        let memory = Memory { epoch: &self.epoch, fence: self.fence };
+        let memory = Memory { epoch: &self.epoch, fence: self.fence, clock_skew: self.rules.clock_skew };
         if let Err(fault) = order::check(&order.content, memory, now) {
             if fault == Fault::Epoch {
                 // Under the journal that is gone it may have been started.

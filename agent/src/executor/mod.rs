@@ -24,6 +24,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use model::id::{AgentId, OrgId};
@@ -58,6 +59,8 @@ pub struct Config {
     pub policy: PathBuf,
     /// End all runs when the agent stops; otherwise they go on, and the next agent adopts them.
     pub stop_runs: bool,
+    /// How far this host's clock and a controller's may be apart.
+    pub clock_skew: Duration,
 }
 
 /// Why the executor cannot start.
@@ -152,6 +155,7 @@ impl Executor {
             own: Own::find(),
             slots: usize::try_from(config.slots).unwrap_or(usize::MAX),
             stop_runs: config.stop_runs,
+            clock_skew: config.clock_skew,
         };
         let manager = Manager::new(shared, rules, opened);
         Ok(tokio::spawn(manager.serve(from_link, shutdown)))

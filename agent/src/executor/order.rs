@@ -4,6 +4,8 @@
 //! The signature is verified before anything is parsed. An envelope without a valid one is dropped unanswered: nothing
 //! in it, not even the attempt that it names, can be believed.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use model::{
     Reason,
@@ -37,6 +39,8 @@ pub(super) struct Memory<'a> {
     pub(super) epoch: &'a [u8],
     /// The highest fence obeyed so far.
     pub(super) fence: u64,
+    /// How far the two clocks may be apart.
+    pub(super) clock_skew: Duration,
 }
 
 /// A signed order, not yet checked any further.
@@ -70,9 +74,8 @@ pub(super) enum Fault {
     Agent,
     #[error("the order was made for a journal that this agent no longer has")]
     Epoch,
-    #[error("the order was signed {seconds} s in the future of this host's clock; {} s are allowed",
-        limits::CLOCK_SKEW.as_secs())]
-    TooEarly { seconds: i64 },
+    #[error("the order was signed {seconds} s in the future of this host's clock; {allowed} s are allowed")]
+    TooEarly { seconds: i64, allowed: u64 },
     #[error("the order's time to start was over {seconds} s ago by this host's clock")]
     TooLate { seconds: i64 },
     #[error("the order has the fence {fence}; one of {highest} was obeyed already")]
@@ -143,10 +146,10 @@ pub(super) fn check(order: &proto::WorkOrder, memory: Memory<'_>, now: Timestamp
         return Err(Fault::Epoch);
     }
     let now = now.as_microsecond();
-    let skew = i64::try_from(limits::CLOCK_SKEW.as_micros()).unwrap_or(i64::MAX);
+    let skew = i64::try_from(memory.clock_skew.as_micros()).unwrap_or(i64::MAX);
     let ahead = order.issued_at.saturating_sub(now);
     if ahead > skew {
-        return Err(Fault::TooEarly { seconds: ahead / 1_000_000 });
+        return Err(Fault::TooEarly { seconds: ahead / 1_000_000, allowed: memory.clock_skew.as_secs() });
     }
     if now > order.start_by {
         return Err(Fault::TooLate { seconds: now.saturating_sub(order.start_by) / 1_000_000 });

@@ -1,8 +1,8 @@
 //! Connections to a controller: TCP, TLS 1.3 with our own verifier, HTTP/2.
 //!
 //! Invariants: a host name is resolved anew for every connection; a channel is one connection and never reconnects by
-//! itself, so that whoever lost it notices and decides; a peer that is gone is noticed within
-//! [`limits::SESSION_SILENCE`], by HTTP/2 pings, also when nothing is said.
+//! itself, so that whoever lost it notices and decides; a peer that is gone is noticed within the
+//! `silence` that the connection was opened with, by HTTP/2 pings, also when nothing is said.
 
 use std::{
     fmt, io,
@@ -22,8 +22,8 @@ use tonic::transport::{Channel, Endpoint};
 
 /// How long a connection may take, from the first look at the name to the end of the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a ping may stay unanswered; with the interval before it this makes [`limits::SESSION_SILENCE`].
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Share of the silence that a ping may stay unanswered; the rest is the interval before it.
+const PING_SHARE: u32 = 3;
 
 /// Where a controller's agents' door is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,13 +98,21 @@ pub(crate) struct Connection {
 ///
 /// # Errors
 /// Which step failed: name, TCP, TLS or HTTP/2, or that it took longer than ten seconds.
-pub(crate) async fn connect(address: &Address, tls: Arc<ClientConfig>) -> Result<Connection, ConnectError> {
-    timeout(CONNECT_TIMEOUT, connect_unbounded(address, tls))
+pub(crate) async fn connect(
+    address: &Address,
+    tls: Arc<ClientConfig>,
+    silence: Duration,
+) -> Result<Connection, ConnectError> {
+    timeout(CONNECT_TIMEOUT, connect_unbounded(address, tls, silence))
         .await
         .unwrap_or_else(|_| Err(ConnectError::Timeout { address: address.clone() }))
 }
 
-async fn connect_unbounded(address: &Address, tls: Arc<ClientConfig>) -> Result<Connection, ConnectError> {
+async fn connect_unbounded(
+    address: &Address,
+    tls: Arc<ClientConfig>,
+    silence: Duration,
+) -> Result<Connection, ConnectError> {
     let tcp = connect_tcp(address).await?;
     let local_ip =
         tcp.local_addr().map_err(|source| ConnectError::Tcp { address: address.clone(), source })?.ip();
@@ -119,7 +127,7 @@ async fn connect_unbounded(address: &Address, tls: Arc<ClientConfig>) -> Result<
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
         async move { stream.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the connection is over")) }
     });
-    endpoint(address)
+    endpoint(address, silence)
         .connect_with_connector(connector)
         .await
         .map(|channel| Connection { channel, local_ip })
@@ -151,13 +159,14 @@ async fn connect_tcp(address: &Address) -> Result<TcpStream, ConnectError> {
 }
 
 /// The scheme is plain because the TLS below it is ours.
-fn endpoint(address: &Address) -> Endpoint {
+fn endpoint(address: &Address, silence: Duration) -> Endpoint {
+    let ping_timeout = silence / PING_SHARE;
     Endpoint::from_shared(format!("http://{address}"))
         .expect("a checked address makes a URI")
         .user_agent(concat!("opsconductor-agent/", env!("CARGO_PKG_VERSION")))
         .expect("the version is a header value")
-        .http2_keep_alive_interval(limits::SESSION_SILENCE.saturating_sub(PING_TIMEOUT))
-        .keep_alive_timeout(PING_TIMEOUT)
+        .http2_keep_alive_interval(silence - ping_timeout)
+        .keep_alive_timeout(ping_timeout)
         .keep_alive_while_idle(true)
         .buffer_size(limits::OUTBOUND_FRAMES)
 }

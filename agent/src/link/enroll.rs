@@ -87,7 +87,7 @@ pub async fn enroll(
     keys: PublicKeys,
 ) -> Result<Enrolled, EnrollError> {
     let tls = pki::tls::enroll_config(token.root_pin).map_err(EnrollError::Key)?;
-    let connection = connect(address, tls).await?;
+    let connection = connect(address, tls, limits::SESSION_SILENCE).await?;
     let key = pki::new_agent_key_and_csr().map_err(EnrollError::Key)?;
     let request = EnrollRequest {
         protocol: PROTOCOL,

@@ -29,7 +29,10 @@ use self::{
     shipper::Shipper,
     spool::Spool,
 };
-use crate::messages::{AttemptKey, ToExecutor, ToLink};
+use crate::{
+    config::Timing,
+    messages::{AttemptKey, ToExecutor, ToLink},
+};
 
 mod backoff;
 pub mod connect;
@@ -71,6 +74,7 @@ pub struct Settings {
     pub identity: Identity,
     /// Runs at a time.
     pub slots: u32,
+    pub timing: Timing,
     /// How often the host is sampled, if not as the controller says; zero is never.
     pub metrics_every: Option<Duration>,
 }

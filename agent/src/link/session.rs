@@ -36,7 +36,6 @@ mod open;
 mod outbox;
 
 const BACKOFF_BASE: Duration = Duration::from_millis(500);
-const BACKOFF_CAP: Duration = Duration::from_secs(30);
 /// A session that lasted so long was a good one.
 const LASTED: Duration = Duration::from_secs(10);
 /// Wait after an end that only a person can change: revoked, too old.
@@ -56,6 +55,8 @@ pub(crate) struct Online {
     /// The session's own connection.
     pub(crate) channel: Channel,
     pub(crate) metrics_every: Duration,
+    /// How long the controller may owe an answer.
+    pub(crate) silence: Duration,
 }
 
 /// Where the session stands, for people.
@@ -80,6 +81,7 @@ pub(crate) struct Session {
     /// Index of the controller to try next.
     next: usize,
     slots: u32,
+    silence: Duration,
     spool: Spool,
     executor: mpsc::Sender<ToExecutor>,
     shipper: mpsc::Sender<shipper::Command>,
@@ -120,13 +122,14 @@ impl Session {
             controllers: settings.controllers.clone(),
             next: 0,
             slots: settings.slots,
+            silence: settings.timing.silence(),
             spool,
             executor,
             shipper,
             active,
             online,
             standing,
-            backoff: Backoff::new(BACKOFF_BASE, BACKOFF_CAP),
+            backoff: Backoff::new(BACKOFF_BASE, settings.timing.reconnect()),
         };
         (session, online_receiver, standing_receiver)
     }
@@ -153,7 +156,7 @@ impl Session {
     /// One connection: renew with an expired certificate, else hold a session.
     async fn once(&mut self, address: &Address) -> Result<End, Fault> {
         let tls = self.identity.tls()?;
-        let connection = connect(address, Arc::clone(&tls)).await?;
+        let connection = connect(address, Arc::clone(&tls), self.silence).await?;
         if self.identity.is_expired() {
             tracing::info!(agent.id = %self.agent_id(), expired_at = %self.identity.expires_at,
                 "the certificate has expired; renewing it first");

@@ -336,7 +336,7 @@ impl Shipper {
 
     fn begin_connecting(&mut self) {
         let Some(online) = self.online.borrow().clone() else { return };
-        self.connecting = Some(tokio::spawn(open(online.address, online.tls)));
+        self.connecting = Some(tokio::spawn(open(online.address, online.tls, online.silence)));
     }
 
     fn connected(&mut self, stream: Result<Stream, String>) {
@@ -378,14 +378,15 @@ impl Shipper {
 }
 
 /// Opens a connection and the stream on it.
-async fn open(address: Address, tls: Arc<ClientConfig>) -> Result<Stream, String> {
+async fn open(address: Address, tls: Arc<ClientConfig>, silence: Duration) -> Result<Stream, String> {
     let compressor = compressor().map_err(|error| error.to_string())?;
-    let connection = connect(&address, Arc::clone(&tls)).await.map_err(|error| format!("{error:#}"))?;
+    let connection =
+        connect(&address, Arc::clone(&tls), silence).await.map_err(|error| format!("{error:#}"))?;
     let (outbound, frames) = mpsc::channel(FRAMES);
     let mut client = OutputClient::new(connection.channel)
         .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES)
         .max_encoding_message_size(limits::GRPC_MESSAGE_BYTES);
-    let inbound = timeout(limits::SESSION_SILENCE, client.ship(ReceiverStream::new(frames)))
+    let inbound = timeout(silence, client.ship(ReceiverStream::new(frames)))
         .await
         .map_err(|_| "the controller did not answer in time".to_owned())?
         .map_err(|status| format!("{} ({:?})", status.message(), status.code()))?

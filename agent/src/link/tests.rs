@@ -277,6 +277,7 @@ fn start(data: &Path, address: &Address, identity: Identity) -> Agent {
     let folder = super::folder(data);
     identity.save(&identity_folder(&folder)).unwrap();
     let settings = Settings {
+        timing: crate::config::Timing::default(),
         folder: folder.clone(),
         controllers: vec![address.clone()],
         identity,

@@ -96,6 +96,7 @@ impl World {
 
     async fn start(&self, slots: u32, stop_runs: bool) -> Agent {
         let config = Config {
+            clock_skew: model::limits::CLOCK_SKEW,
             data: self.data.path().to_owned(),
             slots,
             org_id: self.org_id,

@@ -10,14 +10,14 @@ use model::id::{ApiTokenId, ControllerId, OrgId, uuid_v7};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{App, Installation, ca, host_metrics, live, manifest, output, parts, runs, sessions, wake};
-use crate::{clock, store};
+use crate::{clock, config::Timing, store};
 
 /// What the configuration says that the verbs need.
 #[derive(Debug, Clone)]
 pub(crate) struct Boot {
     pub agent_port: u16,
     pub certificate_life: Duration,
-    pub lost_after: Duration,
+    pub timing: Timing,
 }
 
 /// The file in the data folder that the administrator's token is written into, once.
@@ -44,7 +44,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
             root_pin: ca.authority().root_pin(),
             agent_port: boot.agent_port,
             certificate_life: boot.certificate_life,
-            lost_after: boot.lost_after,
+            timing: boot.timing,
             started_at: now,
         },
         db: store::Db::new(options),

@@ -24,7 +24,7 @@ use std::{sync::Arc, time::Duration};
 
 use model::id::ControllerId;
 
-use crate::store::Db;
+use crate::{config::Timing, store::Db};
 
 /// Everything that the verbs work with; one for the process.
 #[derive(Debug)]
@@ -51,6 +51,6 @@ pub(crate) struct Installation {
     /// Port of the agents' door.
     pub(crate) agent_port: u16,
     pub(crate) certificate_life: Duration,
-    pub(crate) lost_after: Duration,
+    pub(crate) timing: Timing,
     pub(crate) started_at: jiff::Timestamp,
 }

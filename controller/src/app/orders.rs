@@ -8,7 +8,7 @@ use model::{
 };
 use prost::Message;
 
-use super::{ca::Ca, manifest::Verified, sessions::Connected};
+use super::{App, manifest::Verified, runs::Key, sessions::Connected};
 
 /// What the signature is made over, so that it can stand for nothing else.
 const KIND: &str = "work-order";
@@ -20,19 +20,17 @@ const SEAL_INFO: &[u8] = b"opsconductor environment";
 /// # Errors
 /// When the environment cannot be sealed to the agent's key.
 pub(crate) fn sign(
-    ca: &Ca,
+    app: &App,
     session: &Connected,
-    execution: ExecutionId,
-    run: RunId,
-    attempt: i32,
+    (execution, run, attempt): Key,
     verified: &Verified,
     now: Timestamp,
 ) -> Result<proto::Envelope, pki::Error> {
     let attempt = u32::try_from(attempt).unwrap_or(0);
-    let start_by = (now + jiff::SignedDuration::try_from(limits::START_WINDOW).unwrap_or_default())
-        .min(verified.start_by);
+    let start_by =
+        now.saturating_add(app.info.timing.start_window).unwrap_or(Timestamp::MAX).min(verified.start_by);
     let order = proto::WorkOrder {
-        trust_domain: ca.authority().trust_domain().to_owned(),
+        trust_domain: app.ca.authority().trust_domain().to_owned(),
         org_id: verified.org_id.to_bytes(),
         agent_id: session.agent_id.to_bytes(),
         journal_epoch: session.journal_epoch.clone(),
@@ -47,9 +45,10 @@ pub(crate) fn sign(
         manifest_digest: verified.digest.to_vec(),
         request_id: verified.request_id.clone(),
         actor: verified.actor.clone(),
+        superseded_attempt: 0,
     };
     let payload = order.encode_to_vec();
-    let signer = ca.signer();
+    let signer = app.ca.signer();
     Ok(proto::Envelope {
         kind: KIND.to_owned(),
         signature: signer.sign(KIND, &payload),
@@ -81,6 +80,7 @@ fn command(
         user: command.user.clone().unwrap_or_default(),
         timeout_ms: u64::try_from(command.timeout_seconds).unwrap_or(0) * 1000,
         output_limit_bytes: limits::RUN_OUTPUT_BYTES,
+        halt_at_output_limit: false,
         environment: environment(seal_key, execution, run, attempt, command)?,
     })
 }

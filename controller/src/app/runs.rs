@@ -374,7 +374,7 @@ fn apply_to_run(of: &mut Open, happening: Happening, now: Timestamp) {
                 reason => RunEvent::Ended(outcome(reason, finish.exit_code)),
             }
         }
-        Happening::Refused { reason: Reason::AgentBusy, .. } => {
+        Happening::Refused { reason: Reason::AgentBusy | Reason::NotStarted, .. } => {
             change.due_at = Some(now + BUSY_PAUSE);
             RunEvent::Returned
         }

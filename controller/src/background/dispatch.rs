@@ -14,7 +14,6 @@ use jiff::{SignedDuration, Timestamp};
 use model::{
     Reason,
     id::{AgentId, ExecutionId, OrgId, RunId},
-    limits,
     run::{RunEvent, RunOutcome, RunState},
 };
 use serde_json::json;
@@ -47,16 +46,6 @@ const PERIOD: Duration = Duration::from_secs(1);
 const AGENTS: usize = 512;
 /// Runs that one agent is offered at a time: fewer than frames that may wait for it.
 const RUNS: i64 = 32;
-
-/// What a run may take besides its own timeout: to begin, to be ended and killed, and to be reported.
-const MARGIN: SignedDuration = SignedDuration::from_secs(
-    (limits::START_WINDOW.as_secs()
-        + 2 * limits::CLOCK_SKEW.as_secs()
-        + limits::KILL_GRACE.as_secs()
-        + limits::KILL_WITHIN.as_secs()
-        + limits::LOST_AFTER.as_secs())
-    .cast_signed(),
-);
 
 /// Waits for something to do and does it.
 pub(super) async fn round(app: &Arc<App>) -> Result<()> {
@@ -104,6 +93,7 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
             verified.as_ref().is_ok_and(|v| v.covers(RunId(run.id), AgentId(run.agent_id)))
         })
     });
+    let margin = SignedDuration::try_from(app.info.timing.attempt_margin()).unwrap_or(SignedDuration::MAX);
     let offers: Vec<Offer> = good
         .iter()
         .filter_map(|run| {
@@ -118,7 +108,7 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
                 agent_id: run.agent_id,
                 fence: session.fence,
                 epoch: session.epoch,
-                deadline: now + timeout + MARGIN,
+                deadline: now.saturating_add(timeout + margin).unwrap_or(Timestamp::MAX),
             })
         })
         .collect();
@@ -239,7 +229,16 @@ async fn refuse(
 /// Signs the order and puts it on the agent's stream; `false` when that has no room or is gone.
 fn send(app: &App, session: &Connected, offer: &Offer, verified: &Verified, now: Timestamp) -> bool {
     let (execution, run) = (ExecutionId(offer.execution_id), RunId(offer.run_id));
-    match orders::sign(&app.ca, session, execution, run, offer.number, verified, now) {
+    match orders::sign(
+        &app.ca,
+        session,
+        execution,
+        run,
+        offer.number,
+        verified,
+        now,
+        app.info.timing.start_window,
+    ) {
         Ok(envelope) => {
             let frame = proto::controller_frame::Frame::Order(envelope);
             session.outbound.try_send(proto::ControllerFrame { frame: Some(frame) }).is_ok()

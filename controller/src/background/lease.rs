@@ -5,22 +5,23 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use model::id::AgentId;
 
 use super::noted;
 use crate::{app::App, clock, error::Result, store};
 
-const PERIOD: Duration = Duration::from_secs(5);
-/// Four renewals may fail before the sessions count as gone.
-pub(super) const LEASE: SignedDuration = SignedDuration::from_secs(20);
+/// So many renewals may fail before the sessions count as gone.
+const RENEWALS: u32 = 4;
 
 /// A session that is younger may be between its row and its place in memory.
 const SETTLED: Duration = Duration::from_secs(30);
 
 /// Renews the lease, then rests.
 pub(super) async fn round(app: &Arc<App>) -> Result<()> {
-    noted(app, "lease", Some(PERIOD), async {
+    let lease = app.info.timing.lease;
+    let period = lease / RENEWALS;
+    noted(app, "lease", Some(period), async {
         let now = clock::now();
         let version = env!("CARGO_PKG_VERSION");
         let others = store::controllers::renew_lease(
@@ -28,7 +29,7 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
             app.info.controller_id,
             version,
             now,
-            now + LEASE,
+            now.saturating_add(lease).unwrap_or(Timestamp::MAX),
         )
         .await?;
         app.wake.set_alone(others == 0);
@@ -36,7 +37,7 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
         Ok(())
     })
     .await?;
-    tokio::time::sleep(PERIOD).await;
+    tokio::time::sleep(period).await;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
-use model::{Reason, limits, run::RunEvent};
+use model::{Reason, run::RunEvent};
 
 use super::noted;
 use crate::{
@@ -19,11 +19,6 @@ use crate::{
 const PERIOD: Duration = Duration::from_secs(1);
 /// Runs that one transaction ends.
 const RUNS: i64 = 5000;
-/// After this nobody starts an order any more: its window is over, whatever the two clocks say.
-const ANSWER_WITHIN: SignedDuration = SignedDuration::from_secs(
-    (limits::START_WINDOW.as_secs() + 2 * limits::CLOCK_SKEW.as_secs()).cast_signed(),
-);
-
 /// Ends what is due, then rests.
 pub(super) async fn round(app: &Arc<App>) -> Result<()> {
     noted(app, "reap", Some(PERIOD), async {
@@ -53,10 +48,11 @@ async fn expire(app: &App) -> Result<()> {
 /// or is there and has not answered an order that it may not start any more, or not reported an end that is overdue.
 async fn lose(app: &App) -> Result<()> {
     let now = clock::now();
-    let patience = SignedDuration::try_from(app.info.lost_after).unwrap_or(SignedDuration::MAX);
+    let patience = SignedDuration::try_from(app.info.timing.lost_after).unwrap_or(SignedDuration::MAX);
     let before = now.checked_sub(patience).unwrap_or(jiff::Timestamp::MIN);
+    let offered_before = now.saturating_sub(app.info.timing.answer_within()).unwrap_or(jiff::Timestamp::MIN);
     let absent = store::attempts::of_absent(app.db.worker(), before, RUNS).await?;
-    let unanswered = store::attempts::unanswered(app.db.worker(), now - ANSWER_WITHIN, RUNS).await?;
+    let unanswered = store::attempts::unanswered(app.db.worker(), offered_before, RUNS).await?;
     let overdue = store::attempts::overdue(app.db.worker(), now, before, RUNS).await?;
     let reports: Vec<runs::Report> = absent
         .into_iter()

@@ -16,7 +16,7 @@ fn nothing_said_is_the_defaults() {
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.agents.listen.to_string(), "0.0.0.0:7443");
     assert_eq!(config.agents.certificate_life, Duration::from_secs(24 * 3600));
-    assert_eq!(config.agents.lost_after, Duration::from_secs(300));
+    assert_eq!(config.timing.lost_after, Duration::from_secs(300));
     assert!(config.database.external.is_none());
     assert_eq!(config.data, Path::new(DEFAULT_DATA));
 }
@@ -33,7 +33,7 @@ fn what_is_wrong_is_named() {
         ("[http]\ninsecure_any_address = 'maybe'", "'maybe' is neither true nor false"),
         ("[agents]\ncertificate_life = 'long'", "[agents] certificate_life: 'long' is not a duration"),
         ("[agents]\ncertificate_life = '-5s'", "[agents] certificate_life: '-5s' is not a duration"),
-        ("[agents]\nlost_after = '10s'", "[agents] lost_after: 10s is outside"),
+        ("[timing]\nlost_after = '10s'", "[timing] lost_after: 10s is outside"),
         ("[database]\nurl = 'mysql://x'", "[database] url: does not begin with postgres://"),
         ("[database]\npassword_file = '/x'", "[database] password_file: is set, but"),
         ("[log]\nlevel = 'a=b=c'", "[log] level: 'a=b=c' is not understood"),

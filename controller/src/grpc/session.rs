@@ -101,7 +101,7 @@ impl SessionTask {
             self.goodbye("pending", "a person has yet to approve this agent").await;
             return;
         }
-        let hello = match timeout(limits::SESSION_SILENCE, inbound.next()).await {
+        let hello = match timeout(self.app.info.timing.silence, inbound.next()).await {
             Ok(Some(Ok(AgentFrame { frame: Some(Frame::Hello(hello)) }))) => hello,
             Ok(Some(Ok(_))) => return self.goodbye("protocol", "the first frame must be a hello").await,
             Ok(Some(Err(_)) | None) => return,
@@ -120,13 +120,15 @@ impl SessionTask {
             }
         };
         tracing::debug!(agent.id = %self.agent_id, session.epoch = session.epoch, "a session has opened");
+        let timing = self.app.info.timing;
         let welcome = proto::Welcome {
             protocol: PROTOCOL_MAX,
             session_epoch: u64::try_from(session.epoch).unwrap_or(0),
             fence: u64::try_from(session.fence).unwrap_or(0),
-            heartbeat_ms: u32::try_from(limits::HEARTBEAT_EVERY.as_millis()).unwrap_or(u32::MAX),
-            metrics_ms: u32::try_from(limits::METRICS_EVERY.as_millis()).unwrap_or(u32::MAX),
+            heartbeat_ms: millis(timing.heartbeat),
+            metrics_ms: millis(limits::METRICS_EVERY),
             now: clock::now().as_microsecond(),
+            silence_ms: millis(timing.silence),
         };
         // Before the session is entered: nothing may overtake the welcome.
         if self.send(controller_frame::Frame::Welcome(welcome)).await.is_ok() {
@@ -145,6 +147,7 @@ impl SessionTask {
     async fn serve(&self, session: &Connected, mut inbound: Streaming<AgentFrame>, end: &CancellationToken) {
         let rate = NonZeroU32::new(limits::AGENT_FRAMES_PER_SECOND).expect("the limit is not zero");
         let frames_left: DefaultDirectRateLimiter = RateLimiter::direct(Quota::per_second(rate));
+        let silence = self.app.info.timing.silence;
         let (answers, waiting) = mpsc::channel(REPORTS);
         let mut answering = tokio::spawn(answer(waiting, self.outbound.clone()));
         loop {
@@ -156,7 +159,7 @@ impl SessionTask {
                 _ = &mut answering => {
                     break self.goodbye("unavailable", "reports cannot be stored now; send them again").await;
                 }
-                frame = timeout(limits::SESSION_SILENCE, inbound.next()) => frame,
+                frame = timeout(silence, inbound.next()) => frame,
             };
             let frame = match frame {
                 Ok(Some(Ok(AgentFrame { frame: Some(frame) }))) => frame,
@@ -170,7 +173,7 @@ impl SessionTask {
                 Frame::Report(report) => {
                     let answer = self.report(report).await;
                     // One who does not read the answers to its reports is as good as silent.
-                    if !matches!(timeout(limits::SESSION_SILENCE, answers.send(answer)).await, Ok(Ok(()))) {
+                    if !matches!(timeout(silence, answers.send(answer)).await, Ok(Ok(()))) {
                         break;
                     }
                 }
@@ -318,6 +321,10 @@ async fn answer(mut waiting: mpsc::Receiver<(u64, Answer)>, outbound: mpsc::Send
             return;
         }
     }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn key(execution: &[u8], run: &[u8], attempt: u32) -> Result<runs::Key, &'static str> {

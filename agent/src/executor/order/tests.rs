@@ -105,12 +105,14 @@ fn an_order_for_somebody_else_is_refused() {
 
 #[test]
 fn an_order_must_fit_journal_clock_and_fence() {
-    let check = |order: &proto::WorkOrder, now| check(order, Memory { epoch: &EPOCH, fence: 10 }, now);
+    let check = |order: &proto::WorkOrder, now| {
+        check(order, Memory { epoch: &EPOCH, fence: 10, clock_skew: limits::CLOCK_SKEW }, now)
+    };
     let seconds = SignedDuration::from_secs;
     assert_eq!(check(&good(), now()), Ok(()));
     assert_eq!(check(&good(), now() - seconds(60)), Ok(()));
     assert_eq!(check(&good(), now() + seconds(120)), Ok(()));
-    assert_eq!(check(&good(), now() - seconds(61)), Err(Fault::TooEarly { seconds: 61 }));
+    assert_eq!(check(&good(), now() - seconds(61)), Err(Fault::TooEarly { seconds: 61, allowed: 60 }));
     assert_eq!(check(&good(), now() + seconds(123)), Err(Fault::TooLate { seconds: 3 }));
 
     let fault = |order: proto::WorkOrder| check(&order, now()).unwrap_err();

@@ -86,7 +86,7 @@ impl Session {
         {
             return End::Lost("the first frame could not be sent".to_owned());
         }
-        let (inbound, welcome) = match greet(channel.clone(), frames).await {
+        let (inbound, welcome) = match greet(channel.clone(), frames, self.silence).await {
             Ok(greeted) => greeted,
             Err(end) => return end,
         };
@@ -96,6 +96,7 @@ impl Session {
                 welcome.protocol
             ));
         }
+        self.silence = period(welcome.silence_ms, self.silence);
         tracing::info!(agent.id = %self.agent_id(), controller = %address, session.epoch = welcome.session_epoch,
             "session opened");
         self.standing.send_replace(Standing::new(true, address.to_string()));
@@ -104,6 +105,7 @@ impl Session {
             tls,
             channel: channel.clone(),
             metrics_every: period(welcome.metrics_ms, limits::METRICS_EVERY),
+            silence: self.silence,
         }));
         let open = Open {
             outbox: Outbox::new(),
@@ -189,7 +191,7 @@ impl Session {
                     open.outbox.fill(&self.spool).await;
                 }
                 _ = heartbeat.tick() => {
-                    if let Some(end) = silent(&open) {
+                    if let Some(end) = silent(&open, self.silence) {
                         return end;
                     }
                     let active = u32::try_from(*self.active.borrow()).unwrap_or(u32::MAX);
@@ -307,6 +309,7 @@ impl Session {
 async fn greet(
     channel: Channel,
     frames: mpsc::Receiver<AgentFrame>,
+    silence: Duration,
 ) -> Result<(Streaming<ControllerFrame>, proto::Welcome), End> {
     let mut client = SessionClient::new(channel)
         .max_decoding_message_size(limits::GRPC_MESSAGE_BYTES)
@@ -322,15 +325,15 @@ async fn greet(
         }
     };
     let late = || End::Lost("the controller did not welcome this agent in time".to_owned());
-    timeout(limits::SESSION_SILENCE, greeting).await.unwrap_or_else(|_| Err(late()))
+    timeout(silence, greeting).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// A controller that owes an answer and says nothing is none. One that owes nothing may be silent: HTTP/2 pings show
 /// that it is there.
-fn silent(open: &Open) -> Option<End> {
+fn silent(open: &Open, patience: Duration) -> Option<End> {
     let owed_since = open.outbox.oldest()?;
     let silence = owed_since.max(open.heard).elapsed();
-    (silence > limits::SESSION_SILENCE)
+    (silence > patience)
         .then(|| End::Lost(format!("the controller has not answered for {} seconds", silence.as_secs())))
 }
 
