@@ -229,16 +229,7 @@ async fn refuse(
 /// Signs the order and puts it on the agent's stream; `false` when that has no room or is gone.
 fn send(app: &App, session: &Connected, offer: &Offer, verified: &Verified, now: Timestamp) -> bool {
     let (execution, run) = (ExecutionId(offer.execution_id), RunId(offer.run_id));
-    match orders::sign(
-        &app.ca,
-        session,
-        execution,
-        run,
-        offer.number,
-        verified,
-        now,
-        app.info.timing.start_window,
-    ) {
+    match orders::sign(app, session, (execution, run, offer.number), verified, now) {
         Ok(envelope) => {
             let frame = proto::controller_frame::Frame::Order(envelope);
             session.outbound.try_send(proto::ControllerFrame { frame: Some(frame) }).is_ok()
