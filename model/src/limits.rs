@@ -107,7 +107,7 @@ pub const START_WINDOW: Duration = Duration::from_secs(120);
 /// How long an agent may be away before its running attempts count as lost.
 pub const LOST_AFTER: Duration = Duration::from_secs(300);
 /// The longest pause of an agent between two tries to reach a controller.
-pub const RECONNECT_PAUSE: Duration = Duration::from_secs(30);
+pub const RECONNECT_PAUSE: Duration = Duration::from_secs(8);
 /// How long a controller that is gone keeps its sessions.
 pub const LEASE: Duration = Duration::from_secs(20);
 /// How long a follower waits for output that a host has announced and that does not come.

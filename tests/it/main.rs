@@ -11,4 +11,5 @@ mod exec;
 mod output;
 mod platform;
 mod renew;
+mod storage;
 mod survive;

@@ -30,12 +30,21 @@ pub struct NewAgent {
     slots: u32,
     controller: SocketAddr,
     data: Option<PathBuf>,
+    clock: Option<&'static str>,
 }
 
 impl NewAgent {
     pub(crate) fn new(world: World, name: &str) -> Self {
         let controller = world.door();
-        Self { world, name: name.to_owned(), labels: BTreeMap::new(), slots: 16, controller, data: None }
+        Self {
+            world,
+            name: name.to_owned(),
+            labels: BTreeMap::new(),
+            slots: 16,
+            controller,
+            data: None,
+            clock: None,
+        }
     }
 
     pub fn label(mut self, key: &str, value: &str) -> Self {
@@ -52,6 +61,12 @@ impl NewAgent {
     /// Connects here instead of to the controller itself.
     pub fn through(mut self, address: SocketAddr) -> Self {
         self.controller = address;
+        self
+    }
+
+    /// Its clock is off by so much when it runs, as `faketime` says it (`+1h`, `-1h`, `+400d`). It enrolls with the right one.
+    pub fn clock(mut self, offset: &'static str) -> Self {
+        self.clock = Some(offset);
         self
     }
 
@@ -80,6 +95,7 @@ impl NewAgent {
             name: self.name,
             slots: self.slots,
             controller: self.controller,
+            clock: self.clock,
             process: None,
         }
     }
@@ -93,6 +109,15 @@ impl NewAgent {
     }
 }
 
+/// The library that gives a process another clock.
+fn faketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    folders
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|library| library.exists())
+        .expect("no libfaketime: install Debian's package libfaketime")
+}
+
 /// An enrolled agent. Dropped, its process, its shims and their jobs are killed.
 #[derive(Debug)]
 pub struct Agent {
@@ -102,6 +127,7 @@ pub struct Agent {
     log: PathBuf,
     slots: u32,
     controller: SocketAddr,
+    clock: Option<&'static str>,
     process: Option<Process>,
 }
 
@@ -132,6 +158,12 @@ impl Agent {
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
             .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2");
+        if let Some(offset) = self.clock {
+            command
+                .env("LD_PRELOAD", faketime())
+                .env("FAKETIME", offset)
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }
 

@@ -32,6 +32,7 @@ pub struct Builder {
     embedded: bool,
     certificate_life: Option<&'static str>,
     timing: &'static str,
+    data: Option<PathBuf>,
 }
 
 impl Builder {
@@ -44,6 +45,12 @@ impl Builder {
     /// Agents' certificates live so long, as the configuration says it (`4s`).
     pub fn certificate_life(mut self, life: &'static str) -> Self {
         self.certificate_life = Some(life);
+        self
+    }
+
+    /// The controller keeps its state in this folder instead of a new one.
+    pub fn data(mut self, folder: &Path) -> Self {
+        self.data = Some(folder.to_owned());
         self
     }
 
@@ -64,12 +71,13 @@ impl Builder {
             self.certificate_life.map_or_else(String::new, |life| format!("certificate_life = '{life}'\n"));
         let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
         let timing = self.timing;
+        let data = self.data.unwrap_or_else(|| folder.join("controller"));
         let config = format!(
             "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{agents}'\n{life}{timing}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
-            folder.join("controller").display()
+            data.display()
         );
         std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");
-        let inner = Inner { folder, http, agents, database, controller: Mutex::new(None) };
+        let inner = Inner { folder, data, http, agents, database, controller: Mutex::new(None) };
         let world = World { inner: Arc::new(inner) };
         world.start_controller().await;
         world
@@ -79,6 +87,7 @@ impl Builder {
 #[derive(Debug)]
 struct Inner {
     folder: PathBuf,
+    data: PathBuf,
     http: SocketAddr,
     agents: SocketAddr,
     database: Option<String>,
@@ -138,7 +147,7 @@ impl World {
 
     /// The controller's data folder.
     pub fn data(&self) -> PathBuf {
-        self.inner.folder.join("controller")
+        self.inner.data.clone()
     }
 
     pub fn http(&self) -> SocketAddr {

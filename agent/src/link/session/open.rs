@@ -99,7 +99,19 @@ impl Session {
         self.silence = period(welcome.silence_ms, self.silence);
         tracing::info!(agent.id = %self.agent_id(), controller = %address, session.epoch = welcome.session_epoch,
             "session opened");
-        self.standing.send_replace(Standing::new(true, address.to_string()));
+        let behind = welcome.now.saturating_sub(clock::now_micros());
+        let seconds = behind.unsigned_abs() / 1_000_000;
+        let standing = if seconds > self.clock_skew.as_secs() {
+            let direction = if behind > 0 { "behind" } else { "ahead of" };
+            let text = format!(
+                "this host's clock is {seconds} s {direction} the controller's; orders are refused until it is right"
+            );
+            tracing::error!(agent.id = %self.agent_id(), controller = %address, "{text}");
+            format!("{address}, but {text}")
+        } else {
+            address.to_string()
+        };
+        self.standing.send_replace(Standing::new(true, standing));
         self.online.send_replace(Some(Online {
             address: address.clone(),
             tls,
