@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use model::{
     api::{
         execution::Targets,
@@ -139,15 +140,17 @@ struct Tailed {
 /// The stamps of one target.
 #[derive(Debug, Default)]
 struct Stamps {
-    rest: String,
+    rest: Vec<u8>,
     next: u64,
 }
 
 impl Stamps {
-    fn take(&mut self, text: &str, now_micros: i64, delays: &mut Vec<f64>) -> anyhow::Result<()> {
-        self.rest.push_str(text);
-        let Some(end) = self.rest.rfind('\n') else { return Ok(()) };
-        for line in self.rest[..end].lines().filter_map(|line| line.strip_prefix(corpus::STAMP)) {
+    fn take(&mut self, bytes: &[u8], now_micros: i64, delays: &mut Vec<f64>) -> anyhow::Result<()> {
+        self.rest.extend_from_slice(bytes);
+        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { return Ok(()) };
+        let lines = self.rest[..end].split(|byte| *byte == b'\n');
+        for line in lines.filter_map(|line| line.strip_prefix(corpus::STAMP.as_bytes())) {
+            let line = str::from_utf8(line).context("a stamp is no text")?;
             let stamp = emit::parse(line).with_context(|| format!("'{line}' is no stamp of ours"))?;
             ensure!(stamp.number == self.next, "stamp {} came where {} was due", stamp.number, self.next);
             self.next += 1;
@@ -172,11 +175,14 @@ async fn follow(lab: &Lab, id: ExecutionId) -> anyhow::Result<Tailed> {
                 "output" => {
                     let piece: OutputPiece =
                         serde_json::from_slice(&event.data).context("a piece of output cannot be read")?;
-                    let Data::Text(text) = piece.data else {
-                        bail!("output has a gap or is no text: {piece:?}")
+                    let bytes = match piece.data {
+                        Data::Text(text) => text.into_bytes(),
+                        // A character is cut in two where a chunk ends.
+                        Data::Base64(text) => BASE64_STANDARD.decode(text).context("a piece is no base64")?,
+                        Data::Gap(bytes) => bail!("{bytes} bytes of the output are missing"),
                     };
-                    tailed.bytes += text.len() as u64;
-                    targets.entry(piece.target).or_default().take(&text, now, &mut tailed.delays)?;
+                    tailed.bytes += bytes.len() as u64;
+                    targets.entry(piece.target).or_default().take(&bytes, now, &mut tailed.delays)?;
                 }
                 "end" => return Ok(tailed),
                 _ => {}
@@ -201,9 +207,9 @@ mod tests {
     #[test]
     fn stamps_are_found_between_lines() {
         let (mut stamps, mut delays) = (Stamps::default(), Vec::new());
-        stamps.take("stamp 1000 0\nline\nsta", 3000, &mut delays).unwrap();
-        stamps.take("mp 2000 1\n", 4000, &mut delays).unwrap();
+        stamps.take(b"stamp 1000 0\nline\nsta", 3000, &mut delays).unwrap();
+        stamps.take(b"mp 2000 1\n", 4000, &mut delays).unwrap();
         assert_eq!(delays, [2.0, 2.0]);
-        assert!(stamps.take("stamp 2000 3\n", 4000, &mut delays).is_err());
+        assert!(stamps.take(b"stamp 2000 3\n", 4000, &mut delays).is_err());
     }
 }
