@@ -4,20 +4,27 @@
 //! with this command. What a cache holds was verified; rows that change afterwards are compared with it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     command::Command,
     id::{AgentId, ExecutionId, OrgId, RunId},
 };
 use prost::Message;
 use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
 
-use super::ca::Ca;
-use crate::store::executions::{Authorised, SignedManifest};
+use super::{App, ca::Ca};
+use crate::{
+    error::Result as AppResult,
+    store::{
+        self,
+        executions::{Authorised, SignedManifest},
+    },
+};
 
 /// What the signature is made over, so that it can stand for nothing else.
 const KIND: &str = "manifest";
@@ -32,7 +39,10 @@ pub(crate) struct Verified {
     pub command: Command,
     pub actor: String,
     pub request_id: String,
+    /// When the first try must have begun.
     pub start_by: Timestamp,
+    /// How long each further one may wait for its host.
+    pub start_within: SignedDuration,
     /// SHA-256 of the manifest's bytes.
     pub digest: [u8; 32],
     covers: HashMap<RunId, AgentId>,
@@ -128,10 +138,49 @@ pub(crate) fn verify(ca: &Ca, row: Authorised, targets: &[(RunId, AgentId)]) -> 
         actor: manifest.actor,
         request_id: manifest.request_id,
         start_by,
+        start_within: start_by.duration_since(issued_at),
         digest: Sha256::digest(&signed.manifest).into(),
         covers: targets.iter().copied().collect(),
         bytes: 2 * command.len() + targets.len() * RUN_BYTES,
     })
+}
+
+/// What each execution's manifest says, from the cache or from the tables.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn authorised(
+    app: &App,
+    connection: &mut PgConnection,
+    ids: impl IntoIterator<Item = ExecutionId>,
+) -> AppResult<HashMap<ExecutionId, Result<Arc<Verified>, Mismatch>>> {
+    let ids: BTreeSet<ExecutionId> = ids.into_iter().collect();
+    let mut known = HashMap::with_capacity(ids.len());
+    let mut missing = Vec::new();
+    for id in ids {
+        match app.manifests.get(id) {
+            Some(verified) => {
+                known.insert(id, Ok(verified));
+            }
+            None => missing.push(id.0),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(known);
+    }
+    let mut targets: HashMap<ExecutionId, Vec<(RunId, AgentId)>> = HashMap::new();
+    for (execution, run, agent) in store::runs::coverage(connection, &missing).await? {
+        targets.entry(execution).or_default().push((run, agent));
+    }
+    for row in store::executions::authorised(connection, &missing).await? {
+        let id = ExecutionId(row.id);
+        let verdict = verify(&app.ca, row, targets.get(&id).map_or(&[][..], Vec::as_slice)).map(Arc::new);
+        if let Ok(verified) = &verdict {
+            app.manifests.insert(id, Arc::clone(verified));
+        }
+        known.insert(id, verdict);
+    }
+    Ok(known)
 }
 
 /// The command's JSON, whose digest is signed: its fields are in the order of their declaration, its maps sorted.
@@ -197,11 +246,8 @@ mod tests {
 
     fn command(word: &str) -> Command {
         Command {
-            program: Program::Argv(vec![word.to_owned()]),
             env: [("A".to_owned(), "b".to_owned())].into(),
-            cwd: None,
-            user: None,
-            timeout_seconds: 60,
+            ..Command::new(Program::Argv(vec![word.to_owned()]))
         }
     }
 
@@ -242,6 +288,14 @@ mod tests {
     fn edited_rows_do_not_verify() {
         let (ca, mut row, targets) = signed();
         row.command = Json(command("false"));
+        assert!(matches!(verify(&ca, row, &targets), Err(Mismatch::Command)));
+
+        let (ca, mut row, targets) = signed();
+        row.command.0.retry = Some(model::retry::Retry::of(2));
+        assert!(matches!(verify(&ca, row, &targets), Err(Mismatch::Command)));
+
+        let (ca, mut row, targets) = signed();
+        row.command.0.idempotent = true;
         assert!(matches!(verify(&ca, row, &targets), Err(Mismatch::Command)));
 
         let (ca, row, mut targets) = signed();

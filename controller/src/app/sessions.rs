@@ -197,7 +197,7 @@ pub(crate) async fn open(
         .filter(|(key, _)| !held.contains(key))
         .map(|(key, state)| runs::Report { key, agent_id, happening: what_became_of(state) })
         .collect();
-    let settled = runs::settle(&mut tx, absent, now).await?;
+    let settled = runs::settle(app, &mut tx, absent, now).await?;
     tx.commit().await.during("commit")?;
     settled.announce(app);
 
