@@ -5,10 +5,13 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod controllers;
 mod dispatch;
 mod enroll;
 mod exec;
+mod joining;
 mod output;
 mod platform;
 mod renew;
+mod restored;
 mod survive;

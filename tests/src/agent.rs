@@ -29,13 +29,22 @@ pub struct NewAgent {
     labels: BTreeMap<String, String>,
     slots: u32,
     controller: SocketAddr,
+    configured: Vec<SocketAddr>,
     data: Option<PathBuf>,
 }
 
 impl NewAgent {
     pub(crate) fn new(world: World, name: &str) -> Self {
         let controller = world.door();
-        Self { world, name: name.to_owned(), labels: BTreeMap::new(), slots: 16, controller, data: None }
+        Self {
+            world,
+            name: name.to_owned(),
+            labels: BTreeMap::new(),
+            slots: 16,
+            controller,
+            configured: Vec::new(),
+            data: None,
+        }
     }
 
     pub fn label(mut self, key: &str, value: &str) -> Self {
@@ -52,6 +61,12 @@ impl NewAgent {
     /// Connects here instead of to the controller itself.
     pub fn through(mut self, address: SocketAddr) -> Self {
         self.controller = address;
+        self
+    }
+
+    /// Has these controllers in its configuration, instead of knowing the one that it enrolls with.
+    pub fn controllers(mut self, doors: &[SocketAddr]) -> Self {
+        self.configured = doors.to_vec();
         self
     }
 
@@ -80,6 +95,7 @@ impl NewAgent {
             name: self.name,
             slots: self.slots,
             controller: self.controller,
+            configured: self.configured,
             process: None,
         }
     }
@@ -102,6 +118,7 @@ pub struct Agent {
     log: PathBuf,
     slots: u32,
     controller: SocketAddr,
+    configured: Vec<SocketAddr>,
     process: Option<Process>,
 }
 
@@ -132,6 +149,10 @@ impl Agent {
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
             .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2");
+        if !self.configured.is_empty() {
+            let doors: Vec<String> = self.configured.iter().map(ToString::to_string).collect();
+            command.env("OPSC_AGENT_CONTROLLER", doors.join(","));
+        }
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }
 

@@ -175,8 +175,8 @@ async fn verify(
     }
     for row in store::executions::authorised(connection, &missing).await? {
         let id = ExecutionId(row.id);
-        let verdict =
-            manifest::verify(&app.ca, row, targets.get(&id).map_or(&[][..], Vec::as_slice)).map(Arc::new);
+        let targets = targets.get(&id).map_or(&[][..], Vec::as_slice);
+        let verdict = manifest::verify(&app.ca, row, targets, clock::now()).map(Arc::new);
         if let Ok(verified) = &verdict {
             app.manifests.insert(id, Arc::clone(verified));
         }

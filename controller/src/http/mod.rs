@@ -7,6 +7,7 @@
 mod agents;
 mod auth;
 mod body;
+mod controllers;
 mod docs;
 mod enroll_tokens;
 mod executions;
@@ -86,6 +87,8 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(agents::show))
         .routes(routes!(agents::approve))
         .routes(routes!(agents::revoke))
+        .routes(routes!(controllers::list))
+        .routes(routes!(controllers::create_join_token))
         .routes(routes!(enroll_tokens::list, enroll_tokens::create))
         .routes(routes!(enroll_tokens::delete))
         .routes(routes!(executions::list, executions::create))
