@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Enroll tokens: how a new host proves that it is expected
     #[command(subcommand)]
     EnrollToken(EnrollTokenCommand),
+    /// Controllers of this installation, and how another one joins
+    #[command(subcommand)]
+    Controller(ControllerCommand),
     /// Check an API token and store it with the address as a context (token from --token-file, OPSC_TOKEN or stdin)
     Login,
     /// Contexts: the controllers that this user has logged in to
@@ -317,6 +320,14 @@ pub(crate) enum EnrollTokenCommand {
         #[arg(value_name = "TOKEN_ID")]
         id: EnrollTokenId,
     },
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ControllerCommand {
+    /// List controllers with their leases and how many agents each serves
+    List(Shown),
+    /// Make a token, and show the line to type on the machine of another controller. It hands over this installation
+    JoinToken(Shown),
 }
 
 #[derive(Debug, Subcommand)]

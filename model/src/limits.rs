@@ -104,6 +104,12 @@ pub const ENROLL_TOKEN_TTL_SECONDS: std::ops::RangeInclusive<i64> = 10..=24 * 36
 pub const DEFAULT_ENROLL_TOKEN_TTL_SECONDS: i64 = 15 * 60;
 /// Uses of an enroll token.
 pub const ENROLL_TOKEN_USES: std::ops::RangeInclusive<i32> = 1..=10_000;
+/// Life of a join token, in seconds.
+pub const JOIN_TOKEN_TTL_SECONDS: i64 = 15 * 60;
+/// Life of a dispatch key's certificate; the key is replaced at half of it.
+pub const DISPATCH_KEY_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Controllers that one agent is told of.
+pub const ANNOUNCED_CONTROLLERS: usize = 16;
 /// Life of an agent's certificate.
 pub const AGENT_CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How long after its expiry a certificate may still ask for its successor.

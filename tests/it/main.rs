@@ -5,11 +5,14 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod controllers;
 mod dispatch;
 mod enroll;
 mod exec;
+mod joining;
 mod output;
 mod platform;
 mod renew;
+mod restored;
 mod storage;
 mod survive;

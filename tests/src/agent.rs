@@ -29,6 +29,7 @@ pub struct NewAgent {
     labels: BTreeMap<String, String>,
     slots: u32,
     controller: SocketAddr,
+    configured: Vec<SocketAddr>,
     data: Option<PathBuf>,
     clock: Option<&'static str>,
 }
@@ -42,6 +43,7 @@ impl NewAgent {
             labels: BTreeMap::new(),
             slots: 16,
             controller,
+            configured: Vec::new(),
             data: None,
             clock: None,
         }
@@ -67,6 +69,12 @@ impl NewAgent {
     /// Its clock is off by so much when it runs, as `faketime` says it (`+1h`, `-1h`, `+400d`). It enrolls with the right one.
     pub fn clock(mut self, offset: &'static str) -> Self {
         self.clock = Some(offset);
+        self
+    }
+
+    /// Has these controllers in its configuration, instead of knowing the one that it enrolls with.
+    pub fn controllers(mut self, doors: &[SocketAddr]) -> Self {
+        self.configured = doors.to_vec();
         self
     }
 
@@ -96,6 +104,7 @@ impl NewAgent {
             slots: self.slots,
             controller: self.controller,
             clock: self.clock,
+            configured: self.configured,
             process: None,
         }
     }
@@ -128,6 +137,7 @@ pub struct Agent {
     slots: u32,
     controller: SocketAddr,
     clock: Option<&'static str>,
+    configured: Vec<SocketAddr>,
     process: Option<Process>,
 }
 
@@ -163,6 +173,10 @@ impl Agent {
                 .env("LD_PRELOAD", faketime())
                 .env("FAKETIME", offset)
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        if !self.configured.is_empty() {
+            let doors: Vec<String> = self.configured.iter().map(ToString::to_string).collect();
+            command.env("OPSC_AGENT_CONTROLLER", doors.join(","));
         }
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }

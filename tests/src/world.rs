@@ -3,11 +3,12 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Output},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use nix::sys::signal::Signal;
 use sqlx::{Connection, PgConnection};
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     eventually,
     opsctl::{self, Said},
     postgres,
-    process::{Process, show_log},
+    process::{self, Process, show_log},
     scene,
 };
 
@@ -30,7 +31,9 @@ pub const LOST_AFTER: Duration = Duration::from_secs(4);
 #[derive(Debug, Default)]
 pub struct Builder {
     embedded: bool,
-    certificate_life: Option<&'static str>,
+    database: Option<String>,
+    agents: String,
+    announces: bool,
     timing: &'static str,
     data: Option<PathBuf>,
 }
@@ -44,7 +47,25 @@ impl Builder {
 
     /// Agents' certificates live so long, as the configuration says it (`4s`).
     pub fn certificate_life(mut self, life: &'static str) -> Self {
-        self.certificate_life = Some(life);
+        self.agents.push_str(&format!("certificate_life = '{life}'\n"));
+        self
+    }
+
+    /// Controllers' dispatch keys live so long, as the configuration says it (`4s`).
+    pub fn dispatch_key_life(mut self, life: &'static str) -> Self {
+        self.agents.push_str(&format!("dispatch_key_life = '{life}'\n"));
+        self
+    }
+
+    /// The controllers tell agents where they are.
+    pub fn announcing(mut self) -> Self {
+        self.announces = true;
+        self
+    }
+
+    /// On this database.
+    pub fn database(mut self, url: String) -> Self {
+        self.database = Some(url);
         self
     }
 
@@ -63,25 +84,26 @@ impl Builder {
 
     /// Starts the controller and waits until it is ready.
     pub async fn start(self) -> World {
-        pki::install_provider();
-        let folder = scene::new_folder("world");
-        let [http, agents] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], scene::free_port())));
-        let database = (!self.embedded).then(postgres::migrated_database);
-        let life =
-            self.certificate_life.map_or_else(String::new, |life| format!("certificate_life = '{life}'\n"));
-        let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
-        let timing = self.timing;
-        let data = self.data.unwrap_or_else(|| folder.join("controller"));
-        let config = format!(
-            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{agents}'\n{life}{timing}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
-            data.display()
-        );
-        std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");
-        let inner = Inner { folder, data, http, agents, database, controller: Mutex::new(None) };
-        let world = World { inner: Arc::new(inner) };
+        let world = self.prepare();
         world.start_controller().await;
         world
     }
+
+    /// All but the start.
+    pub fn prepare(self) -> World {
+        pki::install_provider();
+        let database = (!self.embedded).then(|| self.database.unwrap_or_else(postgres::migrated_database));
+        let settings = Settings { agents: self.agents, announces: self.announces, timing: self.timing };
+        World::new(database, settings, self.data, None)
+    }
+}
+
+/// What the controllers of one installation have in common.
+#[derive(Debug, Clone)]
+struct Settings {
+    agents: String,
+    announces: bool,
+    timing: &'static str,
 }
 
 #[derive(Debug)]
@@ -91,6 +113,9 @@ struct Inner {
     http: SocketAddr,
     agents: SocketAddr,
     database: Option<String>,
+    settings: Settings,
+    /// Where the administrator's token is.
+    token: PathBuf,
     controller: Mutex<Option<Process>>,
 }
 
@@ -129,6 +154,79 @@ impl Drop for Watch {
 impl World {
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    fn new(
+        database: Option<String>,
+        settings: Settings,
+        data: Option<PathBuf>,
+        token: Option<PathBuf>,
+    ) -> Self {
+        let folder = scene::new_folder("world");
+        let [http, agents] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], scene::free_port())));
+        let data = data.unwrap_or_else(|| folder.join("controller"));
+        let announce = if settings.announces { format!("announce = '{agents}'\n") } else { String::new() };
+        let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
+        let config = format!(
+            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{agents}'\n{announce}{}{}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
+            data.display(),
+            settings.agents,
+            settings.timing,
+        );
+        std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");
+        let token = token.unwrap_or_else(|| data.join("admin.token"));
+        let controller = Mutex::new(None);
+        Self { inner: Arc::new(Inner { folder, data, http, agents, database, settings, token, controller }) }
+    }
+
+    /// A controller to be on the same database, with the same settings, a data folder and ports of its own. It has not
+    /// joined yet.
+    pub fn peer(&self) -> Self {
+        let Inner { database, settings, token, .. } = &*self.inner;
+        Self::new(database.clone(), settings.clone(), None, Some(token.clone()))
+    }
+
+    /// This controller, which was stopped, with another database.
+    pub async fn restored(&self, database: String) -> Self {
+        let path = self.inner.folder.join("controller.toml");
+        let config = std::fs::read_to_string(&path).expect("it was written");
+        std::fs::write(&path, config.replace(self.database(), &database)).expect("it can be written");
+        let Inner { folder, data, http, agents, settings, token, .. } = &*self.inner;
+        let world = Self {
+            inner: Arc::new(Inner {
+                folder: folder.clone(),
+                data: data.clone(),
+                http: *http,
+                agents: *agents,
+                database: Some(database),
+                settings: settings.clone(),
+                token: token.clone(),
+                controller: Mutex::new(None),
+            }),
+        };
+        world.start_controller().await;
+        world
+    }
+
+    /// Another controller that has joined this one's installation and runs.
+    pub async fn second_controller(&self) -> Self {
+        let peer = self.peer();
+        let joined = peer.join(self.door(), &self.join_token().await);
+        assert!(joined.status.success(), "join: {}", String::from_utf8_lossy(&joined.stderr));
+        peer.start_controller().await;
+        peer
+    }
+
+    /// A new join token.
+    pub async fn join_token(&self) -> String {
+        let answer = self.api().act("/api/v1/controllers/join-tokens").await.accepted();
+        answer.value()["token"].as_str().expect("the answer shows it").to_owned()
+    }
+
+    /// `opsconductor-controller join` at this door.
+    pub fn join(&self, door: SocketAddr, token: &str) -> Output {
+        let mut command = self.controller_command(&["join", "--controller", &door.to_string()]);
+        command.env("OPSC_JOIN_TOKEN", token).output().expect("the controller's program starts")
     }
 
     /// A World as most tests want it.
@@ -208,16 +306,18 @@ impl World {
         self.running(Process::terminate)
     }
 
+    /// Sends it a signal, as SIGSTOP and SIGCONT.
+    pub fn signal_controller(&self, signal: Signal) {
+        self.running(|process| process::signal(process.pid(), signal));
+    }
+
     pub fn controller_log(&self) -> String {
         self.running(|process| process.log())
     }
 
     /// The administrator's token, as the first start wrote it.
     pub fn token(&self) -> String {
-        std::fs::read_to_string(self.data().join("admin.token"))
-            .expect("the first start writes it")
-            .trim()
-            .to_owned()
+        std::fs::read_to_string(&self.inner.token).expect("the first start writes it").trim().to_owned()
     }
 
     /// The API with the administrator's token.

@@ -106,6 +106,7 @@ fn hello(identity: &Identity) -> Hello {
         facts: [("os", "linux"), ("arch", "x86_64"), ("cpus", "2"), ("virtualization", "simulated")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
+        fence: 0,
         held: Vec::new(),
     }
 }

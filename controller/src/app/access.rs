@@ -42,6 +42,8 @@ permissions! {
     ExecutionRead = "execution.read";
     ExecutionCreate = "execution.create";
     ExecutionCancel = "execution.cancel";
+    ControllerRead = "controller.read";
+    ControllerJoin = "controller.join";
     StatusRead = "status.read";
     SelfRead = "self.read";
 }

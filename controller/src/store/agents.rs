@@ -25,6 +25,7 @@ pub(crate) struct NewAgent<'a> {
     pub version: &'a str,
     pub pending: bool,
     pub serial: &'a [u8],
+    pub certificate_not_before: Timestamp,
     pub certificate_expires_at: Timestamp,
     pub result_key: &'a [u8],
     pub seal_key: &'a [u8],
@@ -187,8 +188,8 @@ pub(crate) async fn insert(
 ) -> Result<bool> {
     let done = sqlx::query!(
         "insert into agents (id, org_id, name, labels, facts, version, pending, enrolled_at, serial_current,
-                             certificate_expires_at, result_key, seal_key)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                             certificate_not_before, certificate_expires_at, result_key, seal_key)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, date_trunc('second', $10::timestamptz), $11, $12, $13)
          on conflict (org_id, name) where revoked_at is null do nothing",
         agent.id.0,
         agent.org_id.0,
@@ -199,6 +200,7 @@ pub(crate) async fn insert(
         agent.pending,
         now.to_sqlx(),
         agent.serial,
+        agent.certificate_not_before.to_sqlx(),
         agent.certificate_expires_at.to_sqlx(),
         agent.result_key,
         agent.seal_key
@@ -236,17 +238,46 @@ pub(crate) async fn promote_serial(pool: &PgPool, id: AgentId, serial: &[u8]) ->
     Ok(())
 }
 
-/// Notes the serial of a renewed certificate, beside the current one.
+/// Takes over a serial that this database never heard of, of a certificate that began after all that it knows of; `false`
+/// when it did not. The start counts, not the end: the configured life may have become shorter.
+pub(crate) async fn adopt_serial(
+    pool: &PgPool,
+    id: AgentId,
+    serial: &[u8],
+    not_before: Timestamp,
+    expires_at: Timestamp,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "update agents set serial_current = $2, serial_new = null, certificate_not_before = $3,
+                           certificate_expires_at = $4
+         where id = $1 and certificate_not_before < $3 and revoked_at is null",
+        id.0,
+        serial,
+        not_before.to_sqlx(),
+        expires_at.to_sqlx()
+    )
+    .execute(pool)
+    .await
+    .during("adoption of the agent's serial")?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Notes the serial of a renewed certificate, beside the current one. Certificates name whole seconds. Of two controllers
+/// one may be behind: the latest start stays.
 pub(crate) async fn set_new_serial(
     connection: &mut PgConnection,
     id: AgentId,
     serial: &[u8],
+    not_before: Timestamp,
     expires_at: Timestamp,
 ) -> Result<()> {
     sqlx::query!(
-        "update agents set serial_new = $2, certificate_expires_at = $3 where id = $1 and revoked_at is null",
+        "update agents set serial_new = $2, certificate_expires_at = $4,
+                certificate_not_before = greatest(certificate_not_before, date_trunc('second', $3::timestamptz))
+         where id = $1 and revoked_at is null",
         id.0,
         serial,
+        not_before.to_sqlx(),
         expires_at.to_sqlx()
     )
     .execute(connection)

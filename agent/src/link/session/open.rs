@@ -97,6 +97,7 @@ impl Session {
             ));
         }
         self.silence = period(welcome.silence_ms, self.silence);
+        self.learn(address, &welcome.controllers);
         tracing::info!(agent.id = %self.agent_id(), controller = %address, session.epoch = welcome.session_epoch,
             "session opened");
         let behind = welcome.now.saturating_sub(clock::now_micros());
@@ -138,6 +139,7 @@ impl Session {
             agent_version: facts::VERSION.to_owned(),
             boot_id: facts::boot_id().unwrap_or_default(),
             journal_epoch: inventory.journal_epoch,
+            fence: inventory.fence,
             slots: self.slots,
             facts: facts.into_iter().collect(),
             held: inventory
