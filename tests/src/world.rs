@@ -30,6 +30,7 @@ pub const LOST_AFTER: Duration = Duration::from_secs(4);
 #[derive(Debug, Default)]
 pub struct Builder {
     embedded: bool,
+    database: Option<String>,
     certificate_life: Option<&'static str>,
     timing: &'static str,
 }
@@ -38,6 +39,12 @@ impl Builder {
     /// With a private Postgres of the controller's own instead of the one that all tests share.
     pub fn embedded(mut self) -> Self {
         self.embedded = true;
+        self
+    }
+
+    /// With this database instead of one in the Postgres that all tests share.
+    pub fn database(mut self, url: &str) -> Self {
+        self.database = Some(url.to_owned());
         self
     }
 
@@ -59,7 +66,7 @@ impl Builder {
         pki::install_provider();
         let folder = scene::new_folder("world");
         let [http, agents] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], scene::free_port())));
-        let database = (!self.embedded).then(postgres::migrated_database);
+        let database = (!self.embedded).then(|| self.database.unwrap_or_else(postgres::migrated_database));
         let life =
             self.certificate_life.map_or_else(String::new, |life| format!("certificate_life = '{life}'\n"));
         let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
@@ -162,13 +169,23 @@ impl World {
         command
     }
 
-    /// Starts the controller that was killed or stopped.
-    pub async fn start_controller(&self) {
-        let process = Process::spawn(
-            &mut self.controller_command(&["serve"]),
-            self.inner.folder.join("controller.log"),
-        );
+    /// Starts the controller that was killed or stopped, with `variables` more in its environment, and does not wait for
+    /// it.
+    pub fn run_controller_with(&self, variables: &[(&str, &str)]) {
+        let mut command = self.controller_command(&["serve"]);
+        command.envs(variables.iter().copied());
+        let process = Process::spawn(&mut command, self.inner.folder.join("controller.log"));
         *self.controller() = Some(process);
+    }
+
+    /// Whether the controller's process has ended by itself.
+    pub fn controller_has_ended(&self) -> bool {
+        self.running(|process| process.ended().is_some())
+    }
+
+    /// Starts the controller that was killed or stopped, and waits until it is ready.
+    pub async fn start_controller(&self) {
+        self.run_controller_with(&[]);
         let watch = self.watch();
         let api = Api::new(self.inner.http, None);
         eventually(READY_WITHIN, "the controller is ready", async || {

@@ -33,6 +33,7 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
         )
         .await?;
         app.wake.set_alone(others == 0);
+        fault::point("controller.lease.renewed");
         agree(app, now).await?;
         Ok(())
     })
