@@ -17,28 +17,13 @@ use opsconductor_tests::{Agent, Answer, Api, World, api};
 use reqwest::Method;
 
 use super::{
-    jobs::{Job, KINDS, Kind},
+    jobs::{Excuse, Job, KINDS, Kind},
     points::Victim,
 };
 
 /// How long something may take that happens after one crash and one restart.
 const WITHIN: Duration = Duration::from_secs(40);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// Moments of the agent after which the outcome of a run may be unknown: it was decided that it starts, and nobody can tell
-/// whether it did.
-const NOBODY_KNOWS: [&str; 10] = [
-    "executor.journal.writing",
-    "executor.journal.written",
-    "executor.journal.flushed",
-    "executor.starting.journaled",
-    "executor.folder.made",
-    "executor.accepted.telling",
-    "executor.accepted.told",
-    "executor.shim.spawned",
-    "executor.shim.described",
-    "link.frame.sent",
-];
 
 /// The shim has recorded the end then, and nothing is unknown.
 const RECORDED: [&str; 2] = ["shim.record.renamed", "shim.ended.told"];
@@ -48,7 +33,7 @@ pub(super) struct Stand {
     agent: Agent,
     api: Api,
     log: PathBuf,
-    /// What is armed now; nothing once it was reached.
+    /// What is armed now, as `OPSC_FAULT` says it; nothing once it was reached and its process started again.
     armed: Option<String>,
     jobs: Vec<Job>,
     started: u32,
@@ -65,51 +50,52 @@ impl Stand {
     /// Lets a process die at the `hit`th time that it reaches `point`, and checks what comes of it. Tells whether it was
     /// reached.
     pub(super) async fn try_point(&mut self, point: &str, hit: u32) -> bool {
-        self.arm(point, hit).await;
+        self.arm(point, hit);
+        let excuse = match Victim::of(point) {
+            Victim::Shim if !RECORDED.contains(&point) => Excuse::ShimDied,
+            Victim::Agent => Excuse::AgentDied,
+            Victim::Controller | Victim::Shim => Excuse::None,
+        };
         for kind in KINDS {
-            let excused = Victim::of(point) == Victim::Shim && !RECORDED.contains(&point)
-                || NOBODY_KNOWS.contains(&point);
-            self.run(kind, excused).await;
+            self.run(kind, excuse).await;
             if self.was_reached() {
                 break;
             }
         }
         let was_reached = self.was_reached();
-        self.disarm().await;
+        self.disarm();
         was_reached
     }
 
     /// Starts the process anew with the point armed.
-    async fn arm(&mut self, point: &str, hit: u32) {
+    fn arm(&mut self, point: &str, hit: u32) {
         // A log that is not there is as good as an empty one.
         let _ = std::fs::remove_file(&self.log);
-        let fault = format!("{point}:{hit}");
-        let log = self.log.to_str().expect("our paths are UTF-8").to_owned();
-        let variables = [("OPSC_FAULT", fault.as_str()), ("OPSC_FAULT_LOG", log.as_str())];
-        self.armed = Some(point.to_owned());
-        match Victim::of(point) {
-            Victim::Controller => {
-                self.world.kill_controller();
-                self.world.run_controller_with(&variables);
-            }
-            Victim::Agent | Victim::Shim => {
-                self.agent.kill();
-                self.agent.run_with(&variables);
-            }
-        }
+        self.armed = Some(format!("{point}:{hit}"));
+        self.restart(Victim::of(point));
     }
 
     /// Starts what is still armed anew, without.
-    async fn disarm(&mut self) {
-        let Some(point) = self.armed.take() else { return };
-        match Victim::of(&point) {
+    fn disarm(&mut self) {
+        if let Some(point) = self.armed.take() {
+            self.restart(Victim::of(&point));
+        }
+    }
+
+    /// Kills the process, and starts it with what is armed.
+    fn restart(&mut self, victim: Victim) {
+        let log = self.log.to_str().expect("our paths are UTF-8");
+        let armed = self.armed.as_deref().map(|point| [("OPSC_FAULT", point), ("OPSC_FAULT_LOG", log)]);
+        let variables = armed.as_ref().map_or(&[][..], |armed| &armed[..]);
+        match victim {
             Victim::Controller => {
                 self.world.kill_controller();
-                self.world.run_controller_with(&[]);
+                self.world.run_controller_with(variables);
             }
+            // Shims have the agent's variables.
             Victim::Agent | Victim::Shim => {
                 self.agent.kill();
-                self.agent.run();
+                self.agent.run_with(variables);
             }
         }
     }
@@ -124,11 +110,10 @@ impl Stand {
         if !agent && !controller {
             return;
         }
-        let died =
-            self.armed.take_if(|_| std::fs::read_to_string(&self.log).is_ok_and(|log| !log.is_empty()));
-        match died.as_deref().map(Victim::of) {
-            Some(Victim::Controller) if !agent => self.world.run_controller_with(&[]),
-            Some(Victim::Agent) if !controller => self.agent.run(),
+        let died = self.armed.take().filter(|_| self.was_reached()).map(|point| Victim::of(&point));
+        match died {
+            Some(Victim::Controller) if !agent => self.restart(Victim::Controller),
+            Some(Victim::Agent) if !controller => self.restart(Victim::Agent),
             _ => panic!("the agent ({agent}) or the controller ({controller}) has ended by itself"),
         }
     }
@@ -155,7 +140,7 @@ impl Stand {
     }
 
     /// Runs a job of this kind to its end, and waits until nothing of it is left to do.
-    async fn run(&mut self, kind: Kind, is_excused: bool) {
+    async fn run(&mut self, kind: Kind, excuse: Excuse) {
         let policy = self.agent.data.join("policy.toml");
         if kind == Kind::Refused {
             std::fs::write(&policy, "paused = true").expect("the agent's folder can be written");
@@ -174,14 +159,13 @@ impl Stand {
             Kind::Long => {
                 self.has_saved_its_place(&job).await;
                 self.tend();
-                if self.armed.is_some() {
-                    self.agent.kill();
-                    self.agent.run();
-                }
+                let armed = self.armed.take_if(|point| Victim::of(point) == Victim::Controller);
+                self.restart(Victim::Agent);
+                self.armed = armed.or(self.armed.take());
             }
             Kind::Short | Kind::Refused | Kind::Stubborn => {}
         }
-        job.check(self, is_excused).await;
+        job.check(self, excuse).await;
         if kind == Kind::Refused {
             std::fs::remove_file(&policy).expect("it was written");
         }
@@ -265,8 +249,12 @@ impl Stand {
         })
     }
 
-    /// Checks that all results are still what they were when they were shown first.
+    /// Checks that all results are still what they were when they were shown first, and that nothing is open.
     pub(super) async fn check_all_again(&mut self) {
+        let open = "select count(*) from attempts where state in ('offered', 'accepted', 'started')";
+        let open: i64 =
+            sqlx::query_scalar(open).fetch_one(&mut self.world.sql().await).await.expect("it answers");
+        assert_eq!(open, 0, "attempts are open, and all runs are over");
         for job in std::mem::take(&mut self.jobs) {
             job.check_again(self).await;
         }
