@@ -6,6 +6,7 @@ mod access;
 mod architecture;
 mod bad_input;
 mod controllers;
+mod crash_matrix;
 mod dispatch;
 mod enroll;
 mod exec;

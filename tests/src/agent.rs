@@ -163,11 +163,17 @@ impl Agent {
 
     /// Starts its process.
     pub fn run(&mut self) {
+        self.run_with(&[]);
+    }
+
+    /// As [`Self::run`], with `variables` more in its environment.
+    pub fn run_with(&mut self, variables: &[(&str, &str)]) {
         let mut command = command(&self.data, &["run"]);
         command
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
-            .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2");
+            .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2")
+            .envs(variables.iter().copied());
         if let Some(offset) = self.clock {
             command
                 .env("LD_PRELOAD", faketime())

@@ -269,13 +269,23 @@ impl World {
         command
     }
 
-    /// Starts the controller that was killed or stopped.
-    pub async fn start_controller(&self) {
-        let process = Process::spawn(
-            &mut self.controller_command(&["serve"]),
-            self.inner.folder.join("controller.log"),
-        );
+    /// Starts the controller that was killed or stopped, with `variables` more in its environment, and does not wait for
+    /// it.
+    pub fn run_controller_with(&self, variables: &[(&str, &str)]) {
+        let mut command = self.controller_command(&["serve"]);
+        command.envs(variables.iter().copied());
+        let process = Process::spawn(&mut command, self.inner.folder.join("controller.log"));
         *self.controller() = Some(process);
+    }
+
+    /// Whether the controller's process has ended by itself.
+    pub fn controller_has_ended(&self) -> bool {
+        self.running(|process| process.ended().is_some())
+    }
+
+    /// Starts the controller that was killed or stopped, and waits until it is ready.
+    pub async fn start_controller(&self) {
+        self.run_controller_with(&[]);
         let watch = self.watch();
         let api = Api::new(self.inner.http, None);
         eventually(READY_WITHIN, "the controller is ready", async || {

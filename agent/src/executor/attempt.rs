@@ -107,6 +107,7 @@ impl Attempt {
             let reason = if error.is_no_space() { Reason::NoSpace } else { Reason::SpawnFailed };
             return self.refuse(reason, &error).await;
         }
+        fault::point("executor.starting.journaled");
         if let Err(error) = DirBuilder::new().mode(0o700).create(&folder) {
             return match error.kind() {
                 // Whoever made it may have started it.
@@ -120,12 +121,15 @@ impl Attempt {
                 _ => self.refuse(Reason::SpawnFailed, &error).await,
             };
         }
+        fault::point("executor.folder.made");
         self.tell(Event::Accepted(self.key)).await;
+        fault::point("executor.accepted.told");
         if self.cancel.is_cancelled() {
             return self.end_unstarted(&folder, Reason::Cancelled, "cancelled before it began").await;
         }
         match self.start_shim(&folder, &spec).await {
             Ok(()) => {
+                fault::point("executor.shim.ready");
                 drop((spec, beginning));
                 self.follow().await;
             }
@@ -146,6 +150,7 @@ impl Attempt {
                 pause = TRY_FOREIGN_AGAIN;
             }
             if let Some(report) = self.final_report(&folder) {
+                fault::point("executor.end.found");
                 return self.end(report).await;
             }
             // It lives, and has not opened its socket yet or closes it right now.
@@ -164,14 +169,17 @@ impl Attempt {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .envs(fault::variables())
             .spawn()
             .map_err(|error| format!("the shim cannot be started: {error}"))?;
+        fault::point("executor.shim.spawned");
         let (stdin, stdout) = (shim.stdin.take(), shim.stdout.take());
         let (mut stdin, mut stdout) = stdin.zip(stdout).ok_or("the shim has no pipes")?;
         let talk = async {
             // A shim that has ended already has said why.
             let _ = stdin.write_all(&spec.encode_framed()).await;
             drop(stdin);
+            fault::point("executor.shim.described");
             let mut line = String::new();
             stdout.read_to_string(&mut line).await.map(|_| line)
         };
@@ -207,6 +215,7 @@ impl Attempt {
             tokio::select! {
                 () = self.cancel.cancelled(), if !is_cancelled => {
                     is_cancelled = true;
+                    fault::point("executor.cancel.telling");
                     if stream.write_all(&[ToShim::Cancel.byte()]).await.is_err() {
                         return Parted::Ended;
                     }

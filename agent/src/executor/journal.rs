@@ -315,11 +315,14 @@ impl Store {
                 Change::Fence(number) => fence = fence.max(Some(*number)),
             }
         }
+        fault::point("executor.journal.writing");
         if let Some(fence) = fence {
             self.meta.insert(FENCE, &fence.to_be_bytes())?;
         }
         self.attempts.apply_batch(attempts)?;
+        fault::point("executor.journal.written");
         self.db.flush()?;
+        fault::point("executor.journal.flushed");
         Ok(())
     }
 }

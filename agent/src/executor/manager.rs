@@ -263,6 +263,7 @@ impl Manager {
         }
         tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, execution.id = %key.execution_id,
             request.id = order.content.request_id, actor = order.content.actor, "took an order");
+        fault::point("executor.order.taken");
         let raised = (order.content.fence > self.fence).then_some(order.content.fence);
         self.fence = self.fence.max(order.content.fence);
         match self.admit(order) {
@@ -292,7 +293,9 @@ impl Manager {
         self.prune_surplus();
         self.tasks.spawn(async move {
             // On a full disk the answer counts for more than its memory.
+            fault::point("executor.refusal.writing");
             log_failure(written.await);
+            fault::point("executor.refusal.written");
             Some(ToLink::Report(report))
         });
     }
@@ -317,7 +320,9 @@ impl Manager {
             // A full disk gets its room back by just this, so it is no reason to keep the folder: should the next agent
             // take the attempt for unsettled, the controller says again that it holds all.
             log_failure(written.await);
+            fault::point("executor.settled.written");
             attempt::clear_away(folder, None).await;
+            fault::point("executor.folder.removed");
             None
         });
         self.prune_surplus();
@@ -330,14 +335,17 @@ impl Manager {
                 if let Some(entry) = self.entries.get_mut(&key) {
                     entry.report = Some(report.clone());
                 }
+                fault::point("executor.accepted.telling");
                 self.outbox.push_back(ToLink::Report(report));
             }
             Event::Started { key, pid, at } => {
+                fault::point("executor.started.heard");
                 let report = report::started(key, pid, at, &self.shared.boot_id);
                 let mut entry = self.entry(key, State::Started, Some(report.clone()));
                 (entry.pid, entry.started_at) = (pid, at);
                 let written = self.journal.write(vec![Change::Put(key, entry.clone())]);
                 self.entries.insert(key, entry);
+                fault::point("executor.started.telling");
                 self.later(written);
                 self.outbox.push_back(ToLink::Report(report));
             }
@@ -348,6 +356,7 @@ impl Manager {
             Event::Ended { key, report } => {
                 self.running.remove(&key);
                 let written = self.put(key, State::Ended, Some(report.clone()));
+                fault::point("executor.ended.telling");
                 self.later(written);
                 let folder = self.shared.folder(key);
                 self.outbox.push_back(ToLink::Ended { key, folder, report });

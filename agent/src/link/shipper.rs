@@ -152,7 +152,10 @@ impl Shipper {
                     commands.drain(..).for_each(|command| self.obey(command));
                 }
                 permit = executor.reserve(), if !self.settled.is_empty() => match (permit, self.settled.pop_front()) {
-                    (Ok(permit), Some(key)) => permit.send(ToExecutor::Settled(key)),
+                    (Ok(permit), Some(key)) => {
+                        permit.send(ToExecutor::Settled(key));
+                        fault::point("link.attempt.settled");
+                    }
                     _ => {
                         self.settled.clear();
                         self.executor_gone = true;
@@ -200,6 +203,7 @@ impl Shipper {
         let done: Vec<AttemptKey> =
             self.attempts.iter().filter(|(_, attempt)| attempt.is_settled()).map(|(key, _)| *key).collect();
         for key in done {
+            fault::point("link.attempt.settling");
             self.attempts.remove(&key);
             self.turns.retain(|turn| *turn != key);
             self.spool.forget_cursor(key).await;
@@ -301,7 +305,9 @@ impl Shipper {
             if chunks.is_empty() {
                 return Ok(None);
             }
+            fault::point("link.chunks.sending");
             push(stream, output_frame::Frame::Batch(proto::Batch { chunks }))?;
+            fault::point("link.chunks.sent");
             self.next_batch = now + MIN_INTERVAL;
         }
     }
@@ -319,6 +325,7 @@ impl Shipper {
         match reply {
             Some(output_reply::Reply::Held(cursor)) => self.held(&cursor).await,
             Some(output_reply::Reply::Stored(cursor)) => {
+                fault::point("link.cursor.received");
                 let Some(key) = self.find(&cursor.run_id, cursor.attempt) else { return };
                 let saved =
                     self.attempts.get_mut(&key).and_then(|attempt| attempt.stored(Cursor::from(&cursor)));
@@ -346,6 +353,7 @@ impl Shipper {
 
     async fn held(&mut self, cursor: &proto::Cursor) {
         let Some(key) = self.find(&cursor.run_id, cursor.attempt) else { return };
+        fault::point("link.held.received");
         let held = Cursor::from(cursor);
         // Only after a restart, in the middle of a long output, is there something worth remembering.
         let saved = if held == Cursor::default() { None } else { self.spool.cursor(key).await };

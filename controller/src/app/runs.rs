@@ -161,7 +161,9 @@ pub(crate) async fn record_next(app: &App) -> Result<()> {
 async fn record(app: &App, reports: Vec<Report>) -> Result<Vec<Verdict>> {
     let mut tx = app.db.worker().begin().await.during("begin")?;
     let mut settled = settle(app, &mut tx, reports, clock::now()).await?;
+    fault::point("controller.report.written");
     tx.commit().await.during("commit")?;
+    fault::point("controller.report.committed");
     let verdicts = std::mem::take(&mut settled.verdicts);
     settled.announce(app);
     Ok(verdicts)

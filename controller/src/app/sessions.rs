@@ -219,7 +219,9 @@ pub(crate) async fn open(
         .map(|(key, state)| runs::Report { key, agent_id, happening: what_became_of(state) })
         .collect();
     let settled = runs::settle(app, &mut tx, absent, now).await?;
+    fault::point("controller.session.written");
     tx.commit().await.during("commit")?;
+    fault::point("controller.session.committed");
     settled.announce(app);
 
     let session = Arc::new(Connected {

@@ -43,8 +43,10 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
                 attempt: u32::try_from(run.attempt).unwrap_or(0),
             };
             let frame = proto::controller_frame::Frame::Cancel(cancel);
+            fault::point("controller.cancel.sending");
             // A full or closed stream is met again in the next round.
             let _ = session.outbound.try_send(proto::ControllerFrame { frame: Some(frame) });
+            fault::point("controller.cancel.sent");
         }
         Ok(())
     })

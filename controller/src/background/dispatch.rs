@@ -117,7 +117,9 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
         runs::move_counts(&mut tx, &moves, now).await?;
     }
     let refused = refuse(&mut tx, &plan.bad, now).await?;
+    fault::point("controller.offer.written");
     tx.commit().await.during("commit")?;
+    fault::point("controller.offer.committed");
     metrics::histogram!("opsc_dispatch_seconds").record(begun.elapsed().as_secs_f64());
     metrics::counter!("opsc_attempts_offered_total").increment(offers.len() as u64);
     refused.announce(app);
@@ -128,6 +130,7 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
         if !send(app, by_agent[&offer.agent_id], offer, planned, now) {
             withdraw(app, offer).await;
         }
+        fault::point("controller.order.sent");
     }
     // Who got a round's worth may have more.
     let mut offered: HashMap<Uuid, i64> = HashMap::new();
@@ -255,6 +258,7 @@ fn send(app: &App, session: &Connected, offer: &Offer, planned: &Planned, now: T
     match orders::sign(app, session, key, &planned.verified, planned.this, now) {
         Ok(envelope) => {
             let frame = proto::controller_frame::Frame::Order(envelope);
+            fault::point("controller.order.signed");
             session.outbound.try_send(proto::ControllerFrame { frame: Some(frame) }).is_ok()
         }
         Err(error) => {

@@ -32,6 +32,7 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
         .await?;
         app.wake.set_company(others > 0);
         app.sessions.set_doors(store::controllers::announced(app.db.worker(), now).await?);
+        fault::point("controller.lease.renewed");
         agree(app, now).await?;
         Ok(())
     })

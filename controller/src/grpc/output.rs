@@ -136,6 +136,7 @@ impl ShipStream {
         let cursor = store::output::cursor(pool, execution_id, run_id, attempt).await.map_err(refuse)?;
         let place = Place { execution_id, run_id, attempt, org_id, cursor };
         self.places.insert((run_id, resume.attempt), place);
+        fault::point("controller.resume.answering");
         self.reply(Reply::Held(wire(run_id, resume.attempt, &cursor))).await
     }
 
@@ -204,9 +205,11 @@ async fn acknowledge(mut waiting: mpsc::Receiver<Pending>, replies: Replies) -> 
                 return Err(Status::aborted("another stream brought this output; resume"));
             }
             let reply = OutputReply { reply: Some(Reply::Stored(wire(run_id, attempt, &cursor))) };
+            fault::point("controller.cursor.sending");
             if replies.send(Ok(reply)).await.is_err() {
                 return Ok(());
             }
+            fault::point("controller.cursor.sent");
         }
     }
     Ok(())

@@ -86,6 +86,7 @@ impl Session {
         {
             return End::Lost("the first frame could not be sent".to_owned());
         }
+        fault::point("link.hello.sending");
         let (inbound, welcome) = match greet(channel.clone(), frames, self.silence).await {
             Ok(greeted) => greeted,
             Err(end) => return end,
@@ -96,6 +97,7 @@ impl Session {
                 welcome.protocol
             ));
         }
+        fault::point("link.welcome.received");
         self.silence = period(welcome.silence_ms, self.silence);
         self.learn(address, &welcome.controllers);
         tracing::info!(agent.id = %self.agent_id(), controller = %address, session.epoch = welcome.session_epoch,
@@ -194,7 +196,9 @@ impl Session {
                     let next = open.urgent.take().or_else(|| open.outbox.pop().map(agent_frame::Frame::Report));
                     if let Some(next) = next {
                         open.pace.spend();
+                        fault::point("link.frame.sending");
                         permit.send(frame(next));
+                        fault::point("link.frame.sent");
                     }
                 }
                 () = tokio::time::sleep(pause), if !pause.is_zero() => {}
@@ -249,10 +253,12 @@ impl Session {
     async fn receive(&self, open: &mut Open, frame: controller_frame::Frame) -> Option<End> {
         match frame {
             controller_frame::Frame::Order(envelope) => {
+                fault::point("link.order.received");
                 self.tell_executor(ToExecutor::Order(envelope)).await;
                 None
             }
             controller_frame::Frame::Cancel(cancel) => {
+                fault::point("link.cancel.received");
                 match attempt_key(&cancel.execution_id, &cancel.run_id, cancel.attempt) {
                     Ok(key) => self.tell_executor(ToExecutor::Cancel(key)).await,
                     Err(error) => tracing::warn!(%error, "the controller cancelled nothing"),
@@ -292,8 +298,10 @@ impl Session {
                 return None;
             }
         }
+        fault::point("link.ack.received");
         self.spool.answered(ack.seq).await;
         open.outbox.fill(&self.spool).await;
+        fault::point("link.ack.passed_on");
         match about.kind {
             // Nothing was started, so there is no output to wait for.
             ReportKind::Refused => {
