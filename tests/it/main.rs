@@ -12,3 +12,4 @@ mod output;
 mod platform;
 mod renew;
 mod survive;
+mod upgrade;

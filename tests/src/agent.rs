@@ -30,12 +30,21 @@ pub struct NewAgent {
     slots: u32,
     controller: SocketAddr,
     data: Option<PathBuf>,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl NewAgent {
     pub(crate) fn new(world: World, name: &str) -> Self {
         let controller = world.door();
-        Self { world, name: name.to_owned(), labels: BTreeMap::new(), slots: 16, controller, data: None }
+        Self {
+            world,
+            name: name.to_owned(),
+            labels: BTreeMap::new(),
+            slots: 16,
+            controller,
+            data: None,
+            settings: Vec::new(),
+        }
     }
 
     pub fn label(mut self, key: &str, value: &str) -> Self {
@@ -52,6 +61,12 @@ impl NewAgent {
     /// Connects here instead of to the controller itself.
     pub fn through(mut self, address: SocketAddr) -> Self {
         self.controller = address;
+        self
+    }
+
+    /// Configures one of its keys, by the name of its variable without the prefix.
+    pub fn setting(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.settings.push((name, value.to_string()));
         self
     }
 
@@ -80,6 +95,7 @@ impl NewAgent {
             name: self.name,
             slots: self.slots,
             controller: self.controller,
+            settings: self.settings,
             process: None,
         }
     }
@@ -102,6 +118,7 @@ pub struct Agent {
     log: PathBuf,
     slots: u32,
     controller: SocketAddr,
+    settings: Vec<(&'static str, String)>,
     process: Option<Process>,
 }
 
@@ -119,6 +136,13 @@ pub fn command(data: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// Gives a command the arguments and the environment of another.
+fn again(mut command: Command, as_in: &Command) -> Command {
+    let variables = as_in.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    command.args(as_in.get_args()).env_clear().envs(variables);
+    command
+}
+
 impl Agent {
     /// `enroll` with this token and `arguments` more.
     pub fn enroll_with(&self, token: &str, arguments: &[&str]) -> Output {
@@ -127,8 +151,31 @@ impl Agent {
 
     /// Starts its process.
     pub fn run(&mut self) {
-        let mut command = command(&self.data, &["run"]);
+        self.run_with(&["run"]);
+    }
+
+    /// Starts its process with other arguments.
+    pub fn run_with(&mut self, arguments: &[&str]) {
+        self.spawn(command(&self.data, arguments));
+    }
+
+    /// Starts its process from another binary.
+    pub fn run_program(&mut self, program: &Path) {
+        self.spawn(again(Command::new(program), &command(&self.data, &["run"])));
+    }
+
+    /// Starts its process through another program, which becomes what its last arguments say.
+    pub fn run_through(&mut self, program: &Path, arguments: &[&str]) {
+        let own = command(&self.data, &["run"]);
+        let mut through = Command::new(program);
+        through.args(arguments).arg(own.get_program());
+        self.spawn(again(through, &own));
+    }
+
+    fn spawn(&mut self, mut command: Command) {
+        let settings = self.settings.iter().map(|(name, value)| (format!("OPSC_AGENT_{name}"), value));
         command
+            .envs(settings)
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
             .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2");
