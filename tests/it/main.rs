@@ -17,3 +17,4 @@ mod renew;
 mod restored;
 mod storage;
 mod survive;
+mod upgrade;

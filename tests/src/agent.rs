@@ -32,6 +32,7 @@ pub struct NewAgent {
     configured: Vec<SocketAddr>,
     data: Option<PathBuf>,
     clock: Option<&'static str>,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl NewAgent {
@@ -46,6 +47,7 @@ impl NewAgent {
             configured: Vec::new(),
             data: None,
             clock: None,
+            settings: Vec::new(),
         }
     }
 
@@ -78,6 +80,12 @@ impl NewAgent {
         self
     }
 
+    /// Configures one of its keys, by the name of its variable without the prefix.
+    pub fn setting(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.settings.push((name, value.to_string()));
+        self
+    }
+
     /// Keeps its state in this folder instead of a new one.
     pub fn data(mut self, folder: &Path) -> Self {
         self.data = Some(folder.to_owned());
@@ -105,6 +113,7 @@ impl NewAgent {
             controller: self.controller,
             clock: self.clock,
             configured: self.configured,
+            settings: self.settings,
             process: None,
         }
     }
@@ -138,6 +147,7 @@ pub struct Agent {
     controller: SocketAddr,
     clock: Option<&'static str>,
     configured: Vec<SocketAddr>,
+    settings: Vec<(&'static str, String)>,
     process: Option<Process>,
 }
 
@@ -155,6 +165,13 @@ pub fn command(data: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// Gives a command the arguments and the environment of another.
+fn again(mut command: Command, as_in: &Command) -> Command {
+    let variables = as_in.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    command.args(as_in.get_args()).env_clear().envs(variables);
+    command
+}
+
 impl Agent {
     /// `enroll` with this token and `arguments` more.
     pub fn enroll_with(&self, token: &str, arguments: &[&str]) -> Output {
@@ -163,17 +180,41 @@ impl Agent {
 
     /// Starts its process.
     pub fn run(&mut self) {
-        self.run_with(&[]);
+        self.run_with(&["run"]);
     }
 
     /// As [`Self::run`], with `variables` more in its environment.
-    pub fn run_with(&mut self, variables: &[(&str, &str)]) {
+    pub fn run_armed(&mut self, variables: &[(&str, &str)]) {
         let mut command = command(&self.data, &["run"]);
+        command.envs(variables.iter().copied());
+        self.spawn(command);
+    }
+
+    /// Starts its process with other arguments.
+    pub fn run_with(&mut self, arguments: &[&str]) {
+        self.spawn(command(&self.data, arguments));
+    }
+
+    /// Starts its process from another binary.
+    pub fn run_program(&mut self, program: &Path) {
+        self.spawn(again(Command::new(program), &command(&self.data, &["run"])));
+    }
+
+    /// Starts its process through another program, which becomes what its last arguments say.
+    pub fn run_through(&mut self, program: &Path, arguments: &[&str]) {
+        let own = command(&self.data, &["run"]);
+        let mut through = Command::new(program);
+        through.args(arguments).arg(own.get_program());
+        self.spawn(again(through, &own));
+    }
+
+    fn spawn(&mut self, mut command: Command) {
+        let settings = self.settings.iter().map(|(name, value)| (format!("OPSC_AGENT_{name}"), value));
         command
+            .envs(settings)
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
-            .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2")
-            .envs(variables.iter().copied());
+            .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2");
         if let Some(offset) = self.clock {
             command
                 .env("LD_PRELOAD", faketime())

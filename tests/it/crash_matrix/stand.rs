@@ -95,7 +95,7 @@ impl Stand {
             // Shims have the agent's variables.
             Victim::Agent | Victim::Shim => {
                 self.agent.kill();
-                self.agent.run_with(variables);
+                self.agent.run_armed(variables);
             }
         }
     }
