@@ -30,12 +30,21 @@ pub struct NewAgent {
     slots: u32,
     controller: SocketAddr,
     data: Option<PathBuf>,
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl NewAgent {
     pub(crate) fn new(world: World, name: &str) -> Self {
         let controller = world.door();
-        Self { world, name: name.to_owned(), labels: BTreeMap::new(), slots: 16, controller, data: None }
+        Self {
+            world,
+            name: name.to_owned(),
+            labels: BTreeMap::new(),
+            slots: 16,
+            controller,
+            data: None,
+            variables: Vec::new(),
+        }
     }
 
     pub fn label(mut self, key: &str, value: &str) -> Self {
@@ -52,6 +61,12 @@ impl NewAgent {
     /// Connects here instead of to the controller itself.
     pub fn through(mut self, address: SocketAddr) -> Self {
         self.controller = address;
+        self
+    }
+
+    /// With this variable in its environment.
+    pub fn variable(mut self, name: &'static str, value: &'static str) -> Self {
+        self.variables.push((name, value));
         self
     }
 
@@ -80,6 +95,7 @@ impl NewAgent {
             name: self.name,
             slots: self.slots,
             controller: self.controller,
+            variables: self.variables,
             process: None,
         }
     }
@@ -102,6 +118,7 @@ pub struct Agent {
     log: PathBuf,
     slots: u32,
     controller: SocketAddr,
+    variables: Vec<(&'static str, &'static str)>,
     process: Option<Process>,
 }
 
@@ -115,7 +132,8 @@ pub fn command(data: &Path, arguments: &[&str]) -> Command {
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("OPSC_AGENT_CONFIG", crate::postgres::empty_file())
-        .env("OPSC_AGENT_POLICY", data.join("policy.toml"));
+        .env("OPSC_AGENT_POLICY", data.join("policy.toml"))
+        .envs(crate::mutant());
     command
 }
 
@@ -131,7 +149,8 @@ impl Agent {
         command
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
-            .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2");
+            .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2")
+            .envs(self.variables.iter().copied());
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }
 
@@ -156,7 +175,7 @@ impl Agent {
         self.process.as_ref().expect("it runs").pid()
     }
 
-    pub(crate) fn log_file(&self) -> &Path {
+    pub fn log_file(&self) -> &Path {
         &self.log
     }
 

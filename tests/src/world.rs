@@ -32,9 +32,16 @@ pub struct Builder {
     embedded: bool,
     certificate_life: Option<&'static str>,
     timing: &'static str,
+    database: Option<String>,
 }
 
 impl Builder {
+    /// With this migrated database, of a server that the caller answers for.
+    pub fn database(mut self, url: String) -> Self {
+        self.database = Some(url);
+        self
+    }
+
     /// With a private Postgres of the controller's own instead of the one that all tests share.
     pub fn embedded(mut self) -> Self {
         self.embedded = true;
@@ -59,7 +66,7 @@ impl Builder {
         pki::install_provider();
         let folder = scene::new_folder("world");
         let [http, agents] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], scene::free_port())));
-        let database = (!self.embedded).then(postgres::migrated_database);
+        let database = (!self.embedded).then(|| self.database.unwrap_or_else(postgres::migrated_database));
         let life =
             self.certificate_life.map_or_else(String::new, |life| format!("certificate_life = '{life}'\n"));
         let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
@@ -158,17 +165,33 @@ impl World {
             .arg("--config")
             .arg(self.inner.folder.join("controller.toml"))
             .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin");
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .envs(crate::mutant());
         command
     }
 
-    /// Starts the controller that was killed or stopped.
-    pub async fn start_controller(&self) {
+    /// Starts the controller's process, and waits for nothing.
+    pub fn spawn_controller(&self) {
         let process = Process::spawn(
             &mut self.controller_command(&["serve"]),
             self.inner.folder.join("controller.log"),
         );
         *self.controller() = Some(process);
+    }
+
+    /// How the controller's process ended, if it has.
+    pub fn controller_ended(&self) -> Option<ExitStatus> {
+        self.running(Process::ended)
+    }
+
+    /// The controller's process.
+    pub fn controller_pid(&self) -> u32 {
+        self.running(|process| process.pid())
+    }
+
+    /// Starts the controller that was killed or stopped.
+    pub async fn start_controller(&self) {
+        self.spawn_controller();
         let watch = self.watch();
         let api = Api::new(self.inner.http, None);
         eventually(READY_WITHIN, "the controller is ready", async || {
