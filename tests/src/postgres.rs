@@ -41,7 +41,7 @@ struct Cluster {
 }
 
 /// The folder with Postgres' server programs.
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let from_environment = std::env::var_os("PG_BIN").map(PathBuf::from);
     let on_path = std::env::var_os("PATH");
     let on_path = on_path.iter().flat_map(std::env::split_paths);
@@ -61,7 +61,7 @@ fn programs() -> PathBuf {
 }
 
 /// Whom the server runs as: Postgres refuses to be root.
-fn user() -> Option<(Uid, Gid)> {
+pub(crate) fn user() -> Option<(Uid, Gid)> {
     if !scene::is_root() {
         return None;
     }
@@ -70,7 +70,7 @@ fn user() -> Option<(Uid, Gid)> {
     Some((user.uid, user.gid))
 }
 
-fn command(program: &Path) -> Command {
+pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").current_dir("/").process_group(0);
     if let Some((uid, gid)) = user() {

@@ -39,6 +39,12 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// With this migrated database, of a server that the caller answers for.
+    pub fn database(mut self, url: String) -> Self {
+        self.database = Some(url);
+        self
+    }
+
     /// With a private Postgres of the controller's own instead of the one that all tests share.
     pub fn embedded(mut self) -> Self {
         self.embedded = true;
@@ -60,12 +66,6 @@ impl Builder {
     /// The controllers tell agents where they are.
     pub fn announcing(mut self) -> Self {
         self.announces = true;
-        self
-    }
-
-    /// On this database.
-    pub fn database(mut self, url: String) -> Self {
-        self.database = Some(url);
         self
     }
 
@@ -265,7 +265,8 @@ impl World {
             .arg("--config")
             .arg(self.inner.folder.join("controller.toml"))
             .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin");
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .envs(crate::mutant());
         command
     }
 
@@ -278,9 +279,14 @@ impl World {
         *self.controller() = Some(process);
     }
 
-    /// Whether the controller's process has ended by itself.
-    pub fn controller_has_ended(&self) -> bool {
-        self.running(|process| process.ended().is_some())
+    /// How the controller's process ended, if it has.
+    pub fn controller_ended(&self) -> Option<ExitStatus> {
+        self.running(Process::ended)
+    }
+
+    /// The controller's process.
+    pub fn controller_pid(&self) -> u32 {
+        self.running(|process| process.pid())
     }
 
     /// Starts the controller that was killed or stopped, and waits until it is ready.

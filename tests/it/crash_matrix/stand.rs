@@ -106,7 +106,7 @@ impl Stand {
 
     /// Starts again what has died, which only the armed process may.
     fn tend(&mut self) {
-        let (agent, controller) = (self.agent.has_ended(), self.world.controller_has_ended());
+        let (agent, controller) = (self.agent.has_ended(), self.world.controller_ended().is_some());
         if !agent && !controller {
             return;
         }
