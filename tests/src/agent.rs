@@ -66,7 +66,7 @@ impl NewAgent {
 
     /// Its clock is off by so much when it runs, as `faketime` says it (`+1h`, `-1h`, `+400d`). It enrolls with the right one.
     pub fn clock(self, offset: &str) -> Self {
-        self.variable("LD_PRELOAD", faketime().display())
+        self.variable("LD_PRELOAD", faketime().display().to_string())
             .variable("FAKETIME", offset)
             .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
     }
@@ -78,13 +78,13 @@ impl NewAgent {
     }
 
     /// Configures one of its keys, by the name of its variable without the prefix.
-    pub fn setting(self, name: &str, value: impl ToString) -> Self {
+    pub fn setting(self, name: &str, value: impl Into<String>) -> Self {
         self.variable(&format!("OPSC_AGENT_{name}"), value)
     }
 
     /// Runs with this variable in its environment.
-    pub fn variable(mut self, name: &str, value: impl ToString) -> Self {
-        self.variables.push((name.to_owned(), value.to_string()));
+    pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
         self
     }
 
