@@ -473,7 +473,7 @@ mod tests {
         let folder = link::folder(data.path());
         private_folder(&folder).unwrap();
         let address: Address = "controller.example:7443".parse().unwrap();
-        save_controllers(&folder, std::slice::from_ref(&address)).unwrap();
+        link::controllers::save(&folder, std::slice::from_ref(&address)).unwrap();
         assert_eq!(controllers(&config).unwrap(), [address]);
         let other: Address = "[::1]:1".parse().unwrap();
         config.controller = vec![other.clone()];
