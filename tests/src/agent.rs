@@ -149,6 +149,10 @@ impl Agent {
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
             .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2");
+        if self.world.is_impatient() {
+            // As its controller says later.
+            command.env("OPSC_AGENT_TIMING__SILENCE_SECONDS", "3");
+        }
         if !self.configured.is_empty() {
             let doors: Vec<String> = self.configured.iter().map(ToString::to_string).collect();
             command.env("OPSC_AGENT_CONTROLLER", doors.join(","));
