@@ -211,8 +211,12 @@ impl Agent {
         command
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
-            .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2")
-            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+            .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2");
+        if self.world.is_impatient() {
+            // As its controller says later.
+            command.env("OPSC_AGENT_TIMING__SILENCE_SECONDS", "3");
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }
 

@@ -357,6 +357,10 @@ impl World {
         PgConnection::connect(url).await.expect("the database answers")
     }
 
+    pub(crate) fn is_impatient(&self) -> bool {
+        !self.inner.settings.timing.is_empty()
+    }
+
     /// The URL of the database.
     pub fn database(&self) -> &str {
         self.inner.database.as_ref().expect("an embedded Postgres has no URL")
