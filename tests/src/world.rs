@@ -30,21 +30,21 @@ pub const LOST_AFTER: Duration = Duration::from_secs(4);
 #[derive(Debug, Default)]
 pub struct Builder {
     embedded: bool,
-    database: Option<String>,
     certificate_life: Option<&'static str>,
     timing: &'static str,
+    database: Option<String>,
 }
 
 impl Builder {
-    /// With a private Postgres of the controller's own instead of the one that all tests share.
-    pub fn embedded(mut self) -> Self {
-        self.embedded = true;
+    /// With this migrated database, of a server that the caller answers for.
+    pub fn database(mut self, url: String) -> Self {
+        self.database = Some(url);
         self
     }
 
-    /// With this database instead of one in the Postgres that all tests share.
-    pub fn database(mut self, url: &str) -> Self {
-        self.database = Some(url.to_owned());
+    /// With a private Postgres of the controller's own instead of the one that all tests share.
+    pub fn embedded(mut self) -> Self {
+        self.embedded = true;
         self
     }
 
@@ -169,23 +169,23 @@ impl World {
         command
     }
 
-    /// Starts the controller that was killed or stopped, with `variables` more in its environment, and does not wait for
-    /// it.
-    pub fn run_controller_with(&self, variables: &[(&str, &str)]) {
-        let mut command = self.controller_command(&["serve"]);
-        command.envs(variables.iter().copied());
-        let process = Process::spawn(&mut command, self.inner.folder.join("controller.log"));
+    /// Starts the controller's process, and waits for nothing.
+    pub fn spawn_controller(&self) {
+        let process = Process::spawn(
+            &mut self.controller_command(&["serve"]),
+            self.inner.folder.join("controller.log"),
+        );
         *self.controller() = Some(process);
     }
 
-    /// Whether the controller's process has ended by itself.
-    pub fn controller_has_ended(&self) -> bool {
-        self.running(|process| process.ended().is_some())
+    /// How the controller's process ended, if it has.
+    pub fn controller_ended(&self) -> Option<ExitStatus> {
+        self.running(Process::ended)
     }
 
-    /// Starts the controller that was killed or stopped, and waits until it is ready.
+    /// Starts the controller that was killed or stopped.
     pub async fn start_controller(&self) {
-        self.run_controller_with(&[]);
+        self.spawn_controller();
         let watch = self.watch();
         let api = Api::new(self.inner.http, None);
         eventually(READY_WITHIN, "the controller is ready", async || {
@@ -204,6 +204,14 @@ impl World {
 
     fn running<T>(&self, with: impl FnOnce(&mut Process) -> T) -> T {
         with(self.controller().as_mut().expect("the controller was started"))
+    }
+
+    /// As [`Self::spawn_controller`], with `variables` more in its environment.
+    pub fn spawn_controller_with(&self, variables: &[(&str, &str)]) {
+        let mut command = self.controller_command(&["serve"]);
+        command.envs(variables.iter().copied());
+        let process = Process::spawn(&mut command, self.inner.folder.join("controller.log"));
+        *self.controller() = Some(process);
     }
 
     /// SIGKILL, as a crash.
