@@ -29,13 +29,24 @@ pub struct NewAgent {
     labels: BTreeMap<String, String>,
     slots: u32,
     controller: SocketAddr,
+    configured: Vec<SocketAddr>,
     data: Option<PathBuf>,
+    clock: Option<&'static str>,
 }
 
 impl NewAgent {
     pub(crate) fn new(world: World, name: &str) -> Self {
         let controller = world.door();
-        Self { world, name: name.to_owned(), labels: BTreeMap::new(), slots: 16, controller, data: None }
+        Self {
+            world,
+            name: name.to_owned(),
+            labels: BTreeMap::new(),
+            slots: 16,
+            controller,
+            configured: Vec::new(),
+            data: None,
+            clock: None,
+        }
     }
 
     pub fn label(mut self, key: &str, value: &str) -> Self {
@@ -52,6 +63,18 @@ impl NewAgent {
     /// Connects here instead of to the controller itself.
     pub fn through(mut self, address: SocketAddr) -> Self {
         self.controller = address;
+        self
+    }
+
+    /// Its clock is off by so much when it runs, as `faketime` says it (`+1h`, `-1h`, `+400d`). It enrolls with the right one.
+    pub fn clock(mut self, offset: &'static str) -> Self {
+        self.clock = Some(offset);
+        self
+    }
+
+    /// Has these controllers in its configuration, instead of knowing the one that it enrolls with.
+    pub fn controllers(mut self, doors: &[SocketAddr]) -> Self {
+        self.configured = doors.to_vec();
         self
     }
 
@@ -80,6 +103,8 @@ impl NewAgent {
             name: self.name,
             slots: self.slots,
             controller: self.controller,
+            clock: self.clock,
+            configured: self.configured,
             process: None,
         }
     }
@@ -93,6 +118,15 @@ impl NewAgent {
     }
 }
 
+/// The library that gives a process another clock.
+fn faketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    folders
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|library| library.exists())
+        .expect("no libfaketime: install Debian's package libfaketime")
+}
+
 /// An enrolled agent. Dropped, its process, its shims and their jobs are killed.
 #[derive(Debug)]
 pub struct Agent {
@@ -102,6 +136,8 @@ pub struct Agent {
     log: PathBuf,
     slots: u32,
     controller: SocketAddr,
+    clock: Option<&'static str>,
+    configured: Vec<SocketAddr>,
     process: Option<Process>,
 }
 
@@ -138,6 +174,16 @@ impl Agent {
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
             .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2")
             .envs(variables.iter().copied());
+        if let Some(offset) = self.clock {
+            command
+                .env("LD_PRELOAD", faketime())
+                .env("FAKETIME", offset)
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        if !self.configured.is_empty() {
+            let doors: Vec<String> = self.configured.iter().map(ToString::to_string).collect();
+            command.env("OPSC_AGENT_CONTROLLER", doors.join(","));
+        }
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }
 

@@ -55,6 +55,7 @@ pub(super) fn run(config: &Config, stop_runs: bool) -> Result<(), Failure> {
     let settings = Settings {
         folder,
         controllers: controllers(config)?,
+        learns_controllers: config.controller.is_empty(),
         identity,
         slots: config.slots,
         timing: config.timing,

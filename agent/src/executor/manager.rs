@@ -223,7 +223,8 @@ impl Manager {
             ToExecutor::Inventory(answer) => {
                 let held: Vec<AttemptKey> = self.unsettled().map(|(key, _)| *key).collect();
                 // A link that does not wait for it any more will ask again.
-                let _ = answer.send(Inventory { journal_epoch: self.epoch.clone(), held: held.clone() });
+                let (journal_epoch, fence) = (self.epoch.clone(), self.fence);
+                let _ = answer.send(Inventory { journal_epoch, fence, held: held.clone() });
                 for key in held {
                     self.say_newest(key);
                 }

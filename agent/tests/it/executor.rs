@@ -113,7 +113,7 @@ impl World {
         let task = Executor::start(config, from_link, to_link, shutdown.clone()).unwrap();
         let (answer, asked) = oneshot::channel();
         to_executor.send(ToExecutor::Inventory(answer)).await.unwrap();
-        let Inventory { journal_epoch: epoch, held } = asked.await.unwrap();
+        let Inventory { journal_epoch: epoch, held, .. } = asked.await.unwrap();
         Agent { to_executor, from_executor, shutdown, task, epoch, held }
     }
 

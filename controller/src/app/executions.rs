@@ -99,6 +99,7 @@ pub(crate) async fn start(
     let signed = manifest::sign(&app.ca, &intent);
     fault::point("controller.manifest.signed");
     let summary = request.command.summary();
+    let priority = i16::try_from(request.priority()).expect("it was validated");
 
     if let Some(key) = idempotency_key {
         let answer = json!({ "execution_id": id });
@@ -116,6 +117,7 @@ pub(crate) async fn start(
         request_id: by.request_id(),
         created_at: now,
         start_before,
+        priority,
         manifest: &signed,
         run_ids: &run_ids,
         agent_ids: &agent_ids,
@@ -147,6 +149,7 @@ pub(crate) async fn start(
         summary,
         runs: model::execution::RunCounts { total, waiting: total, ..Default::default() },
         cancel_requested: false,
+        priority,
         actor: actor.to_owned(),
         request_id: by.request_id().to_owned(),
         created_at: now,

@@ -122,6 +122,7 @@ pub(crate) async fn store_next(app: &App) -> Result<()> {
         let _ = answer.send(stored);
     }
     app.live.nudge(executions);
+    app.wake.output.notify_one();
     Ok(())
 }
 

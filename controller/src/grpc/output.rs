@@ -85,11 +85,16 @@ struct ShipStream {
 impl ShipStream {
     async fn run(mut self, mut frames: Streaming<OutputFrame>) -> Result<(), Status> {
         let (acks, waiting) = mpsc::channel(IN_FLIGHT);
-        let acknowledging = tokio::spawn(acknowledge(waiting, self.replies.clone()));
-        let result = self.read(&mut frames, &acks).await;
-        drop(acks);
-        let acknowledged = acknowledging.await.unwrap_or(Ok(()));
-        result.and(acknowledged)
+        let mut acknowledging = tokio::spawn(acknowledge(waiting, self.replies.clone()));
+        // A batch that was not stored ends the stream at once: the agent waits for its answer and sends nothing more.
+        tokio::select! {
+            result = self.read(&mut frames, &acks) => {
+                drop(acks);
+                let acknowledged = acknowledging.await.unwrap_or(Ok(()));
+                result.and(acknowledged)
+            }
+            acknowledged = &mut acknowledging => acknowledged.unwrap_or(Ok(())),
+        }
     }
 
     async fn read(

@@ -129,6 +129,7 @@ impl SessionTask {
             metrics_ms: millis(limits::METRICS_EVERY),
             now: clock::now().as_microsecond(),
             silence_ms: millis(timing.silence),
+            controllers: self.app.sessions.doors(),
         };
         // Before the session is entered: nothing may overtake the welcome.
         if self.send(controller_frame::Frame::Welcome(welcome)).await.is_ok() {

@@ -1,5 +1,5 @@
 //! Sessions: which controller serves which agent. The epoch of a session fences the agent's older streams, its fence the
-//! controllers that served it before.
+//! controllers that served it before. Both count for one agent alone.
 
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
@@ -16,25 +16,29 @@ pub(crate) struct Numbers {
     pub fence: i64,
 }
 
+/// Opens a session with numbers above those of all before it, and a fence above `obeyed`, the highest that the agent says
+/// it has obeyed.
 pub(crate) async fn open(
     connection: &mut PgConnection,
     org: OrgId,
     agent: AgentId,
     controller: ControllerId,
+    obeyed: i64,
     now: Timestamp,
 ) -> Result<Numbers> {
     sqlx::query_as!(
         Numbers,
         "insert into sessions as s (agent_id, org_id, controller_id, epoch, fence, connected, opened_at)
-         values ($1, $2, $3, 1, nextval('fences'), true, $4)
+         values ($1, $2, $3, 1, $5::bigint + 1, true, $4)
          on conflict (agent_id) do update
-             set controller_id = $3, epoch = s.epoch + 1, fence = nextval('fences'), connected = true,
-                 opened_at = $4, closed_at = null
+             set controller_id = $3, epoch = s.epoch + 1, fence = greatest(s.fence, $5::bigint) + 1,
+                 connected = true, opened_at = $4, closed_at = null
          returning epoch, fence",
         agent.0,
         org.0,
         controller.0,
-        now.to_sqlx()
+        now.to_sqlx(),
+        obeyed
     )
     .fetch_one(connection)
     .await
@@ -108,6 +112,15 @@ pub(crate) async fn hold(
     .fetch_all(connection)
     .await
     .during("lock of sessions")
+}
+
+/// Waits until no dispatcher holds the agent's session: what is offered from then on sees the present state of the tables.
+pub(crate) async fn await_dispatch(pool: &PgPool, agent: AgentId) -> Result<()> {
+    sqlx::query_scalar!("select agent_id from sessions where agent_id = $1 for update", agent.0)
+        .fetch_optional(pool)
+        .await
+        .during("wait for the dispatcher")?;
+    Ok(())
 }
 
 /// Closes the sessions of other controllers whose lease is over. A controller knows better of its own.

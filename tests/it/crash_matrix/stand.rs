@@ -95,7 +95,7 @@ impl Stand {
         match victim {
             Victim::Controller => {
                 self.world.kill_controller();
-                self.world.spawn_controller_with(variables);
+                self.world.run_controller_with(variables);
             }
             // Shims have the agent's variables.
             Victim::Agent | Victim::Shim => {
@@ -111,7 +111,7 @@ impl Stand {
 
     /// Starts again what has died, which only the armed process may.
     fn tend(&mut self) {
-        let (agent, controller) = (self.agent.has_ended(), self.world.controller_ended().is_some());
+        let (agent, controller) = (self.agent.has_ended(), self.world.controller_has_ended());
         if !agent && !controller {
             return;
         }

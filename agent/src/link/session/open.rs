@@ -99,9 +99,22 @@ impl Session {
         }
         fault::point("link.welcome.received");
         self.silence = period(welcome.silence_ms, self.silence);
+        self.learn(address, &welcome.controllers);
         tracing::info!(agent.id = %self.agent_id(), controller = %address, session.epoch = welcome.session_epoch,
             "session opened");
-        self.standing.send_replace(Standing::new(true, address.to_string()));
+        let behind = welcome.now.saturating_sub(clock::now_micros());
+        let seconds = behind.unsigned_abs() / 1_000_000;
+        let standing = if seconds > self.clock_skew.as_secs() {
+            let direction = if behind > 0 { "behind" } else { "ahead of" };
+            let text = format!(
+                "this host's clock is {seconds} s {direction} the controller's; orders are refused until it is right"
+            );
+            tracing::error!(agent.id = %self.agent_id(), controller = %address, "{text}");
+            format!("{address}, but {text}")
+        } else {
+            address.to_string()
+        };
+        self.standing.send_replace(Standing::new(true, standing));
         self.online.send_replace(Some(Online {
             address: address.clone(),
             tls,
@@ -128,6 +141,7 @@ impl Session {
             agent_version: facts::VERSION.to_owned(),
             boot_id: facts::boot_id().unwrap_or_default(),
             journal_epoch: inventory.journal_epoch,
+            fence: inventory.fence,
             slots: self.slots,
             facts: facts.into_iter().collect(),
             held: inventory
