@@ -23,11 +23,14 @@ pub(super) enum Kind {
     Stubborn,
     /// Writes for longer than a second, while its agent is killed.
     Long,
+    /// Is tried again, because its shim was killed and then because it failed; each try looks whether an earlier one lives.
+    Again,
     /// The host's policy does not allow it. The last of all: an agent that starts says its refusals again.
     Refused,
 }
 
-pub(super) const KINDS: [Kind; 5] = [Kind::Short, Kind::Cancelled, Kind::Stubborn, Kind::Long, Kind::Refused];
+pub(super) const KINDS: [Kind; 6] =
+    [Kind::Short, Kind::Cancelled, Kind::Stubborn, Kind::Long, Kind::Again, Kind::Refused];
 
 /// How a run may end without anybody knowing how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,9 +85,19 @@ impl Job {
             Kind::Stubborn => {
                 format!("{told}; (trap '' TERM; setsid sleep {mark} >/dev/null 2>&1 &) ; echo left")
             }
+            Kind::Again => format!(
+                "{told}; n=$(wc -l < '{tale}'); for p in $(head -n $((n - 1)) '{tale}'); do kill -0 $p 2>/dev/null && echo alive; done; \
+                 case $n in 1) exec sleep {mark};; 2) exit 1;; *) echo done;; esac",
+                tale = tale.display()
+            ),
             Kind::Long => format!("{told}; for i in $(seq {LONG}); do echo $i; sleep 0.05; done"),
         };
-        (json!({ "targets": { "names": ["one"] }, "command": { "program": { "shell": line } } }), tale, mark)
+        let mut command = json!({ "program": { "shell": line } });
+        if kind == Kind::Again {
+            command["idempotent"] = json!(true);
+            command["retry"] = json!({ "attempts": 3, "backoff_seconds": 1, "max_backoff_seconds": 1 });
+        }
+        (json!({ "targets": { "names": ["one"] }, "command": command }), tale, mark)
     }
 
     pub(super) fn new(kind: Kind, id: ExecutionId, tale: PathBuf, mark: String) -> Self {
@@ -102,6 +115,7 @@ impl Job {
             Kind::Short => [numbers(SHORT), "bad\n".to_owned()],
             Kind::Long => [numbers(LONG), String::new()],
             Kind::Stubborn => ["left\n".to_owned(), String::new()],
+            Kind::Again => ["done\n".to_owned(), String::new()],
             Kind::Cancelled | Kind::Refused => [String::new(), String::new()],
         }
     }
@@ -110,14 +124,15 @@ impl Job {
     pub(super) async fn check(&mut self, stand: &mut Stand, excuse: Excuse) {
         let run = stand.ended(self.id).await;
         let (starts, said) = (self.starts(), format!("{:?}: {run:?}", self.kind));
-        assert!(starts <= 1, "{starts} starts of {said}");
+        let most = if self.kind == Kind::Again { 3 } else { 1 };
+        assert!(starts <= most, "{starts} starts of {said}");
         if run.state == RunState::Cancelled || run.state == RunState::Succeeded {
             let left = process::with_argument(&self.mark);
             assert!(left.is_empty(), "{left:?} are left of {said}");
         }
         match (self.kind, run.state) {
-            (Kind::Short | Kind::Long | Kind::Stubborn, RunState::Succeeded) => {
-                assert_eq!(starts, 1, "{said}");
+            (Kind::Short | Kind::Long | Kind::Stubborn | Kind::Again, RunState::Succeeded) => {
+                assert_eq!(starts, most, "{said}");
                 let output = stand.output(self.id).await;
                 assert_eq!(hashes(output), hashes(self.expected()), "{said}");
             }

@@ -13,7 +13,8 @@ use model::{
     },
     id::ExecutionId,
 };
-use opsconductor_tests::{Agent, Answer, Api, World, api};
+use nix::sys::signal::Signal;
+use opsconductor_tests::{Agent, Answer, Api, World, api, process};
 use reqwest::Method;
 
 use super::{
@@ -156,6 +157,12 @@ impl Stand {
                 self.has_saved_its_place(&job).await;
                 self.tend();
                 self.restart(Victim::Agent);
+            }
+            Kind::Again => {
+                self.has_begun(&job).await;
+                for shim in self.agent.shims() {
+                    process::signal(shim, Signal::SIGKILL);
+                }
             }
             Kind::Short | Kind::Refused | Kind::Stubborn => {}
         }

@@ -37,6 +37,7 @@ impl Manager {
                 cancel.cancel();
             }
         }
+        fault::point("executor.earlier.cancelled");
         self.superseding.insert(key, Some(order));
         self.go_on_superseding();
     }
@@ -76,6 +77,7 @@ impl Manager {
     pub(super) fn superseded(&mut self, order: Order, unkillable: Option<u32>) {
         let key = order.key;
         self.superseding.remove(&key);
+        fault::point("executor.earlier.dead");
         // Meanwhile it may have been cancelled, or superseded itself.
         if self.is_stopping || self.entries.contains_key(&key) {
             return;
