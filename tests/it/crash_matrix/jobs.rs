@@ -85,11 +85,14 @@ impl Job {
             Kind::Stubborn => {
                 format!("{told}; (trap '' TERM; setsid sleep {mark} >/dev/null 2>&1 &) ; echo left")
             }
-            Kind::Again => format!(
-                "{told}; n=$(wc -l < '{tale}'); for p in $(head -n $((n - 1)) '{tale}'); do kill -0 $p 2>/dev/null && echo alive; done; \
-                 case $n in 1) exec sleep {mark};; 2) exit 1;; *) echo done;; esac",
-                tale = tale.display()
-            ),
+            Kind::Again => {
+                let tale = tale.display();
+                // A zombie is dead, whoever is to bury it.
+                let look = "grep -qs '^State:.[^ZX]' /proc/$p/status && echo alive";
+                let look = format!("for p in $(head -n $((n - 1)) '{tale}'); do {look}; done");
+                let act = format!("case $n in 1) exec sleep {mark};; 2) exit 1;; *) echo done;; esac");
+                format!("{told}; n=$(wc -l < '{tale}'); {look}; {act}")
+            }
             Kind::Long => format!("{told}; for i in $(seq {LONG}); do echo $i; sleep 0.05; done"),
         };
         let mut command = json!({ "program": { "shell": line } });
