@@ -58,7 +58,8 @@ create table controllers (
     announce text
 );
 
--- What lets one further controller have the authority's keys, once.
+-- What lets one further controller have the authority's keys, once. Signed by the controller that made it, so that a
+-- row which somebody else wrote is worth nothing.
 create table join_tokens (
     id uuid primary key,
     org_id uuid not null references organizations (id),
@@ -66,6 +67,8 @@ create table join_tokens (
     created_at timestamptz not null,
     created_by text not null,
     expires_at timestamptz not null,
+    signature bytea not null,
+    certificate bytea not null,
     used_at timestamptz,
     used_by uuid
 );

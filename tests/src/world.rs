@@ -34,7 +34,7 @@ pub struct Builder {
     database: Option<String>,
     agents: String,
     announces: bool,
-    timing: &'static str,
+    timing: String,
 }
 
 impl Builder {
@@ -70,9 +70,18 @@ impl Builder {
 
     /// What is waited for takes seconds instead of minutes: an agent that is away for [`LOST_AFTER`] is lost.
     pub fn impatient(mut self) -> Self {
-        self.timing = "[timing]\nstart_window = '2s'\nclock_skew = '1s'\nlost_after = '4s'\nheartbeat = '1s'\n\
-                       silence = '3s'\nlease = '3s'\n";
+        self.timing =
+            "[timing]\nstart_window = '2s'\nclock_skew = '1s'\nlost_after = '4s'\nheartbeat = '1s'\n\
+                       silence = '3s'\nlease = '3s'\n"
+                .to_owned();
         self
+    }
+
+    /// As impatient, but an agent may be away for minutes before it is lost.
+    pub fn impatient_but_for_absence(self) -> Self {
+        let mut patient = self.impatient();
+        patient.timing = patient.timing.replace("lost_after = '4s'", "lost_after = '5m'");
+        patient
     }
 
     /// Starts the controller and waits until it is ready.
@@ -96,7 +105,7 @@ impl Builder {
 struct Settings {
     agents: String,
     announces: bool,
-    timing: &'static str,
+    timing: String,
 }
 
 #[derive(Debug)]
