@@ -59,7 +59,7 @@ enum Command {
         common: Common,
         /// When asked to stop, cancel the runs too, and wait until they are over
         #[arg(long)]
-        stop_runs: bool,
+        kill_jobs: bool,
     },
     /// Show who this agent is and how it is
     Status {
@@ -194,7 +194,7 @@ pub fn main() -> ExitCode {
     pki::install_provider();
     let done = match cli.command {
         Command::Enroll(arguments) => enroll_host(arguments),
-        Command::Run { common, stop_runs } => common.load().and_then(|config| run::run(&config, stop_runs)),
+        Command::Run { common, kill_jobs } => common.load().and_then(|config| run::run(&config, kill_jobs)),
         Command::Status { common, output } => common.load().and_then(|config| status(&config, output)),
         Command::Config { command: ConfigCommand::Check { common } } => common
             .load()

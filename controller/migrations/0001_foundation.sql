@@ -94,6 +94,8 @@ create table agents (
     version text not null default '',
     slots integer not null default 1,
     pending boolean not null default false,
+    -- Since when it is offered nothing new.
+    draining_since timestamptz,
     revoked_at timestamptz,
     enrolled_at timestamptz not null,
     last_seen_at timestamptz,
@@ -152,6 +154,7 @@ create table executions (
     request_id text not null,
     created_at timestamptz not null,
     start_before timestamptz not null,
+    priority smallint not null default 0,
     ended_at timestamptz,
     cancel_requested_at timestamptz,
     state text not null,
@@ -206,7 +209,6 @@ create table runs (
     detail text,
     exit_code integer,
     signal integer,
-    observed_outcome jsonb,
     primary key (execution_id, id)
 ) partition by range (execution_id);
 create index runs_queue on runs (agent_id, priority desc, id) where state = 'queued';
@@ -229,6 +231,12 @@ create table attempts (
     accepted_at timestamptz,
     started_at timestamptz,
     ended_at timestamptz,
+    reason text,
+    detail text,
+    exit_code integer,
+    signal integer,
+    -- What it told after it had been given up.
+    observed_outcome jsonb,
     pid integer,
     boot_id text,
     -- The exit record as the host signed it, and what it says of the output.

@@ -29,8 +29,8 @@ pub struct NewAgent {
     labels: BTreeMap<String, String>,
     slots: u32,
     controller: SocketAddr,
-    configured: Vec<SocketAddr>,
     data: Option<PathBuf>,
+    variables: Vec<(String, String)>,
 }
 
 impl NewAgent {
@@ -42,8 +42,8 @@ impl NewAgent {
             labels: BTreeMap::new(),
             slots: 16,
             controller,
-            configured: Vec::new(),
             data: None,
+            variables: Vec::new(),
         }
     }
 
@@ -64,9 +64,27 @@ impl NewAgent {
         self
     }
 
+    /// Its clock is off by so much when it runs, as `faketime` says it (`+1h`, `-1h`, `+400d`). It enrolls with the right one.
+    pub fn clock(self, offset: &str) -> Self {
+        self.variable("LD_PRELOAD", faketime().display().to_string())
+            .variable("FAKETIME", offset)
+            .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    }
+
     /// Has these controllers in its configuration, instead of knowing the one that it enrolls with.
-    pub fn controllers(mut self, doors: &[SocketAddr]) -> Self {
-        self.configured = doors.to_vec();
+    pub fn controllers(self, doors: &[SocketAddr]) -> Self {
+        let doors: Vec<String> = doors.iter().map(ToString::to_string).collect();
+        self.setting("CONTROLLER", doors.join(","))
+    }
+
+    /// Configures one of its keys, by the name of its variable without the prefix.
+    pub fn setting(self, name: &str, value: impl Into<String>) -> Self {
+        self.variable(&format!("OPSC_AGENT_{name}"), value)
+    }
+
+    /// Runs with this variable in its environment.
+    pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
         self
     }
 
@@ -95,7 +113,7 @@ impl NewAgent {
             name: self.name,
             slots: self.slots,
             controller: self.controller,
-            configured: self.configured,
+            variables: self.variables,
             process: None,
         }
     }
@@ -109,6 +127,15 @@ impl NewAgent {
     }
 }
 
+/// The library that gives a process another clock.
+fn faketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    folders
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|library| library.exists())
+        .expect("no libfaketime: install Debian's package libfaketime")
+}
+
 /// An enrolled agent. Dropped, its process, its shims and their jobs are killed.
 #[derive(Debug)]
 pub struct Agent {
@@ -118,7 +145,7 @@ pub struct Agent {
     log: PathBuf,
     slots: u32,
     controller: SocketAddr,
-    configured: Vec<SocketAddr>,
+    variables: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -132,7 +159,15 @@ pub fn command(data: &Path, arguments: &[&str]) -> Command {
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("OPSC_AGENT_CONFIG", crate::postgres::empty_file())
-        .env("OPSC_AGENT_POLICY", data.join("policy.toml"));
+        .env("OPSC_AGENT_POLICY", data.join("policy.toml"))
+        .envs(crate::mutant());
+    command
+}
+
+/// Gives a command the arguments and the environment of another.
+fn again(mut command: Command, as_in: &Command) -> Command {
+    let variables = as_in.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    command.args(as_in.get_args()).env_clear().envs(variables);
     command
 }
 
@@ -144,7 +179,35 @@ impl Agent {
 
     /// Starts its process.
     pub fn run(&mut self) {
+        self.run_with(&["run"]);
+    }
+
+    /// As [`Self::run`], with `variables` more in its environment.
+    pub fn run_armed(&mut self, variables: &[(&str, &str)]) {
         let mut command = command(&self.data, &["run"]);
+        command.envs(variables.iter().copied());
+        self.spawn(command);
+    }
+
+    /// Starts its process with other arguments.
+    pub fn run_with(&mut self, arguments: &[&str]) {
+        self.spawn(command(&self.data, arguments));
+    }
+
+    /// Starts its process from another binary.
+    pub fn run_program(&mut self, program: &Path) {
+        self.spawn(again(Command::new(program), &command(&self.data, &["run"])));
+    }
+
+    /// Starts its process through another program, which becomes what its last arguments say.
+    pub fn run_through(&mut self, program: &Path, arguments: &[&str]) {
+        let own = command(&self.data, &["run"]);
+        let mut through = Command::new(program);
+        through.args(arguments).arg(own.get_program());
+        self.spawn(again(through, &own));
+    }
+
+    fn spawn(&mut self, mut command: Command) {
         command
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
@@ -153,10 +216,7 @@ impl Agent {
             // As its controller says later.
             command.env("OPSC_AGENT_TIMING__SILENCE_SECONDS", "3");
         }
-        if !self.configured.is_empty() {
-            let doors: Vec<String> = self.configured.iter().map(ToString::to_string).collect();
-            command.env("OPSC_AGENT_CONTROLLER", doors.join(","));
-        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }
 
@@ -181,7 +241,7 @@ impl Agent {
         self.process.as_ref().expect("it runs").pid()
     }
 
-    pub(crate) fn log_file(&self) -> &Path {
+    pub fn log_file(&self) -> &Path {
         &self.log
     }
 

@@ -35,9 +35,16 @@ pub struct Builder {
     agents: String,
     announces: bool,
     timing: String,
+    data: Option<PathBuf>,
 }
 
 impl Builder {
+    /// With this migrated database, of a server that the caller answers for.
+    pub fn database(mut self, url: String) -> Self {
+        self.database = Some(url);
+        self
+    }
+
     /// With a private Postgres of the controller's own instead of the one that all tests share.
     pub fn embedded(mut self) -> Self {
         self.embedded = true;
@@ -62,9 +69,9 @@ impl Builder {
         self
     }
 
-    /// On this database.
-    pub fn database(mut self, url: String) -> Self {
-        self.database = Some(url);
+    /// The controller keeps its state in this folder instead of a new one.
+    pub fn data(mut self, folder: &Path) -> Self {
+        self.data = Some(folder.to_owned());
         self
     }
 
@@ -96,7 +103,7 @@ impl Builder {
         pki::install_provider();
         let database = (!self.embedded).then(|| self.database.unwrap_or_else(postgres::migrated_database));
         let settings = Settings { agents: self.agents, announces: self.announces, timing: self.timing };
-        World::new(database, settings, None)
+        World::new(database, settings, self.data, None)
     }
 }
 
@@ -111,6 +118,7 @@ struct Settings {
 #[derive(Debug)]
 struct Inner {
     folder: PathBuf,
+    data: PathBuf,
     http: SocketAddr,
     agents: SocketAddr,
     database: Option<String>,
@@ -157,10 +165,15 @@ impl World {
         Builder::default()
     }
 
-    fn new(database: Option<String>, settings: Settings, token: Option<PathBuf>) -> Self {
+    fn new(
+        database: Option<String>,
+        settings: Settings,
+        data: Option<PathBuf>,
+        token: Option<PathBuf>,
+    ) -> Self {
         let folder = scene::new_folder("world");
         let [http, agents] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], scene::free_port())));
-        let data = folder.join("controller");
+        let data = data.unwrap_or_else(|| folder.join("controller"));
         let announce = if settings.announces { format!("announce = '{agents}'\n") } else { String::new() };
         let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
         let config = format!(
@@ -172,14 +185,14 @@ impl World {
         std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");
         let token = token.unwrap_or_else(|| data.join("admin.token"));
         let controller = Mutex::new(None);
-        Self { inner: Arc::new(Inner { folder, http, agents, database, settings, token, controller }) }
+        Self { inner: Arc::new(Inner { folder, data, http, agents, database, settings, token, controller }) }
     }
 
     /// A controller to be on the same database, with the same settings, a data folder and ports of its own. It has not
     /// joined yet.
     pub fn peer(&self) -> Self {
         let Inner { database, settings, token, .. } = &*self.inner;
-        Self::new(database.clone(), settings.clone(), Some(token.clone()))
+        Self::new(database.clone(), settings.clone(), None, Some(token.clone()))
     }
 
     /// This controller, which was stopped, with another database.
@@ -187,10 +200,11 @@ impl World {
         let path = self.inner.folder.join("controller.toml");
         let config = std::fs::read_to_string(&path).expect("it was written");
         std::fs::write(&path, config.replace(self.database(), &database)).expect("it can be written");
-        let Inner { folder, http, agents, settings, token, .. } = &*self.inner;
+        let Inner { folder, data, http, agents, settings, token, .. } = &*self.inner;
         let world = Self {
             inner: Arc::new(Inner {
                 folder: folder.clone(),
+                data: data.clone(),
                 http: *http,
                 agents: *agents,
                 database: Some(database),
@@ -240,7 +254,7 @@ impl World {
 
     /// The controller's data folder.
     pub fn data(&self) -> PathBuf {
-        self.inner.folder.join("controller")
+        self.inner.data.clone()
     }
 
     pub fn http(&self) -> SocketAddr {
@@ -260,17 +274,33 @@ impl World {
             .arg("--config")
             .arg(self.inner.folder.join("controller.toml"))
             .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin");
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .envs(crate::mutant());
         command
     }
 
-    /// Starts the controller that was killed or stopped.
-    pub async fn start_controller(&self) {
-        let process = Process::spawn(
-            &mut self.controller_command(&["serve"]),
-            self.inner.folder.join("controller.log"),
-        );
+    /// Starts the controller that was killed or stopped, with `variables` more in its environment, and does not wait for
+    /// it.
+    pub fn run_controller_with(&self, variables: &[(&str, &str)]) {
+        let mut command = self.controller_command(&["serve"]);
+        command.envs(variables.iter().copied());
+        let process = Process::spawn(&mut command, self.inner.folder.join("controller.log"));
         *self.controller() = Some(process);
+    }
+
+    /// How the controller's process ended, if it has.
+    pub fn controller_ended(&self) -> Option<ExitStatus> {
+        self.running(Process::ended)
+    }
+
+    /// The controller's process.
+    pub fn controller_pid(&self) -> u32 {
+        self.running(|process| process.pid())
+    }
+
+    /// Starts the controller that was killed or stopped, and waits until it is ready.
+    pub async fn start_controller(&self) {
+        self.run_controller_with(&[]);
         let watch = self.watch();
         let api = Api::new(self.inner.http, None);
         eventually(READY_WITHIN, "the controller is ready", async || {

@@ -197,6 +197,7 @@ async fn intake(
             ToLink::Ended { key, folder, report } => {
                 running.remove(&key);
                 active.send_replace(running.len());
+                fault::point("link.end.received");
                 let totals = totals(&report);
                 if shipper.send(shipper::Command::Ended { key, folder, totals }).await.is_err() {
                     return;

@@ -5,7 +5,7 @@
 //!    that is away costs no reports.
 //! 2. Reports are sent in the order of their numbers; those that were not answered are sent again by the next session.
 //! 3. What the controller says at the end decides when the agent comes back; a connection that is merely lost is tried
-//!    again after a jittered wait that doubles up to half a minute.
+//!    again after a jittered wait that doubles up to the configured pause.
 //! 4. A certificate is renewed at half of its life, over the session's connection and with a fresh key; then a session
 //!    with the new one is opened at once. With an expired one the agent renews before anything else.
 //! 5. Where no controllers are configured, those that announce themselves are remembered, beside the one that the agent
@@ -88,6 +88,8 @@ pub(crate) struct Session {
     next: usize,
     slots: u32,
     silence: Duration,
+    /// How far the two clocks may be apart.
+    clock_skew: Duration,
     spool: Spool,
     executor: mpsc::Sender<ToExecutor>,
     shipper: mpsc::Sender<shipper::Command>,
@@ -131,6 +133,7 @@ impl Session {
             next: 0,
             slots: settings.slots,
             silence: settings.timing.silence(),
+            clock_skew: settings.timing.clock_skew(),
             spool,
             executor,
             shipper,

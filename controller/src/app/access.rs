@@ -36,6 +36,7 @@ macro_rules! permissions {
 permissions! {
     AgentRead = "agent.read";
     AgentManage = "agent.manage";
+    AgentDrain = "agent.drain";
     EnrollTokenRead = "enroll_token.read";
     EnrollTokenManage = "enroll_token.manage";
     ExecutionRead = "execution.read";

@@ -5,22 +5,23 @@
 //! holds was verified; rows that change afterwards are compared with it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     command::Command,
     id::{AgentId, ExecutionId, OrgId, RunId},
 };
 use prost::Message;
 use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
 
 use super::{App, ca::Ca};
 use crate::{
     clock,
-    error::During,
+    error::{During, Result as AppResult},
     store::{
         self,
         executions::{Authorised, SignedManifest},
@@ -40,7 +41,10 @@ pub(crate) struct Verified {
     pub command: Command,
     pub actor: String,
     pub request_id: String,
+    /// When the first try must have begun.
     pub start_by: Timestamp,
+    /// How long each further one may wait for its host.
+    pub start_within: SignedDuration,
     /// SHA-256 of the manifest's bytes.
     pub digest: [u8; 32],
     covers: HashMap<RunId, AgentId>,
@@ -119,7 +123,8 @@ pub(crate) fn verify(
         .verify(KIND, &signed.manifest, &signed.signature, &signed.certificate, now)
         .map_err(Mismatch::Signature)?;
     let manifest = proto::Manifest::decode(signed.manifest.as_slice()).map_err(Mismatch::Unreadable)?;
-    let start_by = Timestamp::from_microsecond(manifest.start_by).map_err(|_| Mismatch::OfAnother)?;
+    let time = |micros| Timestamp::from_microsecond(micros).map_err(|_| Mismatch::OfAnother);
+    let (issued_at, start_by) = (time(manifest.issued_at)?, time(manifest.start_by)?);
     if manifest.execution_id != row.id.as_bytes() || manifest.org_id != row.org_id.as_bytes() {
         return Err(Mismatch::OfAnother);
     }
@@ -138,10 +143,50 @@ pub(crate) fn verify(
         actor: manifest.actor,
         request_id: manifest.request_id,
         start_by,
+        start_within: start_by.duration_since(issued_at),
         digest: Sha256::digest(&signed.manifest).into(),
         covers: targets.iter().copied().collect(),
         bytes: 2 * command.len() + targets.len() * RUN_BYTES,
     })
+}
+
+/// What each execution's manifest says, from the cache or from the tables.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn authorised(
+    app: &App,
+    connection: &mut PgConnection,
+    ids: impl IntoIterator<Item = ExecutionId>,
+) -> AppResult<HashMap<ExecutionId, Result<Arc<Verified>, Mismatch>>> {
+    let ids: BTreeSet<ExecutionId> = ids.into_iter().collect();
+    let mut known = HashMap::with_capacity(ids.len());
+    let mut missing = Vec::new();
+    for id in ids {
+        match app.manifests.get(id) {
+            Some(verified) => {
+                known.insert(id, Ok(verified));
+            }
+            None => missing.push(id.0),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(known);
+    }
+    let mut targets: HashMap<ExecutionId, Vec<(RunId, AgentId)>> = HashMap::new();
+    for (execution, run, agent) in store::runs::coverage(connection, &missing).await? {
+        targets.entry(execution).or_default().push((run, agent));
+    }
+    for row in store::executions::authorised(connection, &missing).await? {
+        let id = ExecutionId(row.id);
+        let targets = targets.get(&id).map_or(&[][..], Vec::as_slice);
+        let verdict = verify(&app.ca, row, targets, clock::now()).map(Arc::new);
+        if let Ok(verified) = &verdict {
+            app.manifests.insert(id, Arc::clone(verified));
+        }
+        known.insert(id, verdict);
+    }
+    Ok(known)
 }
 
 /// Signs the manifests anew of executions that are not over and were signed before `before`, if their present signatures
@@ -149,7 +194,7 @@ pub(crate) fn verify(
 ///
 /// # Errors
 /// When the database does not answer.
-pub(crate) async fn sign_anew(app: &App, before: Timestamp, limit: i64) -> crate::error::Result<usize> {
+pub(crate) async fn sign_anew(app: &App, before: Timestamp, limit: i64) -> AppResult<usize> {
     let now = clock::now();
     let mut tx = app.db.worker().begin().await.during("begin")?;
     let found = store::manifests::signed_before(&mut tx, before, limit).await?;
@@ -233,11 +278,8 @@ mod tests {
 
     fn command(word: &str) -> Command {
         Command {
-            program: Program::Argv(vec![word.to_owned()]),
             env: [("A".to_owned(), "b".to_owned())].into(),
-            cwd: None,
-            user: None,
-            timeout_seconds: 60,
+            ..Command::new(Program::Argv(vec![word.to_owned()]))
         }
     }
 
@@ -294,6 +336,14 @@ mod tests {
     fn edited_rows_do_not_verify() {
         let (ca, mut row, targets) = signed();
         row.command = Json(command("false"));
+        assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::Command)));
+
+        let (ca, mut row, targets) = signed();
+        row.command.0.retry = Some(model::retry::Retry::of(2));
+        assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::Command)));
+
+        let (ca, mut row, targets) = signed();
+        row.command.0.idempotent = true;
         assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::Command)));
 
         let (ca, row, mut targets) = signed();

@@ -218,8 +218,10 @@ pub(crate) async fn open(
         .filter(|(key, _)| !held.contains(key))
         .map(|(key, state)| runs::Report { key, agent_id, happening: what_became_of(state) })
         .collect();
-    let settled = runs::settle(&mut tx, absent, now).await?;
+    let settled = runs::settle(app, &mut tx, absent, now).await?;
+    fault::point("controller.session.written");
     tx.commit().await.during("commit")?;
+    fault::point("controller.session.committed");
     settled.announce(app);
 
     let session = Arc::new(Connected {

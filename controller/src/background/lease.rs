@@ -36,6 +36,7 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
         app.wake.set_company(others > 0);
         let since = now.saturating_sub(FORGOTTEN).unwrap_or(Timestamp::MIN);
         app.sessions.set_doors(store::controllers::announced(app.db.worker(), now, since).await?);
+        fault::point("controller.lease.renewed");
         agree(app, now).await?;
         Ok(())
     })

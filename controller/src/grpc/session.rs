@@ -134,6 +134,7 @@ impl SessionTask {
         // Before the session is entered: nothing may overtake the welcome.
         if self.send(controller_frame::Frame::Welcome(welcome)).await.is_ok() {
             if sessions::enter(&self.app, &session) {
+                fault::point("controller.session.entered");
                 self.serve(&session, inbound, &end).await;
             } else {
                 self.goodbye("superseded", "a newer session of this agent opened").await;
@@ -318,9 +319,11 @@ async fn answer(mut waiting: mpsc::Receiver<(u64, Answer)>, outbound: mpsc::Send
         };
         let ack = proto::ReportAck { seq, verdict: verdict.into(), reason: reason.to_owned() };
         let frame = ControllerFrame { frame: Some(controller_frame::Frame::Ack(ack)) };
+        fault::point("controller.ack.sending");
         if outbound.send(frame).await.is_err() {
             return;
         }
+        fault::point("controller.ack.sent");
     }
 }
 

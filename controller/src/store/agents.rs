@@ -11,7 +11,7 @@ use model::{
 use sqlx::{FromRow, PgConnection, PgPool, Postgres, QueryBuilder, types::Json};
 use uuid::Uuid;
 
-use super::{host_metrics, selector_sql};
+use super::{host_metrics, runs, selector_sql};
 use crate::error::{During, Result};
 
 /// An agent to be.
@@ -51,7 +51,7 @@ pub(crate) struct Target {
 }
 
 const COLUMNS: &str = "a.id, a.name, a.labels, a.facts, a.slots, a.version, a.pending,
-    a.revoked_at is not null as revoked, coalesce(s.connected, false) as connected,
+    a.revoked_at is not null as revoked, a.draining_since is not null as draining, coalesce(s.connected, false) as connected,
     a.enrolled_at, a.last_seen_at, a.certificate_expires_at";
 const TABLES: &str = " from agents a left join sessions s on s.agent_id = a.id ";
 
@@ -65,6 +65,7 @@ struct Row {
     version: String,
     pending: bool,
     revoked: bool,
+    draining: bool,
     connected: bool,
     enrolled_at: jiff_sqlx::Timestamp,
     last_seen_at: Option<jiff_sqlx::Timestamp>,
@@ -73,9 +74,10 @@ struct Row {
 
 impl From<Row> for Agent {
     fn from(row: Row) -> Self {
-        let state = match (row.revoked, row.pending, row.connected) {
+        let state = match (row.revoked, row.pending, row.draining, row.connected) {
             (true, ..) => AgentState::Revoked,
-            (_, true, _) => AgentState::Pending,
+            (_, true, ..) => AgentState::Pending,
+            (_, _, true, _) => AgentState::Draining,
             (.., true) => AgentState::Online,
             (.., false) => AgentState::Offline,
         };
@@ -83,6 +85,7 @@ impl From<Row> for Agent {
             id: row.id.into(),
             name: row.name,
             state,
+            connected: row.connected,
             labels: row.labels.0,
             facts: row.facts.0,
             slots: row.slots,
@@ -90,6 +93,7 @@ impl From<Row> for Agent {
             enrolled_at: row.enrolled_at.to_jiff(),
             last_seen_at: row.last_seen_at.map(jiff_sqlx::Timestamp::to_jiff),
             certificate_expires_at: row.certificate_expires_at.to_jiff(),
+            load: None,
             metrics: None,
         }
     }
@@ -122,7 +126,7 @@ pub(crate) async fn page(
     Ok(rows.into_iter().map(Agent::from).collect())
 }
 
-/// The agent with its newest metrics, revoked or not.
+/// The agent with its load and newest metrics, revoked or not.
 pub(crate) async fn get(pool: &PgPool, org: OrgId, id: AgentId) -> Result<Option<Agent>> {
     let mut query = QueryBuilder::<Postgres>::new("select ");
     query.push(COLUMNS).push(TABLES).push(" where a.org_id = ").push_bind(org.0);
@@ -130,7 +134,7 @@ pub(crate) async fn get(pool: &PgPool, org: OrgId, id: AgentId) -> Result<Option
     one(pool, org, query).await
 }
 
-/// The agent that has this name now, with its newest metrics.
+/// The agent that has this name now, with its load and newest metrics.
 pub(crate) async fn by_name(pool: &PgPool, org: OrgId, name: &str) -> Result<Option<Agent>> {
     let mut query = QueryBuilder::<Postgres>::new("select ");
     query.push(COLUMNS).push(TABLES).push(" where a.org_id = ").push_bind(org.0);
@@ -142,6 +146,7 @@ async fn one(pool: &PgPool, org: OrgId, mut query: QueryBuilder<Postgres>) -> Re
     let row: Option<Row> = query.build_query_as().fetch_optional(pool).await.during("query for an agent")?;
     let Some(row) = row else { return Ok(None) };
     let mut agent = Agent::from(row);
+    agent.load = Some(runs::load(pool, org, agent.id).await?);
     agent.metrics = host_metrics::newest(pool, org, agent.id).await?;
     Ok(Some(agent))
 }
@@ -349,6 +354,27 @@ pub(crate) async fn approve(connection: &mut PgConnection, org: OrgId, id: Agent
     .execute(connection)
     .await
     .during("approval of the agent")?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Begins or ends an agent's drain; `false` when there is no such agent, or that is how it is already.
+pub(crate) async fn set_draining(
+    connection: &mut PgConnection,
+    org: OrgId,
+    id: AgentId,
+    since: Option<Timestamp>,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "update agents set draining_since = $3
+         where org_id = $1 and id = $2 and revoked_at is null
+           and (draining_since is null) <> ($3::timestamptz is null)",
+        org.0,
+        id.0,
+        since.map(ToSqlx::to_sqlx) as _
+    )
+    .execute(connection)
+    .await
+    .during("drain of the agent")?;
     Ok(done.rows_affected() == 1)
 }
 

@@ -114,6 +114,15 @@ pub(crate) async fn hold(
     .during("lock of sessions")
 }
 
+/// Waits until no dispatcher holds the agent's session: what is offered from then on sees the present state of the tables.
+pub(crate) async fn await_dispatch(pool: &PgPool, agent: AgentId) -> Result<()> {
+    sqlx::query_scalar!("select agent_id from sessions where agent_id = $1 for update", agent.0)
+        .fetch_optional(pool)
+        .await
+        .during("wait for the dispatcher")?;
+    Ok(())
+}
+
 /// Closes the sessions of other controllers whose lease is over. A controller knows better of its own.
 pub(crate) async fn close_leaseless(pool: &PgPool, me: ControllerId, now: Timestamp) -> Result<u64> {
     let done = sqlx::query!(

@@ -86,6 +86,7 @@ impl Session {
         {
             return End::Lost("the first frame could not be sent".to_owned());
         }
+        fault::point("link.hello.sending");
         let (inbound, welcome) = match greet(channel.clone(), frames, self.silence).await {
             Ok(greeted) => greeted,
             Err(end) => return end,
@@ -96,11 +97,24 @@ impl Session {
                 welcome.protocol
             ));
         }
+        fault::point("link.welcome.received");
         self.silence = period(welcome.silence_ms, self.silence);
         self.learn(address, &welcome.controllers);
         tracing::info!(agent.id = %self.agent_id(), controller = %address, session.epoch = welcome.session_epoch,
             "session opened");
-        self.standing.send_replace(Standing::new(true, address.to_string()));
+        let behind = welcome.now.saturating_sub(clock::now_micros());
+        let seconds = behind.unsigned_abs() / 1_000_000;
+        let standing = if seconds > self.clock_skew.as_secs() {
+            let direction = if behind > 0 { "behind" } else { "ahead of" };
+            let text = format!(
+                "this host's clock is {seconds} s {direction} the controller's; orders are refused until it is right"
+            );
+            tracing::error!(agent.id = %self.agent_id(), controller = %address, "{text}");
+            format!("{address}, but {text}")
+        } else {
+            address.to_string()
+        };
+        self.standing.send_replace(Standing::new(true, standing));
         self.online.send_replace(Some(Online {
             address: address.clone(),
             tls,
@@ -182,7 +196,9 @@ impl Session {
                     let next = open.urgent.take().or_else(|| open.outbox.pop().map(agent_frame::Frame::Report));
                     if let Some(next) = next {
                         open.pace.spend();
+                        fault::point("link.frame.sending");
                         permit.send(frame(next));
+                        fault::point("link.frame.sent");
                     }
                 }
                 () = tokio::time::sleep(pause), if !pause.is_zero() => {}
@@ -237,10 +253,12 @@ impl Session {
     async fn receive(&self, open: &mut Open, frame: controller_frame::Frame) -> Option<End> {
         match frame {
             controller_frame::Frame::Order(envelope) => {
+                fault::point("link.order.received");
                 self.tell_executor(ToExecutor::Order(envelope)).await;
                 None
             }
             controller_frame::Frame::Cancel(cancel) => {
+                fault::point("link.cancel.received");
                 match attempt_key(&cancel.execution_id, &cancel.run_id, cancel.attempt) {
                     Ok(key) => self.tell_executor(ToExecutor::Cancel(key)).await,
                     Err(error) => tracing::warn!(%error, "the controller cancelled nothing"),
@@ -280,8 +298,10 @@ impl Session {
                 return None;
             }
         }
+        fault::point("link.ack.received");
         self.spool.answered(ack.seq).await;
         open.outbox.fill(&self.spool).await;
+        fault::point("link.ack.passed_on");
         match about.kind {
             // Nothing was started, so there is no output to wait for.
             ReportKind::Refused => {
