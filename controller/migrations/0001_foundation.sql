@@ -134,7 +134,6 @@ create table executions (
     request_id text not null,
     created_at timestamptz not null,
     start_before timestamptz not null,
-    priority smallint not null default 0,
     ended_at timestamptz,
     cancel_requested_at timestamptz,
     state text not null,
@@ -153,6 +152,7 @@ create table executions (
     runs_skipped integer not null default 0,
     runs_expired integer not null default 0,
     runs_unknown integer not null default 0,
+    priority smallint not null default 0,
     primary key (id),
     unique (org_id, id)
 );

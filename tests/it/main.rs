@@ -5,10 +5,13 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod deadlines;
 mod dispatch;
 mod enroll;
 mod exec;
 mod output;
 mod platform;
+mod queue;
 mod renew;
+mod retry;
 mod survive;

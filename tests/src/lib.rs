@@ -13,6 +13,7 @@ pub mod api;
 pub mod clock;
 pub mod door;
 pub mod opsctl;
+pub mod player;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
