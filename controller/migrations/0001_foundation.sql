@@ -154,7 +154,6 @@ create table executions (
     request_id text not null,
     created_at timestamptz not null,
     start_before timestamptz not null,
-    priority smallint not null default 0,
     ended_at timestamptz,
     cancel_requested_at timestamptz,
     state text not null,
@@ -175,6 +174,7 @@ create table executions (
     runs_unknown integer not null default 0,
     -- When the signature was made anew, because its certificate would have ended; null: never.
     manifest_signed_at timestamptz,
+    priority smallint not null default 0,
     primary key (id),
     unique (org_id, id)
 );

@@ -14,6 +14,7 @@ pub mod chaos;
 pub mod clock;
 pub mod door;
 pub mod opsctl;
+pub mod player;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
