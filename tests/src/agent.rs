@@ -65,7 +65,7 @@ impl NewAgent {
     }
 
     /// Configures one of its keys, by the name of its variable without the prefix.
-    pub fn setting(mut self, name: &'static str, value: impl ToString) -> Self {
+    pub fn setting(mut self, name: &'static str, value: &impl ToString) -> Self {
         self.settings.push((name, value.to_string()));
         self
     }
