@@ -4,6 +4,7 @@
 
 mod access;
 mod architecture;
+mod backpressure;
 mod bad_input;
 mod controllers;
 mod crash_matrix;

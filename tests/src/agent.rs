@@ -78,8 +78,8 @@ impl NewAgent {
     }
 
     /// Configures one of its keys, by the name of its variable without the prefix.
-    pub fn setting(self, name: &str, value: impl Into<String>) -> Self {
-        self.variable(&format!("OPSC_AGENT_{name}"), value)
+    pub fn setting(self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.variable(&format!("OPSC_AGENT_{name}"), value.to_string())
     }
 
     /// Runs with this variable in its environment.

@@ -54,6 +54,8 @@ pub(super) struct Rules {
     pub(super) slots: usize,
     pub(super) kill_jobs: bool,
     pub(super) clock_skew: Duration,
+    pub(super) spool_bytes: u64,
+    pub(super) block_for: Duration,
 }
 
 #[derive(Debug)]
@@ -289,7 +291,7 @@ impl Manager {
         match self.admit(order) {
             Ok(spec) => {
                 let entry = self.entry(key, State::Starting, None);
-                let put = Change::Put(key, entry.clone());
+                let put = Change::Put(key, entry.clone().into());
                 let changes = std::iter::once(put).chain(also).collect();
                 let journaled = self.journal.write(changes);
                 let attempt = self.attempt(key, entry.boot_id.clone());
@@ -363,7 +365,7 @@ impl Manager {
                 let report = report::started(key, pid, at, &self.shared.boot_id);
                 let mut entry = self.entry(key, State::Started, Some(report.clone()));
                 (entry.pid, entry.started_at) = (pid, at);
-                let written = self.journal.write(vec![Change::Put(key, entry.clone())]);
+                let written = self.journal.write(vec![Change::Put(key, entry.clone().into())]);
                 self.entries.insert(key, entry);
                 fault::point("executor.started.telling");
                 self.later(written);
@@ -463,7 +465,7 @@ impl Manager {
     ) -> impl Future<Output = Result<(), super::journal::JournalError>> + Send + use<> {
         let entry = self.entry(key, state, report);
         self.entries.insert(key, entry.clone());
-        self.journal.write(vec![Change::Put(key, entry)])
+        self.journal.write(vec![Change::Put(key, entry.into())])
     }
 
     /// Lets a write finish that nothing waits for.
