@@ -195,6 +195,7 @@ impl Manager {
                 self.say_newest(key);
             } else {
                 tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, "looking after a run of an earlier agent");
+                fault::point("executor.run.adopting");
                 let is_doubtful = entry.state() == State::Starting;
                 let attempt = Attempt { is_doubtful, ..self.attempt(key, entry.boot_id) };
                 self.tasks.spawn(async move {
@@ -233,6 +234,7 @@ impl Manager {
                 // A link that does not wait for it any more will ask again.
                 let (journal_epoch, fence) = (self.epoch.clone(), self.fence);
                 let _ = answer.send(Inventory { journal_epoch, fence, held: held.clone() });
+                fault::point("executor.inventory.told");
                 for key in held {
                     self.say_newest(key);
                 }

@@ -388,6 +388,7 @@ impl Shipper {
         let saved = if held == Cursor::default() { None } else { self.spool.cursor(key).await };
         let Some(attempt) = self.attempts.get_mut(&key) else { return };
         attempt.resumed(Instant::now(), held, saved);
+        fault::point("link.held.applied");
     }
 
     /// The wire names an attempt on this stream without its execution.
