@@ -8,6 +8,7 @@ mod bad_input;
 mod dispatch;
 mod enroll;
 mod exec;
+mod network;
 mod output;
 mod platform;
 mod renew;

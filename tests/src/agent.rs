@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::{
-    SOON, World, eventually,
+    Host, SOON, World, eventually,
     process::{Process, kill_tree, show_log, signal, with_argument},
     scene,
 };
@@ -30,12 +30,14 @@ pub struct NewAgent {
     slots: u32,
     controller: SocketAddr,
     data: Option<PathBuf>,
+    network: Option<PathBuf>,
 }
 
 impl NewAgent {
     pub(crate) fn new(world: World, name: &str) -> Self {
         let controller = world.door();
-        Self { world, name: name.to_owned(), labels: BTreeMap::new(), slots: 16, controller, data: None }
+        let (name, labels) = (name.to_owned(), BTreeMap::new());
+        Self { world, name, labels, slots: 16, controller, data: None, network: None }
     }
 
     pub fn label(mut self, key: &str, value: &str) -> Self {
@@ -52,6 +54,13 @@ impl NewAgent {
     /// Connects here instead of to the controller itself.
     pub fn through(mut self, address: SocketAddr) -> Self {
         self.controller = address;
+        self
+    }
+
+    /// Runs in this host's network, and connects to the World from there.
+    pub fn on(mut self, host: &Host) -> Self {
+        self.controller = SocketAddr::new(host.outside(), self.world.door().port());
+        self.network = Some(host.network());
         self
     }
 
@@ -80,6 +89,7 @@ impl NewAgent {
             name: self.name,
             slots: self.slots,
             controller: self.controller,
+            network: self.network,
             process: None,
         }
     }
@@ -102,12 +112,27 @@ pub struct Agent {
     log: PathBuf,
     slots: u32,
     controller: SocketAddr,
+    /// The network namespace that it runs in, if not the test's own.
+    network: Option<PathBuf>,
     process: Option<Process>,
 }
 
 /// The agent's command line, with nothing of this machine's configuration.
 pub fn command(data: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(scene::binary("opsconductor-agent"));
+    command_in(None, data, arguments)
+}
+
+fn command_in(network: Option<&Path>, data: &Path, arguments: &[&str]) -> Command {
+    let program = scene::binary("opsconductor-agent");
+    let mut command = match network {
+        None => Command::new(program),
+        Some(network) => {
+            // It becomes the agent: the process keeps its id.
+            let mut enter = Command::new("/usr/bin/nsenter");
+            enter.arg(format!("--net={}", network.display())).arg(program);
+            enter
+        }
+    };
     command
         .args(arguments)
         .arg("--data")
@@ -122,12 +147,12 @@ pub fn command(data: &Path, arguments: &[&str]) -> Command {
 impl Agent {
     /// `enroll` with this token and `arguments` more.
     pub fn enroll_with(&self, token: &str, arguments: &[&str]) -> Output {
-        enroll(&self.data, self.controller, &self.name, token, arguments)
+        enroll_in(self.network.as_deref(), &self.data, self.controller, &self.name, token, arguments)
     }
 
     /// Starts its process.
     pub fn run(&mut self) {
-        let mut command = command(&self.data, &["run"]);
+        let mut command = command_in(self.network.as_deref(), &self.data, &["run"]);
         command
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
@@ -179,7 +204,12 @@ impl Agent {
 
     /// Waits until the controller shows it in this state.
     pub async fn is(&self, state: &str) {
-        eventually(SOON, &format!("the agent {} is {state}", self.name), async || {
+        self.is_within(state, SOON).await;
+    }
+
+    /// As [`Self::is`], where that may take longer.
+    pub async fn is_within(&self, state: &str, within: Duration) {
+        eventually(within, &format!("the agent {} is {state}", self.name), async || {
             (self.shown().await["state"] == state).then_some(())
         })
         .await;
@@ -195,7 +225,18 @@ impl Agent {
 
 /// `opsconductor-agent enroll`.
 pub fn enroll(data: &Path, controller: SocketAddr, name: &str, token: &str, arguments: &[&str]) -> Output {
-    command(data, &["enroll", "--controller", &controller.to_string(), "--name", name])
+    enroll_in(None, data, controller, name, token, arguments)
+}
+
+fn enroll_in(
+    network: Option<&Path>,
+    data: &Path,
+    controller: SocketAddr,
+    name: &str,
+    token: &str,
+    arguments: &[&str],
+) -> Output {
+    command_in(network, data, &["enroll", "--controller", &controller.to_string(), "--name", name])
         .args(arguments)
         .env("OPSC_AGENT_TOKEN", token)
         .output()

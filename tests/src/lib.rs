@@ -12,6 +12,7 @@ pub mod agent;
 pub mod api;
 pub mod clock;
 pub mod door;
+pub mod host;
 pub mod opsctl;
 pub mod postgres;
 pub mod process;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use agent::Agent;
 pub use api::{Answer, Api, Finished};
+pub use host::Host;
 pub use proxy::Proxy;
 pub use stage::Stage;
 pub use world::World;

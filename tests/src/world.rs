@@ -32,6 +32,7 @@ pub struct Builder {
     embedded: bool,
     certificate_life: Option<&'static str>,
     timing: &'static str,
+    any_address: bool,
 }
 
 impl Builder {
@@ -54,6 +55,19 @@ impl Builder {
         self
     }
 
+    /// As [`Self::impatient`], but an agent that is away is not lost: a test that waits for its return may take its time.
+    pub fn watchful(mut self) -> Self {
+        self.timing = "[timing]\nstart_window = '20s'\nclock_skew = '5s'\nlost_after = '300s'\nheartbeat = '1s'\n\
+                       silence = '3s'\nlease = '3s'\n";
+        self
+    }
+
+    /// The agents' door is open at every address of this machine, for agents on hosts of their own.
+    pub fn for_hosts(mut self) -> Self {
+        self.any_address = true;
+        self
+    }
+
     /// Starts the controller and waits until it is ready.
     pub async fn start(self) -> World {
         pki::install_provider();
@@ -64,8 +78,9 @@ impl Builder {
             self.certificate_life.map_or_else(String::new, |life| format!("certificate_life = '{life}'\n"));
         let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
         let timing = self.timing;
+        let door = if self.any_address { SocketAddr::from(([0; 4], agents.port())) } else { agents };
         let config = format!(
-            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{agents}'\n{life}{timing}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
+            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{life}{timing}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
             folder.join("controller").display()
         );
         std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");
@@ -197,6 +212,10 @@ impl World {
     /// SIGTERM, and its orderly end.
     pub fn stop_controller(&self) -> ExitStatus {
         self.running(Process::terminate)
+    }
+
+    pub fn controller_pid(&self) -> u32 {
+        self.running(|process| process.pid())
     }
 
     pub fn controller_log(&self) -> String {

@@ -189,13 +189,15 @@ pub(crate) async fn open(
     let now = clock::now();
     let mut tx = app.db.worker().begin().await.during("begin")?;
     let numbers = store::sessions::open(&mut tx, org_id, agent_id, app.info.controller_id, now).await?;
-    store::agents::update_at_hello(&mut tx, agent_id, &facts, &version, slots, &hello.journal_epoch, now)
-        .await?;
+    let until_now =
+        store::agents::update_at_hello(&mut tx, agent_id, &facts, &version, slots, &hello.journal_epoch, now)
+            .await?;
+    let is_same_journal = until_now.is_empty() || until_now == hello.journal_epoch;
     let absent: Vec<runs::Report> = store::attempts::open_of(&mut tx, agent_id)
         .await?
         .into_iter()
         .filter(|(key, _)| !held.contains(key))
-        .map(|(key, state)| runs::Report { key, agent_id, happening: what_became_of(state) })
+        .map(|(key, state)| runs::Report { key, agent_id, happening: what_became_of(state, is_same_journal) })
         .collect();
     let settled = runs::settle(&mut tx, absent, now).await?;
     tx.commit().await.during("commit")?;
@@ -215,15 +217,18 @@ pub(crate) async fn open(
     Ok(Ok(session))
 }
 
-/// An attempt that the tables call open and the agent does not hold.
-fn what_became_of(state: AttemptState) -> Happening {
-    match state {
-        AttemptState::Offered => Happening::Withdrawn,
-        _ => Happening::Lost {
-            reason: Reason::JournalLost,
-            detail: "the agent accepted it once and has no memory of it".to_owned(),
-        },
+/// An attempt that the tables call open and the agent does not hold. One whose offer was not answered never reached it,
+/// unless its journal began anew: the one before may have known it.
+fn what_became_of(state: AttemptState, is_same_journal: bool) -> Happening {
+    if state == AttemptState::Offered && is_same_journal {
+        return Happening::Withdrawn;
     }
+    let detail = if state == AttemptState::Offered {
+        "the agent lost its memory before it answered the order"
+    } else {
+        "the agent accepted it once and has no memory of it"
+    };
+    Happening::Lost { reason: Reason::JournalLost, detail: detail.to_owned() }
 }
 
 /// Enters a session whose welcome is on its way: from now on orders may follow it, and cancels that wait for this agent.
