@@ -29,7 +29,7 @@ const START_WINDOW: Time = 2 * SECOND;
 const SKEW: Time = SECOND;
 const LOST_AFTER: Time = 5 * SECOND;
 /// Steps with faults, and steps within which all must have ended without them.
-const STEPS: usize = 600;
+const STEPS: usize = 1500;
 const QUIET_STEPS: usize = 10_000;
 const RUNS: u64 = 6;
 
@@ -46,6 +46,10 @@ enum Mutant {
     IgnoresTheWindow,
     /// It removes what it has reported, not what was answered.
     SettlesEarly,
+    /// It begins what has waited for its disk past its time.
+    TakesItsTime,
+    /// It holds nothing that it refused.
+    ForgetsRefusals,
     /// The controller answers reports before it has committed them.
     AnswersEarly,
     /// It takes back offers whatever became of the journal that they were made for.
@@ -115,6 +119,11 @@ fn run_of(key: AttemptKey) -> u64 {
     key.run_id.0.as_u64_pair().1
 }
 
+/// Run and attempt.
+fn name(key: AttemptKey) -> String {
+    format!("{}.{}", run_of(key), key.attempt)
+}
+
 /// Ends the world: an invariant does not hold. It is told by whoever played it.
 fn broken(what: String) -> ! {
     std::panic::resume_unwind(Box::new(what))
@@ -126,7 +135,7 @@ impl Witness {
         *self.starts.entry(key).or_default() += 1;
         let of_run: u32 = self.starts.iter().filter(|(k, _)| k.run_id == key.run_id).map(|(_, n)| n).sum();
         if of_run != 1 {
-            broken(format!("one-start: run {} was started again, as attempt {}", run_of(key), key.attempt));
+            broken(format!("one-start: a run was started again, as {}", name(key)));
         }
     }
 
@@ -194,7 +203,7 @@ impl World {
 
     fn step(&mut self) {
         self.now += self.rng.i64(0..SECOND / 50);
-        if self.faults && self.rng.u8(..) < 24 {
+        if self.faults && self.rng.u8(..) < 5 {
             self.fault();
         } else {
             match self.rng.u8(0..8) {

@@ -10,7 +10,7 @@ use model::{
 use prost::Message as _;
 use proto::report::Body;
 
-use super::{AGENT, Down, Mutant, SKEW, Session, Time, Up, World, run_of};
+use super::{AGENT, Down, Mutant, SKEW, Session, Time, Up, World, name, run_of};
 use crate::{
     executor::{
         decide::{self, Newest, OnAdopt, OnCancel, OnOrder},
@@ -135,6 +135,14 @@ pub(super) fn key_of(report: &proto::Report) -> AttemptKey {
         execution_id: ExecutionId::from_bytes(&report.execution_id).unwrap(),
         run_id: RunId::from_bytes(&report.run_id).unwrap(),
         attempt: report.attempt,
+    }
+}
+
+fn key_of_order(order: &proto::WorkOrder) -> AttemptKey {
+    AttemptKey {
+        execution_id: ExecutionId::from_bytes(&order.execution_id).unwrap(),
+        run_id: RunId::from_bytes(&order.run_id).unwrap(),
+        attempt: order.attempt,
     }
 }
 
@@ -339,6 +347,14 @@ impl World {
 
     fn executor_hears(&mut self, message: ToExecutor) {
         let now = self.now;
+        self.say(|| match &message {
+            ToExecutor::Order(order) => {
+                format!("the executor hears of an order {}", name(key_of_order(order)))
+            }
+            ToExecutor::Cancel(key) => format!("the executor hears of a cancel {}", name(*key)),
+            ToExecutor::Settled(key) => format!("the executor hears that {} is settled", name(*key)),
+            ToExecutor::Inventory => "the executor is asked what it holds".to_owned(),
+        });
         match message {
             ToExecutor::Order(order) => self.executor_takes(&order),
             ToExecutor::Cancel(key) => {
@@ -365,6 +381,9 @@ impl World {
                 }
             }
             ToExecutor::Inventory => {
+                if self.has(Mutant::ForgetsRefusals) {
+                    self.agent.executor.refused.clear();
+                }
                 let agent = &mut self.agent;
                 let Executor { known, refused, .. } = &agent.executor;
                 let held =
@@ -385,11 +404,7 @@ impl World {
         let ignores_window = self.has(Mutant::IgnoresTheWindow);
         let unjournaled = self.has(Mutant::BeginsUnjournaled);
         let (now, agent) = (self.now, &mut self.agent);
-        let key = AttemptKey {
-            execution_id: ExecutionId::from_bytes(&order.execution_id).unwrap(),
-            run_id: RunId::from_bytes(&order.run_id).unwrap(),
-            attempt: order.attempt,
-        };
+        let key = key_of_order(order);
         let mut order = order.clone();
         if ignores_window {
             order.start_by = Time::MAX;
@@ -454,6 +469,7 @@ impl World {
 
     /// What `executor/attempt.rs` does next for an attempt.
     fn task_step(&mut self, key: AttemptKey) {
+        let takes_its_time = self.has(Mutant::TakesItsTime);
         let (now, agent) = (self.now, &mut self.agent);
         let Some(task) = agent.executor.running.get_mut(&key) else { return };
         let folder = agent.folders.get_mut(&key);
@@ -472,7 +488,7 @@ impl World {
             (Step::Shim, Some(folder)) => {
                 let reason = if task.cancel {
                     Reason::Cancelled
-                } else if decide::is_too_late(task.start_by, now + agent.clock) {
+                } else if !takes_its_time && decide::is_too_late(task.start_by, now + agent.clock) {
                     Reason::StartExpired
                 } else {
                     task.step = Step::Follow;
@@ -518,10 +534,10 @@ impl World {
             Shim::None | Shim::Gone => {}
             Shim::Ready => {
                 folder.shim = Shim::Running;
-                self.say(|| format!("attempt {}.{} runs", run_of(key), key.attempt));
+                self.say(|| format!("{} runs", name(key)));
                 self.witness.started(key);
             }
-            Shim::Running if self.faults && self.rng.u8(..) < 8 => folder.shim = Shim::Gone,
+            Shim::Running if self.faults && self.rng.u8(..) < 4 => folder.shim = Shim::Gone,
             Shim::Running => {
                 let reason = match (folder.cancel, self.rng.u8(0..4)) {
                     (_, 0) => Reason::Exited,

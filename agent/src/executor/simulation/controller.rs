@@ -11,7 +11,8 @@ use prost::Message as _;
 use proto::report::Body;
 
 use super::{
-    CONTROLLER, Down, LOST_AFTER, Mutant, SECOND, SKEW, START_WINDOW, Time, Up, World, broken, key, run_of,
+    CONTROLLER, Down, LOST_AFTER, Mutant, SECOND, SKEW, START_WINDOW, Time, Up, World, broken, key, name,
+    run_of,
 };
 use crate::messages::AttemptKey;
 
@@ -207,7 +208,7 @@ impl World {
         if is_gone || self.faults && self.rng.u8(0..8) == 0 {
             return self.controller.unsent.push_back(key);
         }
-        self.say(|| format!("order {}.{} goes to session {at}", run_of(key), key.attempt));
+        self.say(|| format!("order {} goes to session {at}", name(key)));
         let offered_at = self.controller.attempts[&key].offered_at;
         let argv = proto::Argv { argv: vec!["true".to_owned()] };
         let order = proto::WorkOrder {
@@ -319,7 +320,7 @@ impl World {
             Happening::Accepted | Happening::Started => "",
         };
         if next.is_terminal() {
-            self.say(|| format!("attempt {}.{}: {why}", run_of(key), key.attempt));
+            self.say(|| format!("{}: {why}", name(key)));
             self.witness.forbid(key, why);
         }
         let number = run_of(key);

@@ -41,6 +41,8 @@ fn every_mutant_is_found() {
         (Mutant::ForgetsCancels, "no-late-start"),
         (Mutant::IgnoresTheWindow, "no-late-start"),
         (Mutant::SettlesEarly, "result-kept"),
+        (Mutant::TakesItsTime, "no-late-start"),
+        (Mutant::ForgetsRefusals, "result-kept"),
         (Mutant::AnswersEarly, "result-kept"),
         (Mutant::WithdrawsFromLostJournals, "one-start"),
         (Mutant::CancelsBlindly, "confirmed-kill"),
