@@ -10,7 +10,7 @@ ONCE ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench sqlx-prepare sqlx-check clean
+.PHONY: help setup setup-tests build demo test bench sqlx-prepare sqlx-check clean
 
 # Where rustup puts cargo, for shells that do not know it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -28,6 +28,9 @@ help: ## Show this list
 setup: ## Install what is missing, from Debian's packages
 	@packaging/setup.sh
 
+setup-tests:
+	@packaging/setup.sh tests
+
 build: setup ## Build the three programs for use
 	cargo build --release --workspace --locked
 
@@ -35,7 +38,7 @@ demo: build ## Start a controller and agents here, and run a command on all of t
 	@ONCE='$(ONCE)' DIR='$(DIR)' HTTP_PORT='$(HTTP_PORT)' AGENT_PORT='$(AGENT_PORT)' AGENTS='$(AGENTS)' \
 	  BIN="$(TARGET)/release" packaging/demo.sh
 
-test: setup sqlx-check ## Check formatting, lints and query metadata, and run all tests
+test: setup-tests sqlx-check ## Check formatting, lints and query metadata, and run all tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo build --workspace --locked

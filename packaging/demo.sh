@@ -189,7 +189,7 @@ for ((i = 0; i < AGENTS; i++)); do
         enroll "$name" "$role" >>"$DIR/logs/$name.log" 2>&1 || fail "$name cannot enroll" "$name"
         echo "$name has enrolled with a token and has its certificate."
     fi
-    start "$name" "$BIN/opsconductor-agent" run --stop-runs --data "$DIR/agents/$name"
+    start "$name" "$BIN/opsconductor-agent" run --kill-jobs --data "$DIR/agents/$name"
 done
 for name in "${names[@]}"; do
     wait_until "$name" "the agent $name is online" is_online "$name"
@@ -251,7 +251,7 @@ while ((${#pids[@]} > 0)); do
             printf '%q ' "${controller[@]}"
         else
             printf '%q ' env "OPSC_AGENT_CONFIG=$OPSC_AGENT_CONFIG" "OPSC_AGENT_POLICY=$OPSC_AGENT_POLICY" \
-                "$BIN/opsconductor-agent" run --stop-runs --data "$DIR/agents/$name"
+                "$BIN/opsconductor-agent" run --kill-jobs --data "$DIR/agents/$name"
         fi
         echo
         unset "pids[$name]"

@@ -2,6 +2,7 @@
 # Installs what the build, the tests and the demo need and this machine does not have, from Debian's packages.
 #
 # Looks before it asks apt for anything: where nothing is missing it costs nothing and needs no network and no rights.
+# With the argument `tests` also what only the tests need.
 # No Postgres cluster is created or started: the project runs the server's programs by itself.
 set -euo pipefail
 
@@ -26,6 +27,10 @@ command -v cc >/dev/null || packages+=(gcc)
 [[ -e /usr/include/stdlib.h ]] || packages+=(libc6-dev)
 [[ -e /etc/ssl/certs/ca-certificates.crt ]] || packages+=(ca-certificates)
 has_postgres || packages+=(postgresql)
+if [[ ${1:-} == tests ]]; then
+    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
+    command -v ip >/dev/null || packages+=(iproute2)
+fi
 if ((${#packages[@]} == 0)); then
     exit
 fi

@@ -59,7 +59,7 @@ enum Command {
         common: Common,
         /// When asked to stop, cancel the runs too, and wait until they are over
         #[arg(long)]
-        stop_runs: bool,
+        kill_jobs: bool,
     },
     /// Show who this agent is and how it is
     Status {
@@ -194,7 +194,7 @@ pub fn main() -> ExitCode {
     pki::install_provider();
     let done = match cli.command {
         Command::Enroll(arguments) => enroll_host(arguments),
-        Command::Run { common, stop_runs } => common.load().and_then(|config| run::run(&config, stop_runs)),
+        Command::Run { common, kill_jobs } => common.load().and_then(|config| run::run(&config, kill_jobs)),
         Command::Status { common, output } => common.load().and_then(|config| status(&config, output)),
         Command::Config { command: ConfigCommand::Check { common } } => common
             .load()
@@ -260,7 +260,8 @@ fn enroll_host(arguments: Enroll) -> Result<(), Failure> {
     let keys = executor::keys::load_or_create(&config.data).context("cannot make the executor's keys")?;
     let keys = PublicKeys { result_key: keys.result_key.public_key(), seal_key: keys.seal_key.public_key() };
     // Written before the token is spent: a folder that cannot be written costs no token.
-    save_controllers(&folder, std::slice::from_ref(&arguments.controller))?;
+    link::controllers::save(&folder, std::slice::from_ref(&arguments.controller))
+        .with_context(|| format!("cannot write to '{}'", folder.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -341,33 +342,19 @@ fn lock(data: &Path, patience: Duration) -> Result<Flock<File>, Failure> {
     }
 }
 
-const CONTROLLERS: &str = "controllers";
-
-/// Keeps where the controller is, one address a line, so that `run` needs no configuration.
-fn save_controllers(folder: &Path, controllers: &[Address]) -> Result<(), Failure> {
-    let text: String = controllers.iter().map(|address| format!("{address}\n")).collect();
-    let (path, fresh) = (folder.join(CONTROLLERS), folder.join("controllers.new"));
-    link::identity::write_private(&fresh, text.as_bytes())
-        .and_then(|()| std::fs::rename(&fresh, &path))
-        .and_then(|()| link::identity::sync_folder(folder))
-        .with_context(|| format!("cannot write '{}'", path.display()))?;
-    Ok(())
-}
-
-/// The configured controllers, or else the one that this host enrolled with.
+/// The configured controllers, or else those that this host knows of since it enrolled.
 fn controllers(config: &Config) -> Result<Vec<Address>, Failure> {
     if !config.controller.is_empty() {
         return Ok(config.controller.clone());
     }
-    let path = link::folder(&config.data).join(CONTROLLERS);
-    let text = std::fs::read_to_string(&path).with_context(|| {
+    let folder = link::folder(&config.data);
+    let found = link::controllers::load(&folder).with_context(|| {
         format!(
-            "no controller is configured, and '{}' cannot be read; set 'controller' or enroll again",
-            path.display()
+            "no controller is configured, and the list in '{}' cannot be read; set 'controller' or enroll again",
+            folder.display()
         )
     })?;
-    let found: Result<Vec<Address>, _> = text.lines().map(str::parse).collect();
-    Ok(found.with_context(|| format!("'{}' is damaged; set 'controller' or enroll again", path.display()))?)
+    Ok(found)
 }
 
 /// What `status` shows.
@@ -486,7 +473,7 @@ mod tests {
         let folder = link::folder(data.path());
         private_folder(&folder).unwrap();
         let address: Address = "controller.example:7443".parse().unwrap();
-        save_controllers(&folder, std::slice::from_ref(&address)).unwrap();
+        link::controllers::save(&folder, std::slice::from_ref(&address)).unwrap();
         assert_eq!(controllers(&config).unwrap(), [address]);
         let other: Address = "[::1]:1".parse().unwrap();
         config.controller = vec![other.clone()];

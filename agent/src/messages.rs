@@ -37,6 +37,8 @@ pub enum ToExecutor {
 pub struct Inventory {
     /// Sixteen bytes, new whenever the journal begins anew.
     pub journal_epoch: Vec<u8>,
+    /// The highest fence that was obeyed.
+    pub fence: u64,
     pub held: Vec<AttemptKey>,
 }
 

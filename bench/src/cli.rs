@@ -28,6 +28,14 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
         seconds: u32,
     },
+    /// Write ordinary logs, with time stamps between them
+    Logs {
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        mib: u32,
+        /// MiB a second (default: as fast as they are taken)
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        rate: Option<u32>,
+    },
     /// Serve nothing, to be measured against; started by the bench, never by people
     #[command(hide = true)]
     BareServer {

@@ -31,8 +31,9 @@ const fn more(name: &'static str, unit: &'static str, target: f64) -> Definition
 }
 
 /// All figures, in the order in which they are shown.
-pub(crate) const ALL: [Definition; 13] = [
+pub(crate) const ALL: [Definition; 19] = [
     less("fanout_1000_ms", "ms", 300.0),
+    less("fanout_5000_ms", "ms", 1500.0),
     less("fanout_real_50_ms", "ms", 250.0),
     less("exec_p50_ms", "ms", 12.0),
     less("exec_p99_ms", "ms", 40.0),
@@ -41,6 +42,11 @@ pub(crate) const ALL: [Definition; 13] = [
     more("connect_per_s", "1/s", 700.0),
     less("controller_kib_per_agent", "KiB", 120.0),
     less("tail_p99_ms", "ms", 100.0),
+    less("seq_2m_s", "s", 2.0),
+    more("output_mb_per_s", "MiB/s", 50.0),
+    less("tail_flooded_p99_ms", "ms", 250.0),
+    less("stored_per_raw_byte", "", 0.25),
+    less("reconnect_1000_s", "s", 10.0),
     more("api_reads_per_s", "1/s", 5000.0),
     less("api_p99_ms", "ms", 10.0),
     less("agent_idle_rss_mib", "MiB", 25.0),

@@ -7,6 +7,7 @@
 mod bare;
 mod cli;
 mod clock;
+mod corpus;
 mod emit;
 mod figure;
 mod figures;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     pki::install_provider();
     let done = match cli.command {
         Command::Emit { rate, seconds } => emit::emit(rate, seconds).map(|()| ExitCode::SUCCESS),
+        Command::Logs { mib, rate } => corpus::write(mib, rate).map(|()| ExitCode::SUCCESS),
         Command::BareServer { ca } => {
             raise_limit().and_then(|()| bare::serve(&ca)).map(|()| ExitCode::SUCCESS)
         }

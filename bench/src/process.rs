@@ -103,15 +103,20 @@ impl Process {
         }
     }
 
+    /// Ends it as a crash would, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        // Errors mean that it has ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
     /// Ends it and waits until it is gone.
     pub(crate) fn stop(&mut self) {
         self.ask();
         let begun = Instant::now();
         while self.ended().is_none() {
             if begun.elapsed() > self.patience {
-                self.child.kill().ok();
-                self.child.wait().ok();
-                return;
+                return self.kill();
             }
             thread::sleep(POLL);
         }

@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Enroll tokens: how a new host proves that it is expected
     #[command(subcommand)]
     EnrollToken(EnrollTokenCommand),
+    /// Controllers of this installation, and how another one joins
+    #[command(subcommand)]
+    Controller(ControllerCommand),
     /// Check an API token and store it with the address as a context (token from --token-file, OPSC_TOKEN or stdin)
     Login,
     /// Contexts: the controllers that this user has logged in to
@@ -114,6 +117,24 @@ pub(crate) struct ExecArgs {
     /// User to run as [default: the agent's own]
     #[arg(long)]
     pub(crate) user: Option<String>,
+    /// Try so often again what fails: exit code, signal, time limit, or it cannot be started [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) retries: Option<i64>,
+    /// Pause before the first of these tries, doubled before each further one [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = parse::seconds, allow_hyphen_values = true, requires = "retries")]
+    pub(crate) retry_backoff: Option<i64>,
+    /// It may be run again when nobody knows how it ended; otherwise such a run ends as unknown
+    #[arg(long)]
+    pub(crate) idempotent: bool,
+    /// Keep so many bytes of a run's output [default: 256MiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse::bytes, allow_hyphen_values = true)]
+    pub(crate) output_limit: Option<u64>,
+    /// End a run that writes more; otherwise what is beyond is counted and not kept
+    #[arg(long)]
+    pub(crate) halt_at_output_limit: bool,
+    /// Of what waits for a host the highest comes first, -100 to 100 [default: 0]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(crate) priority: Option<i64>,
     /// Print the execution's id and do not wait
     #[arg(long)]
     pub(crate) detach: bool,
@@ -133,6 +154,9 @@ pub(crate) struct LogsArgs {
     /// Go on until the execution has ended
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// Only of each run's N-th try [default: the newest]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) attempt: Option<i32>,
     /// Only this target
     #[arg(short, long, value_name = "NAME")]
     pub(crate) target: Option<String>,
@@ -212,8 +236,32 @@ pub(crate) enum AgentCommand {
         #[command(flatten)]
         shown: Shown,
     },
-    /// Show one agent with its facts, labels and how its host fares
+    /// Show one agent with its facts, labels, runs and how its host fares
     Show(OneAgent),
+    /// List the runs that wait for an agent, in the order in which it gets them
+    Queue {
+        /// Name or id of the agent
+        #[arg(value_parser = agent_name)]
+        name: String,
+        /// Those that it has, instead of those that wait
+        #[arg(long)]
+        active: bool,
+        /// At most so many [default: all]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Give agents nothing new; what they run goes on, and what waits for them waits
+    Drain {
+        #[command(flatten)]
+        agents: SomeAgents,
+        /// Return when nothing runs there any more
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Give draining agents runs again
+    Resume(SomeAgents),
     /// Make an agent's certificates worthless and end its session
     Revoke(OneAgent),
     /// Let an agent work that waits for approval
@@ -225,6 +273,19 @@ pub(crate) struct OneAgent {
     /// Name or id of the agent
     #[arg(value_parser = agent_name)]
     pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("agents").required(true).args(["name", "selector"]))]
+pub(crate) struct SomeAgents {
+    /// Name or id of the agent
+    #[arg(value_parser = agent_name)]
+    pub(crate) name: Option<String>,
+    /// All agents that a predicate holds for, as 'env=prod and os=linux'
+    #[arg(short = 'l', long)]
+    pub(crate) selector: Option<String>,
     #[command(flatten)]
     pub(crate) shown: Shown,
 }
@@ -261,6 +322,14 @@ pub(crate) enum EnrollTokenCommand {
     },
 }
 
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ControllerCommand {
+    /// List controllers with their leases and how many agents each serves
+    List(Shown),
+    /// Make a token, and show the line to type on the machine of another controller. It hands over this installation
+    JoinToken(Shown),
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContextCommand {
     /// List contexts; the current one is marked
@@ -290,6 +359,9 @@ mod tests {
             &["exec", "-l", "env=prod", "--", "uptime", "-p"][..],
             &["exec", "-t", "a", "-t", "b", "--shell", "-x; ls"],
             &["exec", "--all", "--script", "-", "--interpreter", "sh -e", "--", "--flag"],
+            &["exec", "--all", "--retries", "2", "--priority", "-5", "--output-limit", "1MiB", "--", "true"],
+            &["agent", "drain", "web-1", "--wait"],
+            &["agent", "resume", "-l", "env=prod"],
             &["exec", "--all", "--timeout", "1h30m", "--env", "A=", "--", "true", "--addr", "x"],
         ] {
             assert!(parse(good).is_ok(), "{good:?}");
@@ -303,6 +375,10 @@ mod tests {
             (&["exec", "--all", "--interpreter", "sh", "--", "true"], ErrorKind::MissingRequiredArgument),
             (&["exec", "--all", "--timeout", "-5s", "--", "true"], ErrorKind::ValueValidation),
             (&["exec", "--all", "--env", "=x", "--", "true"], ErrorKind::ValueValidation),
+            (&["exec", "--all", "--retry-backoff", "5s", "--", "true"], ErrorKind::MissingRequiredArgument),
+            (&["exec", "--all", "--output-limit", "1MB", "--", "true"], ErrorKind::ValueValidation),
+            (&["agent", "drain"], ErrorKind::MissingRequiredArgument),
+            (&["agent", "drain", "web-1", "-l", "env=prod"], ErrorKind::ArgumentConflict),
             (&["logs", "17"], ErrorKind::ValueValidation),
             (&["agent", "show", ".."], ErrorKind::ValueValidation),
             (&["execution", "list", "--state", "gone"], ErrorKind::ValueValidation),

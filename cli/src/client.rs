@@ -5,12 +5,12 @@ use std::{marker::PhantomData, time::Duration};
 use model::{
     api::{
         Page,
-        execution::{CreateExecution, Execution, Run},
+        execution::{Attempt, CreateExecution, Execution, Run},
         output::OutputPage,
         problem::Problem,
         status::Status,
     },
-    id::ExecutionId,
+    id::{ExecutionId, RunId},
     limits,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
@@ -213,6 +213,12 @@ impl Client {
     /// The runs of an execution, page by page.
     pub(crate) fn runs(&self, id: ExecutionId, limit: Option<u64>) -> Pages<'_, Run> {
         self.pages(&["api", "v1", "executions", &id.to_string(), "runs"], Vec::new(), limit)
+    }
+
+    /// The tries of a run, page by page.
+    pub(crate) fn attempts(&self, id: ExecutionId, run: RunId) -> Pages<'_, Attempt> {
+        let path = ["api", "v1", "executions", &id.to_string(), "runs", &run.to_string(), "attempts"];
+        self.pages(&path, Vec::new(), None)
     }
 
     /// One page of stored output; `query` narrows it down.

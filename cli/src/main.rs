@@ -66,6 +66,7 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Execution(command) => cmd::execution::run(&client, command).await,
         Command::Agent(command) => cmd::agent::run(&client, command).await,
         Command::EnrollToken(command) => cmd::enroll_token::run(&client, command).await,
+        Command::Controller(command) => cmd::controller::run(&client, command).await,
         Command::Status(shown) => cmd::status::status(&client, shown).await,
         Command::Version(shown) => cmd::status::version(&client, shown).await,
         Command::Login | Command::Context(_) => unreachable!("answered above, without a connection"),

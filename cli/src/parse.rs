@@ -23,6 +23,25 @@ pub(crate) fn seconds(text: &str) -> Result<i64, String> {
     Ok(duration.as_secs())
 }
 
+/// Bytes, as `4096`, `64KiB`, `10MiB` or `1GiB`.
+///
+/// # Errors
+/// When it is not a number of bytes.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    const LIKE: &str = "a number of bytes is written like 4096, 64KiB, 10MiB or 1GiB";
+    const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
+    let text = text.trim();
+    let (digits, unit) = UNITS
+        .iter()
+        .find_map(|(name, size)| Some((text.strip_suffix(name)?.trim_end(), *size)))
+        .unwrap_or((text, 1));
+    if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_digit()) {
+        return Err(LIKE.to_owned());
+    }
+    let count: Option<u64> = digits.parse().ok();
+    count.and_then(|count| count.checked_mul(unit)).ok_or_else(|| "there are not so many bytes".to_owned())
+}
+
 /// A point in time: either RFC 3339, or how long ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Since {
@@ -93,6 +112,18 @@ mod tests {
             assert!(seconds(text).is_err(), "{text}");
         }
         assert!(seconds("90").unwrap_err().contains("unit"));
+    }
+
+    #[test]
+    fn numbers_of_bytes() {
+        for (text, want) in
+            [("1", 1), ("4096 B", 4096), ("64KiB", 65_536), ("10 MiB", 10 << 20), ("1GiB", 1 << 30)]
+        {
+            assert_eq!(bytes(text), Ok(want), "{text}");
+        }
+        for text in ["", "KiB", "-1", "1.5MiB", "10MB", "1k", "99999999999999999999", "99999999999GiB"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -2,14 +2,14 @@
 //! host took independently of us.
 
 use model::api::{
-    execution::{Run, StreamOutput},
+    execution::{RunOutput, StreamOutput},
     output::{OutputPiece, Stream},
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::output::Content;
 
-/// What was shown of one run, of its newest attempt.
+/// What was shown of one run, of the last attempt that something was shown of.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     attempt: i32,
@@ -42,17 +42,24 @@ impl Shown {
         }
     }
 
-    /// What is wrong with what was shown of an ended run; of `only` one stream, if that was asked for.
-    pub(crate) fn complaints(mut self, run: &Run, only: Option<Stream>) -> Vec<String> {
-        if self.attempt != run.attempt {
+    /// What is wrong with what was shown of an attempt that has ended, whose output on `target` is `output`; of `only` one
+    /// stream, if that was asked for.
+    pub(crate) fn complaints(
+        mut self,
+        attempt: i32,
+        target: &str,
+        output: &RunOutput,
+        only: Option<Stream>,
+    ) -> Vec<String> {
+        if self.attempt != attempt {
             self = Self::default();
         }
-        [(Stream::Stdout, self.stdout, &run.output.stdout), (Stream::Stderr, self.stderr, &run.output.stderr)]
+        [(Stream::Stdout, self.stdout, &output.stdout), (Stream::Stderr, self.stderr, &output.stderr)]
             .into_iter()
             .filter(|(stream, ..)| only.is_none_or(|only| only == *stream))
             .filter_map(|(stream, shown, written)| {
                 let problem = shown.differs(written)?;
-                Some(format!("{} of {}: {problem}", stream.as_str(), run.target))
+                Some(format!("{} of {target}: {problem}", stream.as_str()))
             })
             .collect()
     }
@@ -83,39 +90,22 @@ impl Counted {
 
 #[cfg(test)]
 mod tests {
-    use model::{
-        api::{execution::RunOutput, output::Data},
-        id::{AgentId, ExecutionId, RunId},
-        run::RunState,
-    };
+    use model::{api::output::Data, id::RunId};
 
     use super::*;
 
-    fn run(stdout: &[u8]) -> Run {
-        let id = [7; 16];
+    fn output(stdout: &[u8]) -> RunOutput {
         let written = |bytes: &[u8]| StreamOutput {
             stored_bytes: bytes.len() as i64,
             gap_bytes: 0,
             written_bytes: Some(bytes.len() as i64),
             sha256: Some(hex::encode(Sha256::digest(bytes))),
         };
-        Run {
-            id: RunId::from_bytes(&id).unwrap(),
-            execution_id: ExecutionId::from_bytes(&id).unwrap(),
-            agent_id: AgentId::from_bytes(&id).unwrap(),
-            target: "web-1".into(),
-            state: RunState::Succeeded,
-            reason: None,
-            detail: None,
-            attempt: 2,
-            attempt_state: None,
-            exit_code: Some(0),
-            signal: None,
-            queued_at: jiff::Timestamp::UNIX_EPOCH,
-            started_at: None,
-            ended_at: None,
-            output: RunOutput { stdout: written(stdout), stderr: written(b""), complete: Some(true) },
-        }
+        RunOutput { stdout: written(stdout), stderr: written(b""), complete: Some(true) }
+    }
+
+    fn complaints(shown: Shown, stdout: &[u8], only: Option<Stream>) -> Vec<String> {
+        shown.complaints(2, "web-1", &output(stdout), only)
     }
 
     fn shown(parts: &[(i32, Content)]) -> Shown {
@@ -143,9 +133,9 @@ mod tests {
     #[test]
     fn the_newest_attempt_counts() {
         let good = [(1, bytes(b"old")), (2, bytes(b"a\xff")), (2, bytes(b"b"))];
-        assert_eq!(shown(&good).complaints(&run(b"a\xffb"), None), [""; 0]);
-        assert_eq!(shown(&[(1, bytes(b"old"))]).complaints(&run(b""), None), [""; 0]);
-        assert_eq!(shown(&[]).complaints(&run(b""), None), [""; 0]);
+        assert_eq!(complaints(shown(&good), b"a\xffb", None), [""; 0]);
+        assert_eq!(complaints(shown(&[(1, bytes(b"old"))]), b"", None), [""; 0]);
+        assert_eq!(complaints(shown(&[]), b"", None), [""; 0]);
     }
 
     #[test]
@@ -155,13 +145,10 @@ mod tests {
             (&[(2, bytes(b"ba"))], b"ab", "SHA-256 differs"),
             (&[(2, bytes(b"a")), (2, Content::Gap(5)), (2, bytes(b"b"))], b"a.....b", "5 bytes are missing"),
         ] {
-            let complaints = shown(parts).complaints(&run(written), None);
-            assert_eq!(complaints.len(), 1, "{complaints:?}");
-            assert!(
-                complaints[0].starts_with("stdout of web-1: ") && complaints[0].contains(want),
-                "{complaints:?}"
-            );
-            assert_eq!(shown(parts).complaints(&run(written), Some(Stream::Stderr)), [""; 0]);
+            let found = complaints(shown(parts), written, None);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].starts_with("stdout of web-1: ") && found[0].contains(want), "{found:?}");
+            assert_eq!(complaints(shown(parts), written, Some(Stream::Stderr)), [""; 0]);
         }
     }
 }

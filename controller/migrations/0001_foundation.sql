@@ -53,7 +53,21 @@ create table controllers (
     -- Renewed every few seconds; whoever's is over has lost the sessions that it served.
     lease_until timestamptz not null,
     started_at timestamptz not null,
-    version text not null
+    version text not null,
+    -- Where agents reach it, if it says so: agents are told of all the living ones.
+    announce text
+);
+
+-- What lets one further controller have the authority's keys, once.
+create table join_tokens (
+    id uuid primary key,
+    org_id uuid not null references organizations (id),
+    secret_hash bytea not null,
+    created_at timestamptz not null,
+    created_by text not null,
+    expires_at timestamptz not null,
+    used_at timestamptz,
+    used_by uuid
 );
 
 create table api_tokens (
@@ -77,6 +91,8 @@ create table agents (
     version text not null default '',
     slots integer not null default 1,
     pending boolean not null default false,
+    -- Since when it is offered nothing new.
+    draining_since timestamptz,
     revoked_at timestamptz,
     enrolled_at timestamptz not null,
     last_seen_at timestamptz,
@@ -84,6 +100,9 @@ create table agents (
     serial_current bytea not null,
     serial_new bytea,
     certificate_expires_at timestamptz not null,
+    -- The start of the newest certificate that was issued: one that began later was issued by a database that this one
+    -- is an older copy of, and counts.
+    certificate_not_before timestamptz not null default 'infinity',
     result_key bytea not null,
     seal_key bytea not null,
     journal_epoch bytea not null default '',
@@ -109,14 +128,17 @@ create table enroll_tokens (
     unique (org_id, id)
 );
 
--- The newest session of each agent. Its fence orders the controllers, its epoch the streams of the agent.
-create sequence fences;
+-- The newest session of each agent. Its fence orders the controllers for this agent, its epoch the agent's streams. The
+-- fence is one higher than any that the agent has obeyed, so that an older copy of this table locks nobody out. Its hello
+-- was said so many microseconds after that boot of its host: one that was said earlier, and came late, opens nothing.
 create table sessions (
     agent_id uuid primary key references agents (id),
     org_id uuid not null,
     controller_id uuid not null,
     epoch bigint not null,
     fence bigint not null,
+    boot_id text not null,
+    since_boot bigint not null,
     connected boolean not null,
     opened_at timestamptz not null,
     closed_at timestamptz
@@ -132,6 +154,7 @@ create table executions (
     request_id text not null,
     created_at timestamptz not null,
     start_before timestamptz not null,
+    priority smallint not null default 0,
     ended_at timestamptz,
     cancel_requested_at timestamptz,
     state text not null,
@@ -150,10 +173,13 @@ create table executions (
     runs_skipped integer not null default 0,
     runs_expired integer not null default 0,
     runs_unknown integer not null default 0,
+    -- When the signature was made anew, because its certificate would have ended; null: never.
+    manifest_signed_at timestamptz,
     primary key (id),
     unique (org_id, id)
 );
 create index executions_org_state on executions (org_id, state, id desc);
+create index executions_signed on executions (coalesce(manifest_signed_at, created_at)) where ended_at is null;
 create index executions_cancelling on executions (id) where cancel_requested_at is not null and ended_at is null;
 
 -- Positions of an execution's output are handed out from here, inside the inserting transaction: the row lock makes
@@ -183,7 +209,6 @@ create table runs (
     detail text,
     exit_code integer,
     signal integer,
-    observed_outcome jsonb,
     primary key (execution_id, id)
 ) partition by range (execution_id);
 create index runs_queue on runs (agent_id, priority desc, id) where state = 'queued';
@@ -206,6 +231,12 @@ create table attempts (
     accepted_at timestamptz,
     started_at timestamptz,
     ended_at timestamptz,
+    reason text,
+    detail text,
+    exit_code integer,
+    signal integer,
+    -- What it told after it had been given up.
+    observed_outcome jsonb,
     pid integer,
     boot_id text,
     -- The exit record as the host signed it, and what it says of the output.
@@ -351,7 +382,7 @@ declare
     name text;
 begin
     foreach name in array array[
-        'api_tokens', 'agents', 'enroll_tokens', 'sessions', 'executions', 'runs', 'attempts', 'output_chunks',
+        'api_tokens', 'agents', 'enroll_tokens', 'join_tokens', 'sessions', 'executions', 'runs', 'attempts', 'output_chunks',
         'output_cursors', 'audit_entries', 'events', 'host_metrics', 'idempotency_keys'
     ] loop
         execute format('alter table %I enable row level security', name);
@@ -369,7 +400,7 @@ revoke execute on function ensure_partitions(timestamptz, integer) from public;
 grant execute on function ensure_partitions(timestamptz, integer) to opsc_worker;
 grant usage on schema public to opsc_app, opsc_worker;
 grant select, insert, update, delete on
-    organizations, installation, controllers, api_tokens, agents, enroll_tokens, sessions, executions,
+    organizations, installation, controllers, api_tokens, agents, enroll_tokens, join_tokens, sessions, executions,
     output_positions, runs, attempts, output_chunks, output_cursors, events, host_metrics, idempotency_keys
     to opsc_worker;
 grant select, insert on audit_entries to opsc_worker;
@@ -378,8 +409,8 @@ grant select, insert, update on
     api_tokens, agents, executions, runs, attempts, output_cursors to opsc_app;
 grant select, insert, update, delete on enroll_tokens, idempotency_keys to opsc_app;
 grant select on output_chunks to opsc_app;
+grant select, insert on join_tokens to opsc_app;
 grant select, insert on output_positions to opsc_app;
 grant select, insert on events to opsc_app;
 -- People read the audit, and every action adds to it; nobody changes it.
 grant select, insert on audit_entries to opsc_app;
-grant usage on sequence fences to opsc_worker;

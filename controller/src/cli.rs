@@ -16,12 +16,14 @@ pub(crate) struct Cli {
     pub(crate) verb: Option<Verb>,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run the controller (what happens without a verb).
     Serve,
     /// Bring the database up to date and end.
     Migrate,
+    /// Make this machine another controller of an installation, with a token of `opsctl controller join-token`, and end.
+    Join(Join),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -33,6 +35,32 @@ pub(crate) enum Verb {
 pub(crate) enum ConfigVerb {
     /// Check the configuration and print it without its secrets.
     Check,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// The agents' door of a controller that runs.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) controller: String,
+    #[command(flatten)]
+    pub(crate) token: Token,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Token {
+    /// The join token; others on this machine can see it while this runs.
+    #[arg(long, env = "OPSC_JOIN_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// File with the join token; - is the standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(<redacted>)")
+    }
 }
 
 /// Flags for the keys that people change most; they win over variables, and those over the file.

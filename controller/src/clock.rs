@@ -14,3 +14,8 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) fn entropy() -> [u8; 10] {
     pki::random()
 }
+
+/// Any number.
+pub(crate) fn dice() -> u64 {
+    u64::from_le_bytes(pki::random())
+}

@@ -27,6 +27,8 @@ const PREFIX: &str = "OPSC_";
 const SECTIONS: [&str; 5] = ["http", "agents", "timing", "database", "log"];
 /// Shortest and longest life of an agent's certificate.
 const CERTIFICATE_LIFE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(90 * 24 * 3600)];
+/// Shortest and longest life of a dispatch key's certificate.
+const DISPATCH_KEY_LIFE: [Duration; 2] = [Duration::from_secs(4), limits::DISPATCH_KEY_LIFE];
 /// Longest absence of an agent before its attempts count as lost.
 const MAX_LOST_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Bounds of what `[timing]` may say.
@@ -78,7 +80,11 @@ pub(crate) struct Tls {
 #[derive(Debug, Clone)]
 pub(crate) struct Agents {
     pub(crate) listen: SocketAddr,
+    /// `HOST:PORT` by which agents reach this door; they are told of it.
+    pub(crate) announce: Option<String>,
     pub(crate) certificate_life: Duration,
+    /// Two controllers on one database need the same.
+    pub(crate) dispatch_key_life: Duration,
 }
 
 /// How long things may take before they count as over. Two controllers on one database need the same.
@@ -212,7 +218,9 @@ pub(crate) struct HttpLayer {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct AgentsLayer {
     pub(crate) listen: Option<String>,
+    pub(crate) announce: Option<String>,
     pub(crate) certificate_life: Option<String>,
+    pub(crate) dispatch_key_life: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -304,7 +312,9 @@ impl Layer {
             },
             agents: AgentsLayer {
                 listen: above.agents.listen.or(self.agents.listen),
+                announce: above.agents.announce.or(self.agents.announce),
                 certificate_life: above.agents.certificate_life.or(self.agents.certificate_life),
+                dispatch_key_life: above.agents.dispatch_key_life.or(self.agents.dispatch_key_life),
             },
             timing: TimingLayer {
                 start_window: above.timing.start_window.or(self.timing.start_window),
@@ -378,6 +388,13 @@ impl Config {
                 limits::AGENT_CERTIFICATE_LIFE,
                 CERTIFICATE_LIFE,
             )?,
+            announce: layer.agents.announce.map(announce).transpose()?,
+            dispatch_key_life: duration(
+                "[agents] dispatch_key_life",
+                layer.agents.dispatch_key_life,
+                limits::DISPATCH_KEY_LIFE,
+                DISPATCH_KEY_LIFE,
+            )?,
         };
         let timing = Timing::read(layer.timing)?;
         let database = Database {
@@ -407,7 +424,11 @@ impl Config {
         }
         let mut agents = toml::Table::new();
         agents.insert("listen".into(), self.agents.listen.to_string().into());
+        if let Some(announce) = &self.agents.announce {
+            agents.insert("announce".into(), announce.clone().into());
+        }
         agents.insert("certificate_life".into(), duration_text(self.agents.certificate_life).into());
+        agents.insert("dispatch_key_life".into(), duration_text(self.agents.dispatch_key_life).into());
         let mut database = toml::Table::new();
         if let Some(external) = &self.database.external {
             database.insert("url".into(), external.redacted().into());
@@ -441,6 +462,23 @@ fn address(key: &'static str, text: Option<String>, default: &str) -> Result<Soc
     text.parse().map_err(|_| {
         wrong(key, format!("'{text}' is not an address with a port, as 127.0.0.1:8080 or [::1]:8080"))
     })
+}
+
+/// An address that agents can connect to: a host and a port that is not 0.
+fn announce(text: String) -> Result<String, ConfigError> {
+    let is_good = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        port.parse::<u16>().is_ok_and(|port| port != 0)
+            && rustls::pki_types::ServerName::try_from(host).is_ok()
+            && !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+    });
+    if is_good {
+        Ok(text)
+    } else {
+        let message =
+            format!("'{text}' is not an address that agents can connect to, as controller-1.example:7443");
+        Err(wrong("[agents] announce", message))
+    }
 }
 
 fn tls(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<Tls>, ConfigError> {

@@ -8,6 +8,7 @@ mod config;
 mod error;
 mod grpc;
 mod http;
+mod join;
 mod lifecycle;
 mod postgres;
 mod server;
@@ -18,13 +19,16 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 
+use app::boot::Foreign;
 use cli::{Cli, ConfigVerb, Verb};
 use config::{Config, ConfigError};
+use join::JoinError;
 use server::Unreachable;
 
 /// What the exit code says beside 0 (done) and 1 (failed).
 const BAD_CONFIGURATION: u8 = 2;
 const NOT_REACHABLE: u8 = 3;
+const REFUSED: u8 = 4;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -33,19 +37,23 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nothing is left to be done when even this cannot be written.
             writeln!(std::io::stderr(), "error: {error:#}").ok();
-            if error.is::<ConfigError>() {
-                BAD_CONFIGURATION.into()
-            } else if error.is::<Unreachable>() {
-                NOT_REACHABLE.into()
-            } else {
-                ExitCode::FAILURE
-            }
+            exit_code(&error).map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
 }
 
+fn exit_code(error: &anyhow::Error) -> Option<u8> {
+    let is_bad_usage = error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(JoinError::Usage(_)));
+    let is_unreachable =
+        error.is::<Unreachable>() || matches!(error.downcast_ref(), Some(JoinError::Unreachable { .. }));
+    let is_refused = error.is::<Foreign>() || matches!(error.downcast_ref(), Some(JoinError::Refused(_)));
+    [(is_bad_usage, BAD_CONFIGURATION), (is_unreachable, NOT_REACHABLE), (is_refused, REFUSED)]
+        .into_iter()
+        .find_map(|(is_so, code)| is_so.then_some(code))
+}
+
 fn run(cli: &Cli) -> anyhow::Result<()> {
-    let verb = cli.verb.unwrap_or(Verb::Serve);
+    let verb = cli.verb.as_ref().unwrap_or(&Verb::Serve);
     let mut stdout = std::io::stdout();
     if let Verb::Version = verb {
         return Ok(writeln!(stdout, "opsconductor-controller {}", env!("CARGO_PKG_VERSION"))?);
@@ -58,6 +66,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     pki::install_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match verb {
+        Verb::Join(join) => runtime.block_on(join::join(&config, join)),
         Verb::Migrate => runtime.block_on(server::migrate(&config)),
         Verb::Serve | Verb::Config(_) | Verb::Version => runtime.block_on(server::serve(&config)),
     }

@@ -132,7 +132,10 @@ impl Controller {
             up_to_date(config, &database).await?;
             let boot = boot::Boot {
                 agent_port: agents_at.port(),
+                announce: config.agents.announce.clone(),
                 certificate_life: config.agents.certificate_life,
+                dispatch_key_life: config.agents.dispatch_key_life,
+                is_shared: config.database.external.is_some(),
                 timing: config.timing,
             };
             boot::open(database.options(), &config.data, boot).await
@@ -187,7 +190,7 @@ impl Controller {
 }
 
 /// Makes the data folder if it is missing, and takes it for this process alone.
-fn open_folder(data: &Path) -> anyhow::Result<Flock<File>> {
+pub(crate) fn open_folder(data: &Path) -> anyhow::Result<Flock<File>> {
     let cannot = || format!("cannot use the data folder {}", data.display());
     DirBuilder::new().recursive(true).mode(0o700).create(data).with_context(cannot)?;
     let path = data.join("controller.lock");
@@ -244,7 +247,7 @@ impl Database {
 }
 
 /// Waits until the database answers: at the start of a machine it may come later than the controller.
-async fn reach(external: &config::External) -> anyhow::Result<()> {
+pub(crate) async fn reach(external: &config::External) -> anyhow::Result<()> {
     let options = &external.options;
     let address = match options.get_socket() {
         Some(socket) => socket.display().to_string(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Invalid, limits};
+use crate::{Invalid, limits, retry::Retry};
 
 /// What to execute: exactly one of a program with its arguments, a line for the host's shell, or a script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -49,6 +49,35 @@ pub struct Command {
     /// Seconds that the run may take.
     #[serde(default = "default_timeout")]
     pub timeout_seconds: i64,
+    /// What happens after a failure; by default nothing is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// It may be run again when nobody knows how it ended; by default such a run ends as `unknown`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idempotent: bool,
+    /// Bytes of output that are kept; by default as many as there may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_limit_bytes: Option<u64>,
+    /// What happens when it writes more.
+    #[serde(default, skip_serializing_if = "OutputLimit::is_default")]
+    pub on_output_limit: OutputLimit,
+}
+
+/// What happens to a run that writes more than its limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputLimit {
+    /// It goes on; what is beyond is counted and hashed, not kept.
+    #[default]
+    Truncate,
+    /// It is ended.
+    Halt,
+}
+
+impl OutputLimit {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 fn default_timeout() -> i64 {
@@ -56,6 +85,21 @@ fn default_timeout() -> i64 {
 }
 
 impl Command {
+    /// The program under the default circumstances.
+    pub const fn new(program: Program) -> Self {
+        Self {
+            program,
+            env: BTreeMap::new(),
+            cwd: None,
+            user: None,
+            timeout_seconds: limits::DEFAULT_TIMEOUT_SECONDS,
+            retry: None,
+            idempotent: false,
+            output_limit_bytes: None,
+            on_output_limit: OutputLimit::Truncate,
+        }
+    }
+
     /// Checks every field against its limit.
     ///
     /// # Errors
@@ -84,7 +128,18 @@ impl Command {
                 return Err(Invalid::new("command.user", "is empty"));
             }
         }
-        within("command.timeout_seconds", self.timeout_seconds, &limits::TIMEOUT_SECONDS)
+        within("command.timeout_seconds", self.timeout_seconds, &limits::TIMEOUT_SECONDS)?;
+        if let Some(retry) = &self.retry {
+            retry.validate()?;
+        }
+        match self.output_limit_bytes {
+            Some(0) => Err(Invalid::new("command.output_limit_bytes", "is 0; at least 1 byte is kept")),
+            Some(bytes) if bytes > limits::RUN_OUTPUT_BYTES => {
+                let limit = usize::try_from(limits::RUN_OUTPUT_BYTES).unwrap_or(usize::MAX);
+                Err(Invalid::over("command.output_limit_bytes", "RUN_OUTPUT_BYTES", limit, "bytes"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn validate_environment(&self) -> Result<(), Invalid> {

@@ -96,6 +96,8 @@ ids! {
     ControllerId = "controller";
     /// An enroll token.
     EnrollTokenId = "enroll-token";
+    /// A join token.
+    JoinTokenId = "join-token";
     /// An API token.
     ApiTokenId = "token";
 }

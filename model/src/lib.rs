@@ -9,6 +9,7 @@ mod invalid;
 pub mod label;
 pub mod limits;
 pub mod reason;
+pub mod retry;
 pub mod run;
 pub mod selector;
 

@@ -41,6 +41,14 @@ pub const DEFAULT_TIMEOUT_SECONDS: i64 = 3600;
 /// Seconds that a run may wait for its host before it expires.
 pub const START_WITHIN_SECONDS: std::ops::RangeInclusive<i64> = 1..=30 * 24 * 3600;
 pub const DEFAULT_START_WITHIN_SECONDS: i64 = 300;
+/// Tries of one run, the first included.
+pub const RUN_TRIES: std::ops::RangeInclusive<i64> = 1..=10;
+/// Seconds between two tries: the first pause and the longest, each within these bounds (a day).
+pub const RETRY_BACKOFF_SECONDS: std::ops::RangeInclusive<i64> = 1..=24 * 3600;
+pub const DEFAULT_RETRY_BACKOFF_SECONDS: i64 = 5;
+pub const DEFAULT_MAX_RETRY_BACKOFF_SECONDS: i64 = 300;
+/// Priorities of executions: of what waits for a host, the highest comes first.
+pub const PRIORITY: std::ops::RangeInclusive<i64> = -100..=100;
 /// How long processes that were asked to end may take before they are killed.
 pub const KILL_GRACE: Duration = Duration::from_secs(5);
 
@@ -96,6 +104,12 @@ pub const ENROLL_TOKEN_TTL_SECONDS: std::ops::RangeInclusive<i64> = 10..=24 * 36
 pub const DEFAULT_ENROLL_TOKEN_TTL_SECONDS: i64 = 15 * 60;
 /// Uses of an enroll token.
 pub const ENROLL_TOKEN_USES: std::ops::RangeInclusive<i32> = 1..=10_000;
+/// Life of a join token, in seconds.
+pub const JOIN_TOKEN_TTL_SECONDS: i64 = 15 * 60;
+/// Life of a dispatch key's certificate; the key is replaced at half of it.
+pub const DISPATCH_KEY_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Controllers that one agent is told of.
+pub const ANNOUNCED_CONTROLLERS: usize = 16;
 /// Life of an agent's certificate.
 pub const AGENT_CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How long after its expiry a certificate may still ask for its successor.
@@ -107,7 +121,7 @@ pub const START_WINDOW: Duration = Duration::from_secs(120);
 /// How long an agent may be away before its running attempts count as lost.
 pub const LOST_AFTER: Duration = Duration::from_secs(300);
 /// The longest pause of an agent between two tries to reach a controller.
-pub const RECONNECT_PAUSE: Duration = Duration::from_secs(30);
+pub const RECONNECT_PAUSE: Duration = Duration::from_secs(8);
 /// How long a controller that is gone keeps its sessions.
 pub const LEASE: Duration = Duration::from_secs(20);
 /// How long a follower waits for output that a host has announced and that does not come.

@@ -34,7 +34,7 @@ pub enum RunEvent {
     Unblocked,
     /// An attempt was offered to its host.
     Offered,
-    /// The attempt came back undelivered or refused as busy, or failed and the policy tries again.
+    /// The attempt came back undelivered, refused as busy or before it began; or it ended and is followed by another.
     Returned,
     /// The attempt ended and its result is final.
     Ended(RunOutcome),
@@ -44,7 +44,7 @@ pub enum RunEvent {
     Cancelled,
     /// Its time to start is over.
     StartExpired,
-    /// The attempt is lost, and with it the outcome.
+    /// The newest attempt that counts is lost, and with it the outcome.
     Lost,
 }
 
@@ -81,9 +81,11 @@ pub fn next(from: RunState, event: RunEvent) -> Result<RunState, InvalidRunTrans
         (S::Active, E::Ended(RunOutcome::TimedOut)) => S::TimedOut,
         (S::Blocked | S::Queued, E::Skipped) => S::Skipped,
         (S::Blocked | S::Queued, E::StartExpired) => S::Expired,
-        // A run that was never offered can still be refused for good: its manifest does not cover it.
+        // A run that waits can still end for good: its manifest does not cover it, or it waited for a further try that
+        // is not to come, and so its last one counts.
         (S::Queued, E::Ended(RunOutcome::Failed)) => S::Failed,
-        (S::Active, E::Lost) => S::Unknown,
+        (S::Queued, E::Ended(RunOutcome::TimedOut)) => S::TimedOut,
+        (S::Queued | S::Active, E::Lost) => S::Unknown,
         (from, event) => return Err(InvalidRunTransition { from, event }),
     })
 }
@@ -151,7 +153,22 @@ mod tests {
     /// One row a state, one column an event, in the order of `EVENTS`; `.` is refused.
     const TABLE: [(RunState, [&str; 11]); 10] = [
         (S::Blocked, ["queued", ".", ".", ".", ".", ".", ".", "skipped", "cancelled", "expired", "."]),
-        (S::Queued, [".", "active", ".", ".", "failed", ".", ".", "skipped", "cancelled", "expired", "."]),
+        (
+            S::Queued,
+            [
+                ".",
+                "active",
+                ".",
+                ".",
+                "failed",
+                ".",
+                "timed_out",
+                "skipped",
+                "cancelled",
+                "expired",
+                "unknown",
+            ],
+        ),
         (
             S::Active,
             [".", ".", "queued", "succeeded", "failed", "cancelled", "timed_out", ".", ".", ".", "unknown"],

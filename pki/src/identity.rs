@@ -30,6 +30,8 @@ pub struct AgentIdentity {
     pub agent_id: AgentId,
     /// [`SERIAL_BYTES`] bytes: what `Authority::issue_agent` was given, its top bit cleared.
     pub serial: Vec<u8>,
+    /// The first second of its validity: of two certificates of an agent, the newer has the later one.
+    pub not_before: Timestamp,
     /// The last second of its validity.
     pub not_after: Timestamp,
 }
@@ -48,13 +50,9 @@ impl AgentIdentity {
         let (trust_domain, Subject::Agent(org_id, agent_id)) = parse_uri(uri)? else {
             return Err(CertificateFault::Form);
         };
-        Ok(Self {
-            trust_domain: trust_domain.to_owned(),
-            org_id,
-            agent_id,
-            serial: serial(certificate)?.to_vec(),
-            not_after: Validity::of(certificate)?.not_after,
-        })
+        let Validity { not_before, not_after } = Validity::of(certificate)?;
+        let serial = serial(certificate)?.to_vec();
+        Ok(Self { trust_domain: trust_domain.to_owned(), org_id, agent_id, serial, not_before, not_after })
     }
 }
 

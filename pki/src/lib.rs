@@ -26,7 +26,7 @@ pub use error::{CertificateFault, CsrFault, Error};
 pub use identity::{AgentIdentity, AgentKey, new_agent_key_and_csr};
 pub use result_key::{ResultKey, verify_result};
 pub use seal::{SealKey, Sealed, seal};
-pub use token::{ApiToken, EnrollToken, hash_secret};
+pub use token::{ApiToken, EnrollToken, JoinToken, hash_secret};
 
 /// Makes aws-lc-rs the provider that rustls uses where none is named. May be called again and again.
 pub fn install_provider() {

@@ -1,13 +1,13 @@
-//! Bearer tokens as people copy them: of enrollment (`oce1_…`) and of the API (`oca1_…`).
+//! Bearer tokens as people copy them: of enrollment (`oce1_…`), of the API (`oca1_…`), and of joining (`ocj1_…`).
 //!
 //! A token is its id, which finds the row, a secret of 32 bytes, of which only the hash is kept, and a checksum, which
-//! tells a token that was cut or mistyped from one that is unknown. An enroll token carries the root's pin too, so that
-//! the first contact is no leap of faith. The secret part may contain `_`: tokens are taken apart by length.
+//! tells a token that was cut or mistyped from one that is unknown. Enroll and join tokens carry the root's pin too, so
+//! that the first contact is no leap of faith. The secret part may contain `_`: tokens are taken apart by length.
 
 use std::fmt;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use model::id::{ApiTokenId, EnrollTokenId};
+use model::id::{ApiTokenId, EnrollTokenId, JoinTokenId};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -29,6 +29,7 @@ struct Kind {
 
 const ENROLL: Kind = Kind { name: "enroll token", prefix: "oce1_" };
 const API: Kind = Kind { name: "API token", prefix: "oca1_" };
+const JOIN: Kind = Kind { name: "join token", prefix: "ocj1_" };
 
 impl Kind {
     fn write(&self, id: Uuid, fields: &[&[u8; 32]]) -> String {
@@ -113,6 +114,37 @@ impl fmt::Debug for EnrollToken {
     }
 }
 
+/// Lets one further controller have the keys of the authority's intermediates.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinToken {
+    pub id: JoinTokenId,
+    pub secret: Zeroizing<[u8; 32]>,
+    /// SHA-256 of the root certificate that the first controller must present.
+    pub root_pin: [u8; 32],
+}
+
+impl JoinToken {
+    /// The text to hand out, to be shown once. A function and no `Display`, so that no log gets it by accident.
+    pub fn reveal(&self) -> String {
+        JOIN.write(self.id.0, &[&self.secret, &self.root_pin])
+    }
+
+    /// Reads what [`Self::reveal`] wrote.
+    ///
+    /// # Errors
+    /// When it is something else, or was damaged on the way.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let (id, [secret, root_pin]) = JOIN.read(text)?;
+        Ok(Self { id: JoinTokenId(id), secret, root_pin: *root_pin })
+    }
+}
+
+impl fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinToken({}, <redacted>)", self.id)
+    }
+}
+
 /// Lets somebody speak to the API.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiToken {
@@ -171,6 +203,16 @@ mod tests {
             };
             assert_eq!(ApiToken::parse(&token.reveal()).unwrap(), token);
         }
+    }
+
+    #[test]
+    fn an_enroll_token_is_no_join_token() {
+        let EnrollToken { id, secret, root_pin } = enroll_token();
+        let join = JoinToken { id: JoinTokenId(id.0), secret, root_pin };
+        assert_eq!(JoinToken::parse(&join.reveal()).unwrap(), join);
+        assert!(matches!(JoinToken::parse(&enroll_token().reveal()), Err(Error::NotAToken { .. })));
+        assert!(matches!(EnrollToken::parse(&join.reveal()), Err(Error::NotAToken { .. })));
+        assert!(!format!("{join:?}").contains("____"));
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! Bad input: each gets a clear error that names what is wrong, and leaves nothing half done.
 
-use std::{path::PathBuf, process::Command};
+use std::process::Command;
 
-use model::{Reason, api::output::Stream, limits, run::RunState};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use opsconductor_tests::{SOON, Stage, World, eventually, postgres, scene, stage::Visit};
+use model::limits;
+use opsconductor_tests::{Stage, World, postgres, scene, stage::Visit};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -331,87 +330,6 @@ async fn a_newer_database_is_refused() {
     assert!(code == Some(1) && said.contains("migrate"), "{code:?} {said}");
     let (code, said) = controller("migrate", &config);
     assert_eq!(code, Some(0), "{said}");
-}
-
-/// A small file system of its own, for as long as it is held.
-struct Small(PathBuf);
-
-impl Small {
-    /// None, told loudly, where this process may not mount.
-    fn mount(mebibytes: u32) -> Option<Self> {
-        let at = scene::new_folder("small");
-        let options = format!("size={mebibytes}m,mode=0700");
-        match mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some(&options[..])) {
-            Ok(()) => Some(Self(at)),
-            Err(error) => {
-                scene::skipped(&format!(
-                    "a full disk can be had by mounting one alone, which failed: {error}"
-                ));
-                None
-            }
-        }
-    }
-
-    /// Takes all of its space until the answer is removed.
-    fn fill(&self) -> PathBuf {
-        let path = self.0.join("ballast");
-        let mut file = std::fs::File::create(&path).expect("there is room for a name");
-        let block = vec![7; 4096];
-        while std::io::Write::write_all(&mut file, &block).is_ok() {}
-        path
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        // The janitor tries again.
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
-
-#[tokio::test]
-async fn a_full_disk_refuses_runs_and_loses_no_output() {
-    let Some(disk) = Small::mount(96) else { return };
-    let world = World::start().await;
-    let agent = world.agent("small").data(&disk.0.join("agent")).start().await;
-    let api = world.api();
-    // A run that is under way waits for space.
-    let go = world.folder().join("go");
-    let line =
-        format!("echo up; until [ -e '{}' ]; do sleep 0.05; done; seq 100000; echo down >&2", go.display());
-    let running = api.start_shell("small", &line).await;
-    eventually(SOON, "the run is up", async || {
-        (!api.pieces(running.id, "", 10).await.is_empty()).then_some(())
-    })
-    .await;
-    let ballast = disk.fill();
-    // New ones are refused, by name: more of them than fit into what the agent's databases have at hand.
-    for _ in 0..40 {
-        let finished = api.shell("small", "echo no").await;
-        let run = finished.run();
-        assert_eq!((run.state, run.reason), (RunState::Failed, Some(Reason::NoSpace)), "{run:?}");
-        assert!(
-            run.detail.as_deref().is_some_and(|detail| detail.contains("free") || detail.contains("space"))
-        );
-    }
-    std::fs::write(&go, "").expect("the folder can be written");
-    let blocked = tokio::time::timeout(std::time::Duration::from_secs(2), api.finished(running.id)).await;
-    assert!(blocked.is_err(), "it cannot write, and yet it ended: {blocked:?}");
-    std::fs::remove_file(ballast).expect("it is ours");
-    let finished = api.whole(running.id).await;
-    assert_eq!(finished.run().state, RunState::Succeeded, "{finished:?}");
-    let want: String =
-        std::iter::once("up\n".to_owned()).chain((1..=100_000).map(|i| format!("{i}\n"))).collect();
-    assert!(api.output(running.id, "small", Stream::Stdout).await == want.as_bytes(), "the output differs");
-    assert_eq!(api.output(running.id, "small", Stream::Stderr).await, b"down\n");
-    // With room again it works again, without a restart.
-    let finished = eventually(SOON, "runs are taken again", async || {
-        Some(api.shell("small", "echo yes").await)
-            .filter(|finished| finished.run().state == RunState::Succeeded)
-    })
-    .await;
-    assert_eq!(api.stdout(&finished).await, "yes\n");
-    drop(agent);
 }
 
 #[test]

@@ -5,11 +5,17 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod controllers;
+mod crash_matrix;
 mod dispatch;
 mod enroll;
 mod exec;
+mod joining;
 mod network;
 mod output;
 mod platform;
 mod renew;
+mod restored;
+mod storage;
 mod survive;
+mod upgrade;

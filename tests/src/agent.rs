@@ -29,15 +29,28 @@ pub struct NewAgent {
     labels: BTreeMap<String, String>,
     slots: u32,
     controller: SocketAddr,
+    configured: Vec<SocketAddr>,
     data: Option<PathBuf>,
+    clock: Option<&'static str>,
+    settings: Vec<(&'static str, String)>,
     network: Option<PathBuf>,
 }
 
 impl NewAgent {
     pub(crate) fn new(world: World, name: &str) -> Self {
         let controller = world.door();
-        let (name, labels) = (name.to_owned(), BTreeMap::new());
-        Self { world, name, labels, slots: 16, controller, data: None, network: None }
+        Self {
+            world,
+            name: name.to_owned(),
+            labels: BTreeMap::new(),
+            slots: 16,
+            controller,
+            configured: Vec::new(),
+            data: None,
+            network: None,
+            clock: None,
+            settings: Vec::new(),
+        }
     }
 
     pub fn label(mut self, key: &str, value: &str) -> Self {
@@ -61,6 +74,24 @@ impl NewAgent {
     pub fn on(mut self, host: &Host) -> Self {
         self.controller = SocketAddr::new(host.outside(), self.world.door().port());
         self.network = Some(host.network());
+        self
+    }
+
+    /// Its clock is off by so much when it runs, as `faketime` says it (`+1h`, `-1h`, `+400d`). It enrolls with the right one.
+    pub fn clock(mut self, offset: &'static str) -> Self {
+        self.clock = Some(offset);
+        self
+    }
+
+    /// Has these controllers in its configuration, instead of knowing the one that it enrolls with.
+    pub fn controllers(mut self, doors: &[SocketAddr]) -> Self {
+        self.configured = doors.to_vec();
+        self
+    }
+
+    /// Configures one of its keys, by the name of its variable without the prefix.
+    pub fn setting(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.settings.push((name, value.to_string()));
         self
     }
 
@@ -89,6 +120,9 @@ impl NewAgent {
             name: self.name,
             slots: self.slots,
             controller: self.controller,
+            clock: self.clock,
+            configured: self.configured,
+            settings: self.settings,
             network: self.network,
             process: None,
         }
@@ -103,6 +137,15 @@ impl NewAgent {
     }
 }
 
+/// The library that gives a process another clock.
+fn faketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    folders
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|library| library.exists())
+        .expect("no libfaketime: install Debian's package libfaketime")
+}
+
 /// An enrolled agent. Dropped, its process, its shims and their jobs are killed.
 #[derive(Debug)]
 pub struct Agent {
@@ -112,6 +155,9 @@ pub struct Agent {
     log: PathBuf,
     slots: u32,
     controller: SocketAddr,
+    clock: Option<&'static str>,
+    configured: Vec<SocketAddr>,
+    settings: Vec<(&'static str, String)>,
     /// The network namespace that it runs in, if not the test's own.
     network: Option<PathBuf>,
     process: Option<Process>,
@@ -144,6 +190,13 @@ fn command_in(network: Option<&Path>, data: &Path, arguments: &[&str]) -> Comman
     command
 }
 
+/// Gives a command the arguments and the environment of another.
+fn again(mut command: Command, as_in: &Command) -> Command {
+    let variables = as_in.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    command.args(as_in.get_args()).env_clear().envs(variables);
+    command
+}
+
 impl Agent {
     /// `enroll` with this token and `arguments` more.
     pub fn enroll_with(&self, token: &str, arguments: &[&str]) -> Output {
@@ -152,11 +205,55 @@ impl Agent {
 
     /// Starts its process.
     pub fn run(&mut self) {
-        let mut command = command_in(self.network.as_deref(), &self.data, &["run"]);
+        self.run_with(&["run"]);
+    }
+
+    /// As [`Self::run`], with `variables` more in its environment.
+    pub fn run_armed(&mut self, variables: &[(&str, &str)]) {
+        let mut command = self.command(&["run"]);
+        command.envs(variables.iter().copied());
+        self.spawn(command);
+    }
+
+    /// Starts its process with other arguments.
+    pub fn run_with(&mut self, arguments: &[&str]) {
+        self.spawn(self.command(arguments));
+    }
+
+    /// Starts its process from another binary.
+    pub fn run_program(&mut self, program: &Path) {
+        self.spawn(again(Command::new(program), &self.command(&["run"])));
+    }
+
+    /// Starts its process through another program, which becomes what its last arguments say.
+    pub fn run_through(&mut self, program: &Path, arguments: &[&str]) {
+        let own = self.command(&["run"]);
+        let mut through = Command::new(program);
+        through.args(arguments).arg(own.get_program());
+        self.spawn(again(through, &own));
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        command_in(self.network.as_deref(), &self.data, arguments)
+    }
+
+    fn spawn(&mut self, mut command: Command) {
+        let settings = self.settings.iter().map(|(name, value)| (format!("OPSC_AGENT_{name}"), value));
         command
+            .envs(settings)
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
             .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2");
+        if let Some(offset) = self.clock {
+            command
+                .env("LD_PRELOAD", faketime())
+                .env("FAKETIME", offset)
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        if !self.configured.is_empty() {
+            let doors: Vec<String> = self.configured.iter().map(ToString::to_string).collect();
+            command.env("OPSC_AGENT_CONTROLLER", doors.join(","));
+        }
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }
 

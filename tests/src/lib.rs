@@ -18,6 +18,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod scene;
+pub mod small_disk;
 pub mod stage;
 pub mod world;
 

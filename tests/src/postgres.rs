@@ -170,6 +170,12 @@ pub fn empty_database() -> String {
     new_database(None)
 }
 
+/// The URL of a new database that is a copy of the one at `url`, to which nobody must be connected.
+pub fn copied_database(url: &str) -> String {
+    let name = url.strip_prefix("postgres:///").and_then(|rest| rest.split_once('?'));
+    new_database(Some(name.expect("it is a URL of ours").0))
+}
+
 fn new_database(template: Option<&str>) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let name = format!("world{}", NEXT.fetch_add(1, Ordering::Relaxed));

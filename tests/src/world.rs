@@ -3,11 +3,12 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Output},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use nix::sys::signal::Signal;
 use sqlx::{Connection, PgConnection};
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     eventually,
     opsctl::{self, Said},
     postgres,
-    process::{Process, show_log},
+    process::{self, Process, show_log},
     scene,
 };
 
@@ -30,8 +31,11 @@ pub const LOST_AFTER: Duration = Duration::from_secs(4);
 #[derive(Debug, Default)]
 pub struct Builder {
     embedded: bool,
-    certificate_life: Option<&'static str>,
+    database: Option<String>,
+    agents: String,
+    announces: bool,
     timing: &'static str,
+    data: Option<PathBuf>,
     any_address: bool,
 }
 
@@ -44,7 +48,31 @@ impl Builder {
 
     /// Agents' certificates live so long, as the configuration says it (`4s`).
     pub fn certificate_life(mut self, life: &'static str) -> Self {
-        self.certificate_life = Some(life);
+        self.agents.push_str(&format!("certificate_life = '{life}'\n"));
+        self
+    }
+
+    /// Controllers' dispatch keys live so long, as the configuration says it (`4s`).
+    pub fn dispatch_key_life(mut self, life: &'static str) -> Self {
+        self.agents.push_str(&format!("dispatch_key_life = '{life}'\n"));
+        self
+    }
+
+    /// The controllers tell agents where they are.
+    pub fn announcing(mut self) -> Self {
+        self.announces = true;
+        self
+    }
+
+    /// On this database.
+    pub fn database(mut self, url: String) -> Self {
+        self.database = Some(url);
+        self
+    }
+
+    /// The controller keeps its state in this folder instead of a new one.
+    pub fn data(mut self, folder: &Path) -> Self {
+        self.data = Some(folder.to_owned());
         self
     }
 
@@ -70,33 +98,40 @@ impl Builder {
 
     /// Starts the controller and waits until it is ready.
     pub async fn start(self) -> World {
-        pki::install_provider();
-        let folder = scene::new_folder("world");
-        let [http, agents] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], scene::free_port())));
-        let database = (!self.embedded).then(postgres::migrated_database);
-        let life =
-            self.certificate_life.map_or_else(String::new, |life| format!("certificate_life = '{life}'\n"));
-        let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
-        let timing = self.timing;
-        let door = if self.any_address { SocketAddr::from(([0; 4], agents.port())) } else { agents };
-        let config = format!(
-            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{life}{timing}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
-            folder.join("controller").display()
-        );
-        std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");
-        let inner = Inner { folder, http, agents, database, controller: Mutex::new(None) };
-        let world = World { inner: Arc::new(inner) };
+        let world = self.prepare();
         world.start_controller().await;
         world
     }
+
+    /// All but the start.
+    pub fn prepare(self) -> World {
+        pki::install_provider();
+        let database = (!self.embedded).then(|| self.database.unwrap_or_else(postgres::migrated_database));
+        let Self { agents, announces, timing, any_address, .. } = self;
+        let settings = Settings { agents, announces, timing, any_address };
+        World::new(database, settings, self.data, None)
+    }
+}
+
+/// What the controllers of one installation have in common.
+#[derive(Debug, Clone)]
+struct Settings {
+    agents: String,
+    announces: bool,
+    timing: &'static str,
+    any_address: bool,
 }
 
 #[derive(Debug)]
 struct Inner {
     folder: PathBuf,
+    data: PathBuf,
     http: SocketAddr,
     agents: SocketAddr,
     database: Option<String>,
+    settings: Settings,
+    /// Where the administrator's token is.
+    token: PathBuf,
     controller: Mutex<Option<Process>>,
 }
 
@@ -137,6 +172,80 @@ impl World {
         Builder::default()
     }
 
+    fn new(
+        database: Option<String>,
+        settings: Settings,
+        data: Option<PathBuf>,
+        token: Option<PathBuf>,
+    ) -> Self {
+        let folder = scene::new_folder("world");
+        let [http, agents] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], scene::free_port())));
+        let data = data.unwrap_or_else(|| folder.join("controller"));
+        let announce = if settings.announces { format!("announce = '{agents}'\n") } else { String::new() };
+        let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
+        let door = if settings.any_address { SocketAddr::from(([0; 4], agents.port())) } else { agents };
+        let config = format!(
+            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{announce}{}{}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
+            data.display(),
+            settings.agents,
+            settings.timing,
+        );
+        std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");
+        let token = token.unwrap_or_else(|| data.join("admin.token"));
+        let controller = Mutex::new(None);
+        Self { inner: Arc::new(Inner { folder, data, http, agents, database, settings, token, controller }) }
+    }
+
+    /// A controller to be on the same database, with the same settings, a data folder and ports of its own. It has not
+    /// joined yet.
+    pub fn peer(&self) -> Self {
+        let Inner { database, settings, token, .. } = &*self.inner;
+        Self::new(database.clone(), settings.clone(), None, Some(token.clone()))
+    }
+
+    /// This controller, which was stopped, with another database.
+    pub async fn restored(&self, database: String) -> Self {
+        let path = self.inner.folder.join("controller.toml");
+        let config = std::fs::read_to_string(&path).expect("it was written");
+        std::fs::write(&path, config.replace(self.database(), &database)).expect("it can be written");
+        let Inner { folder, data, http, agents, settings, token, .. } = &*self.inner;
+        let world = Self {
+            inner: Arc::new(Inner {
+                folder: folder.clone(),
+                data: data.clone(),
+                http: *http,
+                agents: *agents,
+                database: Some(database),
+                settings: settings.clone(),
+                token: token.clone(),
+                controller: Mutex::new(None),
+            }),
+        };
+        world.start_controller().await;
+        world
+    }
+
+    /// Another controller that has joined this one's installation and runs.
+    pub async fn second_controller(&self) -> Self {
+        let peer = self.peer();
+        let joined = peer.join(self.door(), &self.join_token().await);
+        assert!(joined.status.success(), "join: {}", String::from_utf8_lossy(&joined.stderr));
+        peer.start_controller().await;
+        peer
+    }
+
+    /// A new join token.
+    pub async fn join_token(&self) -> String {
+        let answer = self.api().act("/api/v1/controllers/join-tokens").await.accepted();
+        answer.value()["token"].as_str().expect("the answer shows it").to_owned()
+    }
+
+    /// `opsconductor-controller join` at this door.
+    pub fn join(&self, door: SocketAddr, token: &str) -> Output {
+        let mut command = self.controller_command(&["join", "--controller", &door.to_string()]);
+        command.env("OPSC_JOIN_TOKEN", token).output().expect("the controller's program starts")
+    }
+
     /// A World as most tests want it.
     pub async fn start() -> Self {
         Self::builder().start().await
@@ -153,7 +262,7 @@ impl World {
 
     /// The controller's data folder.
     pub fn data(&self) -> PathBuf {
-        self.inner.folder.join("controller")
+        self.inner.data.clone()
     }
 
     pub fn http(&self) -> SocketAddr {
@@ -177,13 +286,23 @@ impl World {
         command
     }
 
-    /// Starts the controller that was killed or stopped.
-    pub async fn start_controller(&self) {
-        let process = Process::spawn(
-            &mut self.controller_command(&["serve"]),
-            self.inner.folder.join("controller.log"),
-        );
+    /// Starts the controller that was killed or stopped, with `variables` more in its environment, and does not wait for
+    /// it.
+    pub fn run_controller_with(&self, variables: &[(&str, &str)]) {
+        let mut command = self.controller_command(&["serve"]);
+        command.envs(variables.iter().copied());
+        let process = Process::spawn(&mut command, self.inner.folder.join("controller.log"));
         *self.controller() = Some(process);
+    }
+
+    /// Whether the controller's process has ended by itself.
+    pub fn controller_has_ended(&self) -> bool {
+        self.running(|process| process.ended().is_some())
+    }
+
+    /// Starts the controller that was killed or stopped, and waits until it is ready.
+    pub async fn start_controller(&self) {
+        self.run_controller_with(&[]);
         let watch = self.watch();
         let api = Api::new(self.inner.http, None);
         eventually(READY_WITHIN, "the controller is ready", async || {
@@ -218,16 +337,18 @@ impl World {
         self.running(|process| process.pid())
     }
 
+    /// Sends it a signal, as SIGSTOP and SIGCONT.
+    pub fn signal_controller(&self, signal: Signal) {
+        self.running(|process| process::signal(process.pid(), signal));
+    }
+
     pub fn controller_log(&self) -> String {
         self.running(|process| process.log())
     }
 
     /// The administrator's token, as the first start wrote it.
     pub fn token(&self) -> String {
-        std::fs::read_to_string(self.data().join("admin.token"))
-            .expect("the first start writes it")
-            .trim()
-            .to_owned()
+        std::fs::read_to_string(&self.inner.token).expect("the first start writes it").trim().to_owned()
     }
 
     /// The API with the administrator's token.

@@ -1,6 +1,6 @@
 //! `run`: puts executor and link together, and takes them down again.
 //!
-//! When it is asked to stop, the executor ends first (with `--stop-runs` only after all of its runs), while the link
+//! When it is asked to stop, the executor ends first (with `--kill-jobs` only after all of its runs), while the link
 //! still takes what it says; a second signal ends the process at once. Runs that go on belong to the next agent.
 
 use std::time::Duration;
@@ -30,7 +30,7 @@ const DELIVER: Duration = Duration::from_secs(10);
 const WORKERS: usize = 2;
 
 /// Runs the agent until it is asked to stop.
-pub(super) fn run(config: &Config, stop_runs: bool) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, kill_jobs: bool) -> Result<(), Failure> {
     log(&config.log)?;
     // Its memory has the keys: no core dump, and no other process of its user, may get at them.
     nix::sys::prctl::set_dumpable(false).context("cannot close the agent to others")?;
@@ -49,12 +49,13 @@ pub(super) fn run(config: &Config, stop_runs: bool) -> Result<(), Failure> {
         controllers_ca: identity.controllers_ca().to_vec(),
         program,
         policy: config.policy.clone(),
-        stop_runs,
+        kill_jobs,
         clock_skew: config.timing.clock_skew(),
     };
     let settings = Settings {
         folder,
         controllers: controllers(config)?,
+        learns_controllers: config.controller.is_empty(),
         identity,
         slots: config.slots,
         timing: config.timing,
@@ -72,7 +73,7 @@ pub(super) fn run(config: &Config, stop_runs: bool) -> Result<(), Failure> {
 }
 
 async fn serve(executor: executor::Config, settings: Settings) -> anyhow::Result<()> {
-    let stop_runs = executor.stop_runs;
+    let kill_jobs = executor.kill_jobs;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
     tracing::info!(agent.id = %settings.identity.agent_id, agent.name = settings.identity.name,
@@ -93,14 +94,14 @@ async fn serve(executor: executor::Config, settings: Settings) -> anyhow::Result
     if let Some(failed) = failed {
         return Err(anyhow!(failed));
     }
-    tracing::info!(stop_runs, "agent stops");
+    tracing::info!(kill_jobs, "agent stops");
     shutdown.cancel();
     let orderly = async {
         if let Err(error) = executing.await {
             tracing::error!(%error, "the executor did not end well");
         }
         let online = link.standing.borrow().online;
-        if stop_runs && online && timeout(DELIVER, link.delivered()).await.is_err() {
+        if kill_jobs && online && timeout(DELIVER, link.delivered()).await.is_err() {
             tracing::warn!(
                 "not all reports and output are delivered; the next agent on this folder delivers them"
             );

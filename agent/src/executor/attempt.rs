@@ -1,7 +1,7 @@
 //! One attempt, from its folder to its final report: the agent's side of the shim.
 //!
 //! 1. What ends here ends with exactly one [`Event::Refused`] or [`Event::Ended`].
-//! 2. An attempt counts as lost only while its lock is ours: then no shim lives, and none will start.
+//! 2. An attempt counts as lost, or as never begun, only while its lock is ours: then no shim lives, and none will start.
 //! 3. A cancel never waits for output to be taken.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
         fd::AsRawFd as _,
         unix::{fs::DirBuilderExt as _, net},
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
     sync::Arc,
     time::Duration,
@@ -27,18 +27,23 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
-use super::{Shared, decide, journal::JournalError, name, report};
+use self::last_word::LastWord;
+use super::{Shared, decide, journal::JournalError, order::Order, report};
 use crate::{
     clock,
     messages::{AttemptKey, ToLink},
     shim::{
         self,
         control::{self, ToAgent, ToShim},
-        lock::Lock,
         record::{self, Place},
         spec::Spec,
     },
 };
+
+mod clear;
+mod last_word;
+
+pub(super) use self::clear::{Grave, bury, clear_away};
 
 const EXIT_RECORD_KIND: &str = "exit-record";
 /// How long a new shim may take to say that it is ready.
@@ -47,8 +52,6 @@ pub(super) const READY_WITHIN: Duration = Duration::from_secs(30);
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// How often one that speaks an unknown version is.
 const TRY_FOREIGN_AGAIN: Duration = Duration::from_secs(1);
-/// The longest pause between tries to remove a folder.
-const CLEAR_AGAIN: Duration = Duration::from_secs(60);
 /// The longest socket address, with its terminator.
 const ADDRESS_BYTES: usize = 108;
 
@@ -71,6 +74,11 @@ pub(super) enum Event {
         key: AttemptKey,
         report: proto::Report,
     },
+    /// Nothing is left of the attempts that an order supersedes; or one of them, by its number, cannot be ended.
+    Superseded {
+        order: Box<Order>,
+        unkillable: Option<u32>,
+    },
 }
 
 /// One attempt that this process follows.
@@ -83,6 +91,8 @@ pub(super) struct Attempt {
     pub(super) events: mpsc::Sender<Event>,
     /// The host's boot in which it was to start.
     pub(super) boot_id: String,
+    /// An earlier agent wanted to start it; whether that came about is not known yet.
+    pub(super) is_doubtful: bool,
 }
 
 /// Why a connection to a shim was given up.
@@ -109,6 +119,7 @@ impl Attempt {
             let reason = if error.is_no_space() { Reason::NoSpace } else { Reason::SpawnFailed };
             return self.refuse(reason, &error).await;
         }
+        fault::point("executor.starting.journaled");
         if let Err(error) = DirBuilder::new().mode(0o700).create(&folder) {
             return match error.kind() {
                 // Whoever made it may have started it.
@@ -122,7 +133,9 @@ impl Attempt {
                 _ => self.refuse(Reason::SpawnFailed, &error).await,
             };
         }
+        fault::point("executor.folder.made");
         self.tell(Event::Accepted(self.key)).await;
+        fault::point("executor.accepted.told");
         if self.cancel.is_cancelled() {
             return self.end_unstarted(&folder, Reason::Cancelled, "cancelled before it began").await;
         }
@@ -132,8 +145,12 @@ impl Attempt {
         }
         match self.start_shim(&folder, &spec).await {
             Ok(()) => {
+                fault::point("executor.shim.ready");
                 drop((spec, beginning));
                 self.follow().await;
+            }
+            Err(_) if self.cancel.is_cancelled() => {
+                self.end_unstarted(&folder, Reason::Cancelled, "cancelled before it began").await;
             }
             Err(detail) => self.end_unstarted(&folder, Reason::SpawnFailed, &detail).await,
         }
@@ -151,8 +168,17 @@ impl Attempt {
                 tracing::error!(run.id = %self.key.run_id, "the shim of this run speaks an unknown version");
                 pause = TRY_FOREIGN_AGAIN;
             }
-            if let Some(report) = self.final_report(&folder) {
-                return self.end(report).await;
+            match self.last_word(&folder) {
+                Some(LastWord::Report(report)) => {
+                    fault::point("executor.end.found");
+                    return self.end(report).await;
+                }
+                Some(LastWord::NeverBegan(detail)) => {
+                    let wanted_to_end = self.cancel.is_cancelled();
+                    let reason = if wanted_to_end { Reason::Cancelled } else { Reason::NotStarted };
+                    return self.tell(Event::Refused { key: self.key, reason, detail }).await;
+                }
+                None => {}
             }
             // It lives, and has not opened its socket yet or closes it right now.
             tokio::time::sleep(pause).await;
@@ -170,14 +196,17 @@ impl Attempt {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .envs(fault::variables())
             .spawn()
             .map_err(|error| format!("the shim cannot be started: {error}"))?;
+        fault::point("executor.shim.spawned");
         let (stdin, stdout) = (shim.stdin.take(), shim.stdout.take());
         let (mut stdin, mut stdout) = stdin.zip(stdout).ok_or("the shim has no pipes")?;
         let talk = async {
             // A shim that has ended already has said why.
             let _ = stdin.write_all(&spec.encode_framed()).await;
             drop(stdin);
+            fault::point("executor.shim.described");
             let mut line = String::new();
             stdout.read_to_string(&mut line).await.map(|_| line)
         };
@@ -213,6 +242,7 @@ impl Attempt {
             tokio::select! {
                 () = self.cancel.cancelled(), if !is_cancelled => {
                     is_cancelled = true;
+                    fault::point("executor.cancel.telling");
                     if stream.write_all(&[ToShim::Cancel.byte()]).await.is_err() {
                         return Parted::Ended;
                     }
@@ -258,66 +288,6 @@ impl Attempt {
         }
     }
 
-    /// The last word about the attempt; none while its shim lives, or as long as it cannot be known.
-    fn final_report(&self, folder: &Path) -> Option<proto::Report> {
-        self.look_for_end(folder).unwrap_or_else(|error| {
-            tracing::error!(run.id = %self.key.run_id, %error, "cannot look after the folder of a run");
-            None
-        })
-    }
-
-    fn look_for_end(&self, folder: &Path) -> io::Result<Option<proto::Report>> {
-        let key = self.key;
-        if let Some(report) = self.recorded(folder)? {
-            return Ok(Some(report));
-        }
-        let lock = match Lock::take(folder) {
-            Ok(Some(lock)) => lock,
-            Ok(None) => return Ok(None),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let detail = "the agent ended after it had accepted the run and before it began it";
-                return Ok(Some(report::lost(key, self.lost_reason(), detail)));
-            }
-            Err(error) => return Err(error),
-        };
-        // It may have ended between the two looks.
-        if let Some(report) = self.recorded(folder)? {
-            return Ok(Some(report));
-        }
-        lock.give_up(folder)?;
-        if let Some(group) = shim::noted_cgroup(folder, &name(key)) {
-            // What the shim left is ended; the outcome stays unknown.
-            let _ = group.kill();
-        }
-        let reason = self.lost_reason();
-        let detail = if reason == Reason::HostRebooted {
-            "the host was restarted while it ran"
-        } else {
-            "the process that owned the run ended before it could record the exit"
-        };
-        Ok(Some(report::lost(key, reason, detail)))
-    }
-
-    fn lost_reason(&self) -> Reason {
-        if self.boot_id == self.shared.boot_id { Reason::ShimLost } else { Reason::HostRebooted }
-    }
-
-    /// The signed exit record, if there is one. One that cannot be read right now may be a genuine result.
-    fn recorded(&self, folder: &Path) -> io::Result<Option<proto::Report>> {
-        let key = self.key;
-        let Some(bytes) = record::read(folder)? else { return Ok(None) };
-        let is_ours = proto::ExitRecord::decode(bytes.as_slice()).is_ok_and(|record| {
-            record.execution_id == key.execution_id.0.as_bytes()
-                && record.run_id == key.run_id.0.as_bytes()
-                && record.attempt == key.attempt
-        });
-        if !is_ours {
-            return Ok(Some(report::lost(key, Reason::ShimLost, "the exit record is damaged")));
-        }
-        let signature = self.shared.keys.result_key.sign(EXIT_RECORD_KIND, &bytes);
-        Ok(Some(report::finished(key, bytes, signature)))
-    }
-
     /// Records that nothing was started.
     async fn end_unstarted(&self, folder: &Path, reason: Reason, detail: &str) {
         let empty = || {
@@ -358,60 +328,6 @@ impl Attempt {
     async fn tell(&self, event: Event) {
         // Without a manager the agent is stopping; the next one adopts the attempt.
         let _ = self.events.send(event).await;
-    }
-}
-
-/// Ends what runs in a folder that the journal has no use for, and removes it. Nothing is reported: the attempt is settled,
-/// or orders of the journal that knew it are refused. One with a result is moved to `aside`, where that is given.
-///
-/// Goes on until the folder is gone: what cannot be killed holds its control group, and that the folder.
-pub(super) async fn clear_away(folder: PathBuf, aside: Option<PathBuf>) {
-    let mut pause = TRY_AGAIN;
-    loop {
-        if let Ok(mut stream) = connect(&folder) {
-            let _ = stream.write_all(&[ToShim::Cancel.byte()]).await;
-            // Until it is gone.
-            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
-        }
-        let (from, to) = (folder.clone(), aside.clone());
-        let cleared = tokio::task::spawn_blocking(move || clear(&from, to.as_deref())).await;
-        match cleared.unwrap_or_else(|error| Err(error.into())) {
-            Ok(true) => return,
-            Ok(false) => {}
-            Err(error) if pause >= CLEAR_AGAIN => {
-                tracing::warn!(folder = %folder.display(), %error, "cannot remove the folder of a run");
-            }
-            Err(_) => {}
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(CLEAR_AGAIN);
-    }
-}
-
-/// Clears the folder once; false while its shim lives.
-fn clear(folder: &Path, aside: Option<&Path>) -> io::Result<bool> {
-    let is_gone = |error: &io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
-    match Lock::take(folder) {
-        Ok(Some(_lock)) => {
-            let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if let Some(group) = shim::noted_cgroup(folder, name) {
-                group.kill()?;
-                group.remove()?;
-            }
-            if let Some(aside) = aside
-                && record::read(folder)?.is_some()
-            {
-                tracing::warn!(folder = %aside.display(), "set aside the result of a run that the journal does not know");
-                std::fs::rename(folder, aside)?;
-            } else {
-                std::fs::remove_dir_all(folder)?;
-            }
-            Ok(true)
-        }
-        Ok(None) => Ok(false),
-        // Somebody removed it, or it is some other file.
-        Err(error) if is_gone(&error) => Ok(true),
-        Err(error) => Err(error),
     }
 }
 

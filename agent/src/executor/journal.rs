@@ -80,6 +80,9 @@ pub struct Entry {
     /// The newest report; absent once it is settled.
     #[prost(message, optional, tag = "7")]
     pub report: Option<proto::Report>,
+    /// It is over, not all of its processes could be killed, and without a control group nobody can tell when they end.
+    #[prost(bool, tag = "8")]
+    pub unkillable: bool,
 }
 
 /// One change of the journal.
@@ -315,11 +318,14 @@ impl Store {
                 Change::Fence(number) => fence = fence.max(Some(*number)),
             }
         }
+        fault::point("executor.journal.writing");
         if let Some(fence) = fence {
             self.meta.insert(FENCE, &fence.to_be_bytes())?;
         }
         self.attempts.apply_batch(attempts)?;
+        fault::point("executor.journal.written");
         self.db.flush()?;
+        fault::point("executor.journal.flushed");
         Ok(())
     }
 }

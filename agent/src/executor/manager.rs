@@ -26,25 +26,22 @@ use super::{
     attempt::{self, Attempt, Event},
     decide::{self, Newest, OnAdopt, OnCancel, OnOrder, micros},
     journal::{Change, Entry, Journal, Opened, State},
-    order::{Audience, Memory},
+    order::{Audience, Memory, Order},
     policy::Own,
     report,
 };
 use crate::{
     clock,
     messages::{AttemptKey, Inventory, ToExecutor, ToLink},
+    shim::CGROUP_FILE_NAME,
 };
 
 mod admit;
+mod prune;
+mod supersede;
 
 /// Events of attempts that wait to be dealt with.
 const EVENTS: usize = 256;
-/// How long it is remembered that an attempt is over, so that a repeated order starts nothing.
-const REMEMBER_FOR: Duration = Duration::from_secs(24 * 3600);
-/// How many of these are remembered; a still older order is refused by its window.
-const REMEMBER_COUNT: usize = 50_000;
-/// How many more may gather until they are forgotten before their time.
-const REMEMBER_MORE: usize = 1000;
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// How long runs that are stopped with the agent may take.
 const STOP_WITHIN: Duration = limits::KILL_GRACE.saturating_add(Duration::from_secs(10));
@@ -56,7 +53,7 @@ pub(super) struct Rules {
     pub(super) policy: PathBuf,
     pub(super) own: Own,
     pub(super) slots: usize,
-    pub(super) stop_runs: bool,
+    pub(super) kill_jobs: bool,
     pub(super) clock_skew: Duration,
 }
 
@@ -70,6 +67,10 @@ pub(super) struct Manager {
     fence: u64,
     entries: HashMap<AttemptKey, Entry>,
     running: HashMap<AttemptKey, CancellationToken>,
+    /// Orders that wait for the end of earlier attempts of their runs; none: what is left of those is being looked after.
+    superseding: HashMap<AttemptKey, Option<Order>>,
+    /// The agent was asked to stop: nothing new begins.
+    is_stopping: bool,
     /// What was refused, as long as the controller has not answered that, for all that this process knows.
     refused: HashSet<AttemptKey>,
     /// Attempts on their way to their shims.
@@ -104,6 +105,8 @@ impl Manager {
             fence: opened.fence,
             entries: opened.entries.into_iter().collect(),
             running: HashMap::new(),
+            superseding: HashMap::new(),
+            is_stopping: false,
             refused: HashSet::new(),
             beginning: TaskTracker::new(),
             outbox: VecDeque::new(),
@@ -166,7 +169,8 @@ impl Manager {
                     if stop_by.is_some() {
                         return;
                     }
-                    let within = if self.rules.stop_runs {
+                    self.is_stopping = true;
+                    let within = if self.rules.kill_jobs {
                         self.running.values().for_each(CancellationToken::cancel);
                         STOP_WITHIN
                     } else {
@@ -176,7 +180,7 @@ impl Manager {
                     stop_by = Some(Instant::now() + within);
                 }
             }
-            if stop_by.is_some() && self.rules.stop_runs && self.running.is_empty() && self.outbox.is_empty()
+            if stop_by.is_some() && self.rules.kill_jobs && self.running.is_empty() && self.outbox.is_empty()
             {
                 return;
             }
@@ -202,7 +206,8 @@ impl Manager {
                 }
                 OnAdopt::Follow => {
                     tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, "looking after a run of an earlier agent");
-                    let attempt = self.attempt(key, entry.boot_id);
+                    let is_doubtful = entry.state() == State::Starting;
+                    let attempt = Attempt { is_doubtful, ..self.attempt(key, entry.boot_id) };
                     self.tasks.spawn(async move {
                         attempt.follow().await;
                         None
@@ -233,10 +238,11 @@ impl Manager {
             ToExecutor::Inventory(answer) => {
                 let is_held =
                     |(key, entry): &(&AttemptKey, &Entry)| decide::is_held(entry, self.refused.contains(key));
-                let held: Vec<AttemptKey> =
-                    self.entries.iter().filter(is_held).map(|(key, _)| *key).collect();
+                let held = self.entries.iter().filter(is_held).map(|(key, _)| key);
+                let held: Vec<AttemptKey> = held.chain(self.superseding.keys()).copied().collect();
                 // A link that does not wait for it any more will ask again.
-                let _ = answer.send(Inventory { journal_epoch: self.epoch.clone(), held: held.clone() });
+                let (journal_epoch, fence) = (self.epoch.clone(), self.fence);
+                let _ = answer.send(Inventory { journal_epoch, fence, held: held.clone() });
                 for key in held {
                     self.say_newest(key);
                 }
@@ -260,6 +266,9 @@ impl Manager {
             self.outbox.push_back(ToLink::Report(report::refused(key, fault.reason(), fault.to_string())));
             return;
         }
+        if self.superseding.contains_key(&key) {
+            return;
+        }
         let memory = Memory { epoch: &self.epoch, fence: self.fence, clock_skew: self.rules.clock_skew };
         match decide::on_order(self.entries.get(&key), &order.content, memory, now) {
             OnOrder::Begin => {}
@@ -273,14 +282,25 @@ impl Manager {
         }
         tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, execution.id = %key.execution_id,
             request.id = order.content.request_id, actor = order.content.actor, "took an order");
-        let raised = (order.content.fence > self.fence).then_some(order.content.fence);
+        fault::point("executor.order.taken");
+        let raised = (order.content.fence > self.fence).then_some(Change::Fence(order.content.fence));
         self.fence = self.fence.max(order.content.fence);
-        let start_by = order.content.start_by;
+        if order.content.superseded_attempt > 0 {
+            let written = self.journal.write(raised.into_iter().collect());
+            self.later(written);
+            return self.supersede(order);
+        }
+        self.begin(order, raised);
+    }
+
+    /// Begins what is ordered, if this host takes it; `also` goes into the journal with it.
+    fn begin(&mut self, order: Order, also: Option<Change>) {
+        let (key, start_by) = (order.key, order.content.start_by);
         match self.admit(order) {
             Ok(spec) => {
                 let entry = self.entry(key, State::Starting, None);
                 let put = Change::Put(key, entry.clone());
-                let changes = std::iter::once(put).chain(raised.map(Change::Fence)).collect();
+                let changes = std::iter::once(put).chain(also).collect();
                 let journaled = self.journal.write(changes);
                 let attempt = self.attempt(key, entry.boot_id.clone());
                 let beginning = self.beginning.token();
@@ -304,7 +324,9 @@ impl Manager {
         self.prune_surplus();
         self.tasks.spawn(async move {
             // On a full disk the answer counts for more than its memory.
+            fault::point("executor.refusal.writing");
             log_failure(written.await);
+            fault::point("executor.refusal.written");
             Some(ToLink::Report(report))
         });
     }
@@ -331,7 +353,9 @@ impl Manager {
             // A full disk gets its room back by just this, so it is no reason to keep the folder: should the next agent
             // take the attempt for unsettled, the controller says again that it holds all.
             log_failure(written.await);
+            fault::point("executor.settled.written");
             attempt::clear_away(folder, None).await;
+            fault::point("executor.folder.removed");
             None
         });
         self.prune_surplus();
@@ -344,28 +368,40 @@ impl Manager {
                 if let Some(entry) = self.entries.get_mut(&key) {
                     entry.report = Some(report.clone());
                 }
+                fault::point("executor.accepted.telling");
                 self.outbox.push_back(ToLink::Report(report));
             }
             Event::Started { key, pid, at } => {
+                fault::point("executor.started.heard");
                 let report = report::started(key, pid, at, &self.shared.boot_id);
                 let mut entry = self.entry(key, State::Started, Some(report.clone()));
                 (entry.pid, entry.started_at) = (pid, at);
                 let written = self.journal.write(vec![Change::Put(key, entry.clone())]);
                 self.entries.insert(key, entry);
+                fault::point("executor.started.telling");
                 self.later(written);
                 self.outbox.push_back(ToLink::Report(report));
             }
             Event::Refused { key, reason, detail } => {
                 self.running.remove(&key);
                 self.refuse(key, Refusal { reason, detail });
+                let folder = self.shared.folder(key);
+                self.tasks.spawn(async move {
+                    attempt::clear_away(folder, None).await;
+                    None
+                });
+                self.go_on_superseding();
             }
             Event::Ended { key, report } => {
                 self.running.remove(&key);
                 let written = self.put(key, State::Ended, Some(report.clone()));
+                fault::point("executor.ended.telling");
                 self.later(written);
                 let folder = self.shared.folder(key);
                 self.outbox.push_back(ToLink::Ended { key, folder, report });
+                self.go_on_superseding();
             }
+            Event::Superseded { order, unkillable } => self.superseded(*order, unkillable),
         }
     }
 
@@ -391,37 +427,6 @@ impl Manager {
         }
     }
 
-    /// Forgets early when far more is remembered than is to be.
-    fn prune_surplus(&mut self) {
-        if self.entries.len() > REMEMBER_COUNT + REMEMBER_MORE {
-            self.prune();
-        }
-    }
-
-    fn prune(&mut self) {
-        let now = clock::now_micros();
-        let mut over: Vec<(i64, AttemptKey)> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| matches!(entry.state(), State::Refused | State::Settled))
-            .map(|(key, entry)| (entry.at, *key))
-            .collect();
-        over.sort_unstable();
-        let surplus = over.len().saturating_sub(REMEMBER_COUNT);
-        let oldest = now - micros(REMEMBER_FOR);
-        let forget = over.iter().enumerate().filter(|(index, (at, _))| *index < surplus || *at < oldest);
-        let forget: Vec<AttemptKey> = forget.map(|(_, (_, key))| *key).collect();
-        if forget.is_empty() {
-            return;
-        }
-        for key in &forget {
-            self.refused.remove(key);
-            self.entries.remove(key);
-        }
-        let written = self.journal.write(forget.into_iter().map(Change::Forget).collect());
-        self.later(written);
-    }
-
     fn unsettled(&self) -> impl Iterator<Item = (&AttemptKey, &Entry)> {
         self.entries.iter().filter(|(_, entry)| decide::is_unsettled(entry))
     }
@@ -430,15 +435,27 @@ impl Manager {
     fn attempt(&mut self, key: AttemptKey, boot_id: String) -> Attempt {
         let cancel = CancellationToken::new();
         self.running.insert(key, cancel.clone());
-        Attempt { key, shared: Arc::clone(&self.shared), cancel, events: self.events.clone(), boot_id }
+        Attempt {
+            key,
+            shared: Arc::clone(&self.shared),
+            cancel,
+            events: self.events.clone(),
+            boot_id,
+            is_doubtful: false,
+        }
     }
 
     fn entry(&self, key: AttemptKey, state: State, report: Option<proto::Report>) -> Entry {
+        let was_unkillable = self.entries.get(&key).is_some_and(|entry| entry.unkillable);
+        let is_unkillable = || report.as_ref().is_some_and(report::is_unkillable);
+        let unkillable =
+            was_unkillable || is_unkillable() && !self.shared.folder(key).join(CGROUP_FILE_NAME).exists();
         Entry {
             execution_id: key.execution_id.to_bytes(),
             state: state.into(),
             at: clock::now_micros(),
             boot_id: self.shared.boot_id.clone(),
+            unkillable,
             report,
             ..Entry::default()
         }

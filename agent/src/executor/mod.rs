@@ -61,7 +61,7 @@ pub struct Config {
     /// The host's policy file, which need not exist.
     pub policy: PathBuf,
     /// End all runs when the agent stops; otherwise they go on, and the next agent adopts them.
-    pub stop_runs: bool,
+    pub kill_jobs: bool,
     /// How far this host's clock and a controller's may be apart.
     pub clock_skew: Duration,
 }
@@ -157,7 +157,7 @@ impl Executor {
             policy: config.policy,
             own: Own::find(),
             slots: usize::try_from(config.slots).unwrap_or(usize::MAX),
-            stop_runs: config.stop_runs,
+            kill_jobs: config.kill_jobs,
             clock_skew: config.clock_skew,
         };
         let manager = Manager::new(shared, rules, opened);

@@ -160,6 +160,9 @@ pub(super) fn check(order: &proto::WorkOrder, memory: Memory<'_>, now: Timestamp
     if order.nonce.len() != NONCE_BYTES {
         return Err(Fault::Incomplete("it has no nonce"));
     }
+    if order.superseded_attempt >= order.attempt {
+        return Err(Fault::Incomplete("it supersedes an attempt that is no earlier one"));
+    }
     let command = order.command.as_ref().ok_or(Fault::Incomplete("it has no command"))?;
     let names_a_program = match &command.program {
         Some(proto::command::Program::Argv(argv)) => argv.argv.first().is_some_and(|word| !word.is_empty()),

@@ -1,6 +1,7 @@
 //! The reports of the executor, as the wire carries them. Their `seq` is given by the link's spool.
 
 use model::Reason;
+use prost::Message as _;
 use proto::report::Body;
 
 use crate::{clock, messages::AttemptKey};
@@ -35,4 +36,11 @@ fn report(key: AttemptKey, body: Body) -> proto::Report {
         attempt: key.attempt,
         body: Some(body),
     }
+}
+
+/// Does a final report say that something of the attempt could not be killed?
+pub(super) fn is_unkillable(report: &proto::Report) -> bool {
+    let Some(Body::Finished(finished)) = &report.body else { return false };
+    proto::ExitRecord::decode(finished.record.as_slice())
+        .is_ok_and(|record| record.reason == Reason::Unkillable.as_str())
 }

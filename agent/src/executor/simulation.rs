@@ -54,6 +54,8 @@ enum Mutant {
     AnswersEarly,
     /// It takes back offers whatever became of the journal that they were made for.
     WithdrawsFromLostJournals,
+    /// It opens a session for every hello, however old.
+    BelievesLateHellos,
     /// It ends cancelled runs without waiting for their hosts.
     CancelsBlindly,
 }
@@ -61,7 +63,7 @@ enum Mutant {
 /// What the link and the session carry up.
 #[derive(Debug, Clone)]
 enum Up {
-    Hello { epoch: Vec<u8>, held: BTreeSet<AttemptKey> },
+    Hello { epoch: Vec<u8>, held: BTreeSet<AttemptKey>, said_at: Time },
     Report(proto::Report),
 }
 

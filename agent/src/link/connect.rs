@@ -80,6 +80,10 @@ pub enum ConnectError {
     Tcp { address: Address, source: io::Error },
     #[error("cannot agree with {address} on a secure connection")]
     Tls { address: Address, source: io::Error },
+    #[error(
+        "the certificate of {address} is not valid at this host's time, {now}: is this host's clock right?"
+    )]
+    Clock { address: Address, now: jiff::Timestamp, source: io::Error },
     #[error("{address} closed the connection (is this the port for agents?)")]
     Http { address: Address, source: tonic::transport::Error },
     #[error("{address} did not answer within {} seconds", CONNECT_TIMEOUT.as_secs())]
@@ -117,10 +121,14 @@ async fn connect_unbounded(
     let local_ip =
         tcp.local_addr().map_err(|source| ConnectError::Tcp { address: address.clone(), source })?.ip();
     let name = ServerName::try_from(address.host.clone()).expect("checked when the address was parsed");
-    let stream = TlsConnector::from(tls)
-        .connect(name, tcp)
-        .await
-        .map_err(|source| ConnectError::Tls { address: address.clone(), source })?;
+    let stream = TlsConnector::from(tls).connect(name, tcp).await.map_err(|source| {
+        let address = address.clone();
+        if blames_the_time(&source) {
+            ConnectError::Clock { address, now: crate::clock::now(), source }
+        } else {
+            ConnectError::Tls { address, source }
+        }
+    })?;
     // The connector gives its one stream away; a channel that lost it gets an error instead of a second one.
     let stream = Mutex::new(Some(TokioIo::new(stream)));
     let connector = tower::service_fn(move |_| {
@@ -132,6 +140,18 @@ async fn connect_unbounded(
         .await
         .map(|channel| Connection { channel, local_ip })
         .map_err(|source| ConnectError::Http { address: address.clone(), source })
+}
+
+/// Whether the handshake failed because a certificate has expired, or is of the future.
+fn blames_the_time(error: &io::Error) -> bool {
+    use rustls::{CertificateError as E, Error};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    matches!(
+        inner,
+        Some(Error::InvalidCertificate(
+            E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. }
+        ))
+    )
 }
 
 async fn connect_tcp(address: &Address) -> Result<TcpStream, ConnectError> {

@@ -36,6 +36,7 @@ use crate::{
 
 mod backoff;
 pub mod connect;
+pub mod controllers;
 mod cut;
 pub mod enroll;
 pub mod facts;
@@ -71,6 +72,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// Tried in turn; at least one.
     pub controllers: Vec<Address>,
+    /// Nobody configured them: those that announce themselves are added.
+    pub learns_controllers: bool,
     pub identity: Identity,
     /// Runs at a time.
     pub slots: u32,
@@ -194,6 +197,7 @@ async fn intake(
             ToLink::Ended { key, folder, report } => {
                 running.remove(&key);
                 active.send_replace(running.len());
+                fault::point("link.end.received");
                 let totals = totals(&report);
                 if shipper.send(shipper::Command::Ended { key, folder, totals }).await.is_err() {
                     return;

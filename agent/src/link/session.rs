@@ -5,9 +5,11 @@
 //!    that is away costs no reports.
 //! 2. Reports are sent in the order of their numbers; those that were not answered are sent again by the next session.
 //! 3. What the controller says at the end decides when the agent comes back; a connection that is merely lost is tried
-//!    again after a jittered wait that doubles up to half a minute.
+//!    again after a jittered wait that doubles up to the configured pause.
 //! 4. A certificate is renewed at half of its life, over the session's connection and with a fresh key; then a session
 //!    with the new one is opened at once. With an expired one the agent renews before anything else.
+//! 5. Where no controllers are configured, those that announce themselves are remembered, beside the one that the agent
+//!    enrolled with.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,6 +27,7 @@ use super::{
     Settings,
     backoff::{Backoff, around, jitter},
     connect::{Address, connect},
+    controllers,
     enroll::{EnrollError, renew},
     identity::{Identity, IdentityError},
     identity_folder, shipper,
@@ -77,11 +80,16 @@ impl Standing {
 pub(crate) struct Session {
     identity: Identity,
     identity_folder: std::path::PathBuf,
+    folder: std::path::PathBuf,
     controllers: Vec<Address>,
+    /// Whether controllers that announce themselves are remembered.
+    learns: bool,
     /// Index of the controller to try next.
     next: usize,
     slots: u32,
     silence: Duration,
+    /// How far the two clocks may be apart.
+    clock_skew: Duration,
     spool: Spool,
     executor: mpsc::Sender<ToExecutor>,
     shipper: mpsc::Sender<shipper::Command>,
@@ -119,10 +127,13 @@ impl Session {
         let session = Self {
             identity: settings.identity.clone(),
             identity_folder: identity_folder(&settings.folder),
+            folder: settings.folder.clone(),
             controllers: settings.controllers.clone(),
+            learns: settings.learns_controllers,
             next: 0,
             slots: settings.slots,
             silence: settings.timing.silence(),
+            clock_skew: settings.timing.clock_skew(),
             spool,
             executor,
             shipper,
@@ -177,6 +188,19 @@ impl Session {
         tracing::info!(agent.id = %next.agent_id, expires_at = %next.expires_at, "certificate renewed");
         self.identity = next;
         Ok(())
+    }
+
+    /// Takes over which controllers there are, as the one at `present` says. That one stays in the list.
+    fn learn(&mut self, present: &Address, announced: &[String]) {
+        let Some(controllers) = controllers::merge(&self.controllers, present, announced) else { return };
+        if !self.learns || controllers == self.controllers {
+            return;
+        }
+        if let Err(error) = controllers::save(&self.folder, &controllers) {
+            tracing::warn!(%error, "the controllers that there are now could not be noted");
+        }
+        self.next = controllers.iter().position(|address| address == present).unwrap_or(0);
+        self.controllers = controllers;
     }
 
     fn stand(&self, text: String) {

@@ -78,6 +78,10 @@ struct Stream {
     address: Address,
     tls: Arc<ClientConfig>,
     compressor: Compressor,
+    /// When the controller last said something, or began to owe an answer.
+    heard: Instant,
+    /// How long it may owe one.
+    patience: Duration,
 }
 
 /// The task that ships output.
@@ -148,7 +152,10 @@ impl Shipper {
                     commands.drain(..).for_each(|command| self.obey(command));
                 }
                 permit = executor.reserve(), if !self.settled.is_empty() => match (permit, self.settled.pop_front()) {
-                    (Ok(permit), Some(key)) => permit.send(ToExecutor::Settled(key)),
+                    (Ok(permit), Some(key)) => {
+                        permit.send(ToExecutor::Settled(key));
+                        fault::point("link.attempt.settled");
+                    }
                     _ => {
                         self.settled.clear();
                         self.executor_gone = true;
@@ -196,6 +203,7 @@ impl Shipper {
         let done: Vec<AttemptKey> =
             self.attempts.iter().filter(|(_, attempt)| attempt.is_settled()).map(|(key, _)| *key).collect();
         for key in done {
+            fault::point("link.attempt.settling");
             self.attempts.remove(&key);
             self.turns.retain(|turn| *turn != key);
             self.spool.forget_cursor(key).await;
@@ -243,12 +251,30 @@ impl Shipper {
             return None;
         }
         match self.send(now) {
-            Ok(wake) => Some(wake.unwrap_or(self.idle_at)),
+            Ok(wake) => {
+                let wake = wake.unwrap_or(self.idle_at);
+                let Some(owed_until) = self.owed_until(now) else { return Some(wake) };
+                if now < owed_until {
+                    return Some(wake.min(owed_until));
+                }
+                self.lost("the controller owes an answer and says nothing");
+                Some(self.not_before)
+            }
             Err(()) => {
                 self.lost("the connection is closed");
                 Some(self.not_before)
             }
         }
+    }
+
+    /// Until when the controller has to answer what it was sent; none when it owes no answer.
+    fn owed_until(&mut self, now: Instant) -> Option<Instant> {
+        let is_owed = self.attempts.values().any(|attempt| attempt.is_in_flight() || attempt.is_resuming());
+        let stream = self.stream.as_mut()?;
+        if !is_owed {
+            stream.heard = now;
+        }
+        is_owed.then(|| stream.heard + stream.patience)
     }
 
     /// Sends Resumes, then batches as far as the bounds allow. When to go on, if that is a matter of time.
@@ -279,7 +305,9 @@ impl Shipper {
             if chunks.is_empty() {
                 return Ok(None);
             }
+            fault::point("link.chunks.sending");
             push(stream, output_frame::Frame::Batch(proto::Batch { chunks }))?;
+            fault::point("link.chunks.sent");
             self.next_batch = now + MIN_INTERVAL;
         }
     }
@@ -291,9 +319,13 @@ impl Shipper {
             Err(status) => return self.lost(&format!("{} ({:?})", status.message(), status.code())),
         };
         self.backoff.reset();
+        if let Some(stream) = &mut self.stream {
+            stream.heard = Instant::now();
+        }
         match reply {
             Some(output_reply::Reply::Held(cursor)) => self.held(&cursor).await,
             Some(output_reply::Reply::Stored(cursor)) => {
+                fault::point("link.cursor.received");
                 let Some(key) = self.find(&cursor.run_id, cursor.attempt) else { return };
                 let saved =
                     self.attempts.get_mut(&key).and_then(|attempt| attempt.stored(Cursor::from(&cursor)));
@@ -321,6 +353,7 @@ impl Shipper {
 
     async fn held(&mut self, cursor: &proto::Cursor) {
         let Some(key) = self.find(&cursor.run_id, cursor.attempt) else { return };
+        fault::point("link.held.received");
         let held = Cursor::from(cursor);
         // Only after a restart, in the middle of a long output, is there something worth remembering.
         let saved = if held == Cursor::default() { None } else { self.spool.cursor(key).await };
@@ -391,7 +424,8 @@ async fn open(address: Address, tls: Arc<ClientConfig>, silence: Duration) -> Re
         .map_err(|_| "the controller did not answer in time".to_owned())?
         .map_err(|status| format!("{} ({:?})", status.message(), status.code()))?
         .into_inner();
-    Ok(Stream { outbound, inbound, address, tls, compressor })
+    let heard = Instant::now();
+    Ok(Stream { outbound, inbound, address, tls, compressor, heard, patience: silence })
 }
 
 async fn next_reply(stream: &mut Option<Stream>) -> Result<Option<OutputReply>, tonic::Status> {

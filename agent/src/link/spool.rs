@@ -201,7 +201,10 @@ impl Owner {
             match command {
                 Command::Append(report) => must_flush |= self.append(report),
                 Command::Answered(seq) => self.remove(seq),
-                Command::SaveCursor(key, cursor) => self.write(|store| store.put_cursor(key, &cursor)),
+                Command::SaveCursor(key, cursor) => {
+                    self.write(|store| store.put_cursor(key, &cursor));
+                    fault::point("link.cursor.saved");
+                }
                 Command::ForgetCursor(key) => self.write(|store| store.remove_cursor(key)),
                 question @ (Command::Unanswered { .. } | Command::Cursor(..)) => questions.push(question),
             }
@@ -246,6 +249,7 @@ impl Owner {
         report.seq = seq;
         self.seqs.insert(seq, id);
         self.ids.insert(id, seq);
+        fault::point("link.report.appending");
         // It is removed from memory by the flush or write that makes it the database's.
         match self.store.as_ref().map(|store| store.put(&report)) {
             Some(Ok(())) if !id.kind.is_final() => {}
@@ -264,6 +268,7 @@ impl Owner {
         self.ids.remove(&id);
         self.memory.remove(&seq);
         self.write(|store| store.remove(seq));
+        fault::point("link.report.removed");
     }
 
     fn write(&mut self, write: impl FnOnce(&Store) -> sled::Result<()>) {
@@ -273,11 +278,13 @@ impl Owner {
     }
 
     fn flush(&mut self) {
+        fault::point("link.spool.flushing");
         match self.store.as_ref().map(Store::flush) {
             Some(Ok(())) => self.memory.clear(),
             Some(Err(error)) => self.fail(&error),
             None => {}
         }
+        fault::point("link.spool.flushed");
     }
 
     /// A report that cannot be read any more is forgotten, so that it is taken when the executor says it again.

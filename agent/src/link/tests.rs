@@ -280,6 +280,7 @@ fn start(data: &Path, address: &Address, identity: Identity) -> Agent {
         timing: crate::config::Timing::default(),
         folder: folder.clone(),
         controllers: vec![address.clone()],
+        learns_controllers: false,
         identity,
         slots: 4,
         metrics_every: None,
@@ -291,7 +292,7 @@ fn start(data: &Path, address: &Address, identity: Identity) -> Agent {
         while let Some(message) = inbox.recv().await {
             match message {
                 ToExecutor::Inventory(reply) => {
-                    drop(reply.send(Inventory { journal_epoch: vec![7; 16], held: Vec::new() }));
+                    drop(reply.send(Inventory { journal_epoch: vec![7; 16], fence: 0, held: Vec::new() }));
                 }
                 message => drop(pass.send(message).await),
             }

@@ -61,6 +61,12 @@ impl Cgroup {
         OpenOptions::new().write(true).open(self.path.join("cgroup.kill"))?.write_all(b"1")
     }
 
+    /// Whether a process is in the group, or in one below it. A group that is gone has none.
+    pub fn is_populated(&self) -> bool {
+        std::fs::read_to_string(self.path.join("cgroup.events"))
+            .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+    }
+
     /// Removes the group.
     ///
     /// # Errors

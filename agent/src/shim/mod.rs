@@ -80,7 +80,9 @@ pub fn main(folder: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    fault::point("shim.ready.saying");
     say(READY);
+    fault::point("shim.ready.said");
     match shim.and_then_run() {
         Ok(()) => ExitCode::SUCCESS,
         // Nobody listens any more; the missing record tells.
@@ -102,10 +104,12 @@ impl Shim {
         let here = Path::new(".");
         let lock = Lock::take(here).context("the attempt's lock cannot be taken")?;
         let lock = lock.context("the attempt belongs to another shim")?;
+        fault::point("shim.lock.taken");
         let spec = Spec::read(io::stdin().lock()).context("the attempt's description is not readable")?;
         if lock::is_given_up(here) || record::read(here)?.is_some() {
             anyhow::bail!("the attempt was given up before it began");
         }
+        fault::point("shim.spec.read");
         // An agent starts each shim outside of its own session; started by hand it may lead a group already.
         let _ = setsid();
         prctl::set_child_subreaper(true).context("the shim cannot become the sub-reaper")?;
@@ -117,6 +121,7 @@ impl Shim {
         let spare = Spare::reserve(here).context("there is no room for the end of the output")?;
         let output = Output::new(writer, spare, limit);
         let place = Place::reserve(here).context("the exit record's place cannot be had")?;
+        fault::point("shim.place.reserved");
         let control = Control::bind_here().context("the control socket cannot be opened")?;
         Ok(Self { spec, control, signals, place, output, _lock: lock })
     }
@@ -133,6 +138,7 @@ impl Shim {
             .ok()
             .and_then(|run| Cgroup::create(&format!("{run}-{}", spec.attempt)))
             .and_then(note_cgroup);
+        fault::point("shim.group.made");
         let mut record = run_command(&mut spec, &mut control, &signals, group.as_ref(), output);
         record.execution_id.clone_from(&spec.execution_id);
         record.run_id.clone_from(&spec.run_id);
@@ -141,6 +147,7 @@ impl Shim {
         if written.is_ok() {
             control.ended();
         }
+        fault::point("shim.ended.told");
         if let Some(group) = group {
             // What cannot be killed keeps it; that takes some memory of the kernel and nothing else.
             let _ = group.remove();
@@ -163,8 +170,10 @@ fn run_command(
     };
     let doors = group.and_then(|group| group.doors().ok());
     let started_at = clock::now_micros();
+    fault::point("shim.program.forking");
     match spawn::spawn(&plan, doors.as_ref()) {
         Ok(child) => {
+            fault::point("shim.program.forked");
             Run::new(child, started_at, bounds, output, Means { plan: &plan, signals, control, group })
                 .finish()
         }

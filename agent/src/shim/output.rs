@@ -187,6 +187,7 @@ impl Output {
             let _ = self.write(stream, time, &[]);
         }
         let _ = self.writer.sync();
+        fault::point("shim.output.flushed");
         (self.stdout.into_proto(), self.stderr.into_proto())
     }
 

@@ -46,7 +46,9 @@ impl Place {
         self.file.write_all_at(record, 0)?;
         self.file.set_len(record.len() as u64)?;
         self.file.sync_all()?;
+        fault::point("shim.record.written");
         std::fs::rename(self.folder.join(NEW_FILE_NAME), self.folder.join(FILE_NAME))?;
+        fault::point("shim.record.renamed");
         File::open(&self.folder)?.sync_all()
     }
 }

@@ -167,6 +167,7 @@ impl<'a> Run<'a> {
             let ready = self.wait();
             self.handle(&ready);
         }
+        fault::point("shim.run.over");
         self.settle_start();
         self.into_record()
     }
@@ -249,6 +250,7 @@ impl<'a> Run<'a> {
             self.control.accept();
         }
         if ready.connection && self.control.receive() {
+            fault::point("shim.cancel.heard");
             self.stop(Reason::Cancelled);
         }
     }
@@ -275,8 +277,10 @@ impl<'a> Run<'a> {
         let pipe = pipe?;
         match self.output.copy(stream, &pipe) {
             Ok(Copied::Some(bytes)) => {
+                fault::point("shim.output.written");
                 self.pace.read(bytes, Instant::now());
                 self.control.output();
+                fault::point("shim.output.told");
             }
             Ok(Copied::Nothing) => {}
             Ok(Copied::End) | Err(_) => return None,
@@ -289,6 +293,7 @@ impl<'a> Run<'a> {
         let Some(pipe) = self.starting.take() else { return };
         self.failure = spawn::read_failure(&pipe, self.plan);
         if self.failure.is_none() {
+            fault::point("shim.program.started");
             self.control.started(self.pid.as_raw().unsigned_abs(), self.started_at);
         }
     }
@@ -350,6 +355,7 @@ impl<'a> Run<'a> {
         }
         self.phase = Phase::Asked { kill_at: Instant::now() + grace };
         let asked = tree::signal_descendants(Signal::SIGTERM);
+        fault::point("shim.processes.asked");
         // A stopped process ends only when it goes on.
         tree::signal_descendants(Signal::SIGCONT);
         asked
@@ -366,6 +372,7 @@ impl<'a> Run<'a> {
             let _ = group.kill();
         }
         let left = tree::signal_descendants(Signal::SIGKILL);
+        fault::point("shim.processes.killed");
         if now >= give_up_at {
             self.unkillable = left;
         }

@@ -1,231 +1,17 @@
 //! The executor with real orders and real shims; the test is the link.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use model::{
-    id::{AgentId, ControllerId, ExecutionId, OrgId, RunId},
-    limits,
-};
+use model::limits;
 use opsconductor_agent::{
-    executor::{
-        Config, Executor,
-        journal::{Change, Entry, Journal, State},
-        keys,
-    },
-    messages::{AttemptKey, Inventory, ToExecutor, ToLink},
-    segment::{Body, Reader},
+    executor::journal::{Change, Entry, State},
+    messages::{ToExecutor, ToLink},
 };
-use pki::{Authority, DispatchKey, Signer, seal, verify_result};
+use pki::seal;
 use prost::Message as _;
-use proto::{command::Program, report};
-use tempfile::TempDir;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinHandle,
-};
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
+use proto::report;
 
-const DOMAIN: &str = "test.example";
-const LONG: Duration = Duration::from_secs(60);
-
-/// A controller's keys and an agent's data folder.
-struct World {
-    data: TempDir,
-    authority: Authority,
-    signer: Signer,
-    org_id: OrgId,
-    agent_id: AgentId,
-    result_key: Vec<u8>,
-    seal_key: Vec<u8>,
-}
-
-/// A running executor, as the link sees it.
-struct Agent {
-    to_executor: mpsc::Sender<ToExecutor>,
-    from_executor: mpsc::Receiver<ToLink>,
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
-    epoch: Vec<u8>,
-    held: Vec<AttemptKey>,
-}
-
-fn new_key() -> AttemptKey {
-    let id = || Uuid::from_bytes(pki::random());
-    AttemptKey { execution_id: ExecutionId(id()), run_id: RunId(id()), attempt: 1 }
-}
-
-fn command(line: &str) -> proto::Command {
-    proto::Command {
-        program: Some(Program::Shell(line.to_owned())),
-        cwd: "/".to_owned(),
-        timeout_ms: 60_000,
-        ..proto::Command::default()
-    }
-}
-
-impl World {
-    fn new() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let now = Timestamp::now();
-        let authority = Authority::create(DOMAIN, now).unwrap().authority;
-        let key = DispatchKey::generate();
-        let id = ControllerId::from(Uuid::from_bytes(pki::random()));
-        let until = now + SignedDuration::from_hours(1);
-        let certificate =
-            authority.issue_dispatch(id, &key, now - SignedDuration::from_secs(60), until).unwrap();
-        let keys = keys::load_or_create(data.path()).unwrap();
-        Self {
-            data,
-            authority,
-            signer: Signer::new(key, certificate),
-            org_id: OrgId::from(Uuid::from_bytes(pki::random())),
-            agent_id: AgentId::from(Uuid::from_bytes(pki::random())),
-            result_key: keys.result_key.public_key(),
-            seal_key: keys.seal_key.public_key(),
-        }
-    }
-
-    fn policy(&self) -> PathBuf {
-        self.data.path().join("policy.toml")
-    }
-
-    async fn start(&self, slots: u32, stop_runs: bool) -> Agent {
-        let config = Config {
-            clock_skew: model::limits::CLOCK_SKEW,
-            data: self.data.path().to_owned(),
-            slots,
-            org_id: self.org_id,
-            agent_id: self.agent_id,
-            trust_domain: DOMAIN.to_owned(),
-            controllers_ca: self.authority.controllers_ca_der().to_vec(),
-            program: PathBuf::from(env!("CARGO_BIN_EXE_opsconductor-agent")),
-            policy: self.policy(),
-            stop_runs,
-        };
-        let (to_executor, from_link) = mpsc::channel(16);
-        let (to_link, from_executor) = mpsc::channel(16);
-        let shutdown = CancellationToken::new();
-        let task = Executor::start(config, from_link, to_link, shutdown.clone()).unwrap();
-        let (answer, asked) = oneshot::channel();
-        to_executor.send(ToExecutor::Inventory(answer)).await.unwrap();
-        let Inventory { journal_epoch: epoch, held } = asked.await.unwrap();
-        Agent { to_executor, from_executor, shutdown, task, epoch, held }
-    }
-
-    fn order(&self, agent: &Agent, key: AttemptKey, command: proto::Command) -> proto::WorkOrder {
-        let now = Timestamp::now();
-        proto::WorkOrder {
-            trust_domain: DOMAIN.to_owned(),
-            org_id: self.org_id.to_bytes(),
-            agent_id: self.agent_id.to_bytes(),
-            journal_epoch: agent.epoch.clone(),
-            execution_id: key.execution_id.to_bytes(),
-            run_id: key.run_id.to_bytes(),
-            attempt: key.attempt,
-            fence: 1,
-            issued_at: now.as_microsecond(),
-            start_by: (now + SignedDuration::from_secs(120)).as_microsecond(),
-            nonce: vec![0; 16],
-            command: Some(command),
-            ..proto::WorkOrder::default()
-        }
-    }
-
-    fn sign(&self, order: &proto::WorkOrder) -> ToExecutor {
-        let payload = order.encode_to_vec();
-        ToExecutor::Order(proto::Envelope {
-            kind: "work-order".to_owned(),
-            signature: self.signer.sign("work-order", &payload),
-            certificate: self.signer.certificate().to_vec(),
-            payload,
-        })
-    }
-
-    async fn run(&self, agent: &Agent, key: AttemptKey, line: &str) {
-        let order = self.order(agent, key, command(line));
-        agent.to_executor.send(self.sign(&order)).await.unwrap();
-    }
-
-    /// The exit record of a final report, whose signature holds.
-    fn record(&self, report: &proto::Report) -> proto::ExitRecord {
-        let Some(report::Body::Finished(finished)) = &report.body else { panic!("{report:?}") };
-        verify_result(&self.result_key, "exit-record", &finished.record, &finished.signature).unwrap();
-        proto::ExitRecord::decode(finished.record.as_slice()).unwrap()
-    }
-}
-
-impl Agent {
-    async fn next(&mut self) -> ToLink {
-        tokio::time::timeout(LONG, self.from_executor.recv()).await.expect("a message in time").unwrap()
-    }
-
-    /// The next report, whatever output is told of meanwhile.
-    async fn report(&mut self) -> proto::Report {
-        loop {
-            match self.next().await {
-                ToLink::Report(report) | ToLink::Ended { report, .. } => return report,
-                ToLink::OutputGrew { .. } => {}
-            }
-        }
-    }
-
-    async fn ended(&mut self) -> (AttemptKey, PathBuf, proto::Report) {
-        loop {
-            if let ToLink::Ended { key, folder, report } = self.next().await {
-                return (key, folder, report);
-            }
-        }
-    }
-
-    async fn started(&mut self) -> proto::Started {
-        loop {
-            if let Some(report::Body::Started(started)) = self.report().await.body {
-                return started;
-            }
-        }
-    }
-
-    async fn refusal(&mut self) -> (String, String) {
-        match self.report().await.body {
-            Some(report::Body::Refused(refused)) => (refused.reason, refused.detail),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn loss(&mut self) -> (String, String) {
-        match self.report().await.body {
-            Some(report::Body::Lost(lost)) => (lost.reason, lost.detail),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// The link goes on hearing until the executor has ended.
-    async fn stop(mut self) -> Vec<ToLink> {
-        self.shutdown.cancel();
-        let mut heard = Vec::new();
-        while let Some(message) = self.from_executor.recv().await {
-            heard.push(message);
-        }
-        self.task.await.unwrap();
-        heard
-    }
-}
-
-fn output(folder: &Path) -> Vec<u8> {
-    let mut reader = Reader::open(folder).unwrap();
-    let mut bytes = Vec::new();
-    while let Some(record) = reader.next().unwrap() {
-        if let Body::Data(data) = record.body {
-            bytes.extend(data);
-        }
-    }
-    bytes
-}
+use crate::world::{World, command, new_key, output};
 
 #[tokio::test]
 async fn an_order_is_run_reported_and_settled() {
@@ -487,7 +273,6 @@ async fn a_result_that_cannot_be_read_right_now_is_waited_for() {
 #[tokio::test]
 async fn a_host_with_too_many_unsettled_runs_takes_no_new_one() {
     let world = World::new();
-    let opened = Journal::open(&world.data.path().join("executor/journal")).unwrap();
     let ended = || {
         let key = new_key();
         let execution_id = key.execution_id.to_bytes();
@@ -495,9 +280,7 @@ async fn a_host_with_too_many_unsettled_runs_takes_no_new_one() {
         Change::Put(key, entry)
     };
     let changes = std::iter::repeat_with(ended).take(limits::HOST_UNSETTLED).collect();
-    opened.journal.write(changes).await.unwrap();
-    drop(opened.journal);
-    opened.thread.join().unwrap();
+    world.remember(changes).await;
 
     let mut agent = world.start(1, false).await;
     world.run(&agent, new_key(), "true").await;

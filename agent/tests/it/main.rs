@@ -5,3 +5,6 @@
 
 mod executor;
 mod shim;
+mod supersede;
+mod unbegun;
+mod world;

@@ -14,10 +14,24 @@ use crate::{
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(60);
 
+pub(super) async fn to_1000(lab: &mut Lab, plan: &Plan, book: &mut Book) -> anyhow::Result<()> {
+    simulated(lab, plan, book, "fanout_1000_ms", plan.fanout_agents).await
+}
+
+pub(super) async fn to_5000(lab: &mut Lab, plan: &Plan, book: &mut Book) -> anyhow::Result<()> {
+    simulated(lab, plan, book, "fanout_5000_ms", plan.great_fanout_agents).await
+}
+
 /// To simulated agents.
-pub(super) async fn simulated(lab: &mut Lab, plan: &Plan, book: &mut Book) -> anyhow::Result<()> {
+async fn simulated(
+    lab: &mut Lab,
+    plan: &Plan,
+    book: &mut Book,
+    name: &'static str,
+    agents: usize,
+) -> anyhow::Result<()> {
     lab.stop_real().await?;
-    lab.simulated(plan.fanout_agents).await?;
+    lab.simulated(agents).await?;
     let count = lab.simulated_count();
     let swarm = lab.swarm()?;
     swarm.wait_connected(count, CONNECT_WITHIN).await?;
@@ -28,7 +42,7 @@ pub(super) async fn simulated(lab: &mut Lab, plan: &Plan, book: &mut Book) -> an
     swarm.stop().await;
     database.wait_sessions(0, CONNECT_WITHIN).await?;
     let note = format!("{count} simulated agents by selector; SQL look at the row every ms");
-    book.enter("fanout_1000_ms", samples, note, json!({ "agents": count }));
+    book.enter(name, samples, note, json!({ "agents": count }));
     Ok(())
 }
 

@@ -41,8 +41,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// The figures that have a floor.
-pub(crate) const WITH_FLOOR: [&str; 7] = [
+pub(crate) const WITH_FLOOR: [&str; 8] = [
     "fanout_1000_ms",
+    "fanout_5000_ms",
     "fanout_real_50_ms",
     "exec_p50_ms",
     "exec_p99_ms",
@@ -91,6 +92,7 @@ impl Floors {
         let one = 2.0 * self.bare_spawn_ms + 5.0 * self.bare_flush_ms + 5.0 * self.bare_commit_ms;
         let floor = match figure {
             "fanout_1000_ms" => 2000.0 * number(plan.fanout_agents) / self.bare_echo_per_s,
+            "fanout_5000_ms" => 2000.0 * number(plan.great_fanout_agents) / self.bare_echo_per_s,
             "fanout_real_50_ms" => 1000.0 * number(plan.fanout_real_agents) / self.bare_spawn_per_s,
             "exec_p50_ms" | "exec_p99_ms" => one,
             "exec_per_s" => self.bare_spawn_per_s / 2.0,

@@ -5,8 +5,10 @@ mod api;
 mod connect;
 mod exec;
 mod fanout;
+mod flood;
 pub(crate) mod floors;
 mod idle;
+mod reconnect;
 mod tail;
 
 use std::time::{Duration, Instant};
@@ -69,9 +71,14 @@ pub(crate) async fn measure(
         ["exec_p50_ms", "exec_p99_ms"] => exec::one_by_one;
         ["exec_per_s"] => exec::in_flight;
         ["tail_p99_ms"] => tail::measure;
+        ["seq_2m_s"] => flood::sequence;
+        ["output_mb_per_s", "stored_per_raw_byte"] => flood::rate;
+        ["tail_flooded_p99_ms"] => flood::tail;
         ["fanout_real_50_ms"] => fanout::real;
         ["api_reads_per_s", "api_p99_ms"] => api::measure;
-        ["fanout_1000_ms"] => fanout::simulated;
+        ["fanout_1000_ms"] => fanout::to_1000;
+        ["reconnect_1000_s"] => reconnect::measure;
+        ["fanout_5000_ms"] => fanout::to_5000;
         ["agents_connected", "connect_per_s", "controller_kib_per_agent"] => connect::measure;
     }
     step("end");

@@ -59,7 +59,7 @@ impl Agents {
         std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         self.enroll(api, &name, &folder, &config).await?;
         let mut command = self.command("run", &folder, &config);
-        command.arg("--stop-runs");
+        command.arg("--kill-jobs");
         let process = Process::start(command, &name, &folder.join("log"), PATIENCE)?;
         self.processes.push(process);
         Ok(())

@@ -64,14 +64,10 @@ impl Api {
     /// # Errors
     /// When the controller refuses.
     pub(crate) async fn start(&self, targets: Targets, argv: &[&str]) -> anyhow::Result<Execution> {
-        let command = Command {
-            program: Program::Argv(argv.iter().map(|&word| word.to_owned()).collect()),
-            env: std::collections::BTreeMap::new(),
-            cwd: Some("/".to_owned()),
-            user: None,
-            timeout_seconds: 120,
-        };
-        self.post("executions", &CreateExecution { targets, command, start_within_seconds: None }).await
+        let program = Program::Argv(argv.iter().map(|&word| word.to_owned()).collect());
+        let command = Command { cwd: Some("/".to_owned()), timeout_seconds: 120, ..Command::new(program) };
+        let request = CreateExecution { targets, command, start_within_seconds: None, priority: None };
+        self.post("executions", &request).await
     }
 
     /// Makes an enroll token.

@@ -149,6 +149,48 @@ impl Database {
         Ok(ended.into_iter().map(ExecutionId).collect())
     }
 
+    /// Waits until so many bytes of the execution's output are committed; when that was seen.
+    ///
+    /// # Errors
+    /// When they are not in time.
+    pub(crate) async fn wait_output(
+        &mut self,
+        id: ExecutionId,
+        bytes: u64,
+        within: Duration,
+    ) -> anyhow::Result<Instant> {
+        let begun = Instant::now();
+        loop {
+            let held: i64 = sqlx::query_scalar(
+                "select coalesce(sum(stdout_offset + stderr_offset - stdout_gap - stderr_gap), 0)::bigint
+                 from output_cursors where execution_id = $1",
+            )
+            .bind(id.0)
+            .fetch_one(&mut self.0)
+            .await
+            .context("cannot read the cursors")?;
+            if u64::try_from(held)? >= bytes {
+                return Ok(Instant::now());
+            }
+            ensure!(begun.elapsed() < within, "{held} of {bytes} bytes are stored after {within:?}");
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Bytes that all output takes on the disk, with its indexes.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub(crate) async fn output_room(&mut self) -> anyhow::Result<u64> {
+        let bytes: i64 = sqlx::query_scalar(
+            "select coalesce(sum(pg_total_relation_size(relid)), 0)::bigint from pg_partition_tree('output_chunks')",
+        )
+        .fetch_one(&mut self.0)
+        .await
+        .context("cannot weigh the table of chunks")?;
+        Ok(u64::try_from(bytes)?)
+    }
+
     /// How many of these executions succeeded.
     ///
     /// # Errors

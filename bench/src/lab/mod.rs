@@ -100,6 +100,19 @@ impl Lab {
         self.controller.wait_ready(&self.api).await
     }
 
+    /// Kills the controller as a crash would, and starts it again on the same folder; when it was started.
+    ///
+    /// # Errors
+    /// When it does not come up again.
+    pub(crate) async fn crash(&mut self) -> anyhow::Result<Instant> {
+        self.controller.process.kill();
+        let begun = Instant::now();
+        self.controller =
+            Controller::start(&self.programs.controller, self.folder.path(), self.http, self.door)?;
+        self.controller.wait_ready(&self.api).await?;
+        Ok(begun)
+    }
+
     pub(crate) fn controller_pid(&self) -> u32 {
         self.controller.process.pid()
     }

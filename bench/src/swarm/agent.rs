@@ -28,8 +28,8 @@ use crate::clock;
 
 /// Frames that wait to be sent: the reports of one batch of orders fit.
 const FRAMES: usize = 128;
-/// The longest pause before a session that was lost or refused is tried again.
-const PAUSE: Duration = Duration::from_secs(3);
+/// The longest pause before a session that was lost or refused is tried again: the worst that a real agent does.
+const PAUSE: Duration = limits::RECONNECT_PAUSE;
 /// From the open stream to the welcome: the controller opens as many sessions as it can at a time.
 const WELCOME_WITHIN: Duration = Duration::from_secs(60);
 
@@ -106,7 +106,9 @@ fn hello(identity: &Identity) -> Hello {
         facts: [("os", "linux"), ("arch", "x86_64"), ("cpus", "2"), ("virtualization", "simulated")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
+        fence: 0,
         held: Vec::new(),
+        since_boot: 0,
     }
 }
 

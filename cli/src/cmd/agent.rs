@@ -1,18 +1,26 @@
 //! `opsctl agent`: the hosts that commands run on.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use jiff::Timestamp;
-use model::api::agent::{Agent, HostMetrics};
+use model::{
+    api::agent::{Agent, AgentRun, AgentState, HostMetrics},
+    id::AgentId,
+    run::RunState,
+};
 
 use crate::{
-    args::{AgentCommand, OneAgent},
-    client::Client,
+    args::{AgentCommand, OneAgent, SomeAgents},
+    client::{self, Client},
     clock,
-    exit::Exit,
+    exit::{Exit, NoMatch},
     output::{self, Table, human},
 };
 
 const AGENTS: [&str; 3] = ["api", "v1", "agents"];
+/// How often a drain that is waited for is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// # Errors
 /// As the requests, and when stdout is closed or full.
@@ -40,6 +48,42 @@ pub(crate) async fn run(client: &Client, command: AgentCommand) -> Result<Exit> 
             let agent = get(client, &one.name).await?;
             output::show(one.shown.output, &agent, |agent| describe(agent, clock::now()))?;
         }
+        AgentCommand::Queue { name, active, limit, shown } => {
+            let [api, version, agents] = AGENTS;
+            let query = vec![("state", if active { "active" } else { "queued" }.to_owned())];
+            let now = clock::now();
+            let header = &["EXECUTION", "PRIORITY", "TRY", "QUEUED", "DUE", "EXPIRES", "ACTOR", "SUMMARY"];
+            let pages = client.pages(&[api, version, agents, &name, "runs"], query, limit);
+            output::list(pages, shown.output, header, |run: &AgentRun| {
+                let waits = run.state == RunState::Queued;
+                let when = |at| human::or_dash(waits.then(|| human::relative(at, now)));
+                vec![
+                    run.execution_id.to_string(),
+                    run.priority.to_string(),
+                    // One that waits is about to get its next.
+                    (run.attempt + i32::from(waits)).to_string(),
+                    human::relative(run.queued_at, now),
+                    if run.due_at > now { when(run.due_at) } else { human::or_dash(waits.then_some("now")) },
+                    when(run.start_before),
+                    run.actor.clone(),
+                    run.summary.clone(),
+                ]
+            })
+            .await?;
+        }
+        AgentCommand::Drain { agents, wait } => {
+            let mut drained = act_on(client, &agents, "drain").await?;
+            if wait {
+                for agent in &mut drained {
+                    *agent = empty(client, agent.id).await?;
+                }
+            }
+            show_states(&agents, &drained)?;
+        }
+        AgentCommand::Resume(agents) => {
+            let resumed = act_on(client, &agents, "resume").await?;
+            show_states(&agents, &resumed)?;
+        }
         AgentCommand::Revoke(one) => act(client, &one, "revoke").await?,
         AgentCommand::Approve(one) => act(client, &one, "approve").await?,
     }
@@ -59,14 +103,76 @@ async fn act(client: &Client, one: &OneAgent, verb: &str) -> Result<()> {
     output::show(one.shown.output, &agent, |agent| format!("{} is {}\n", agent.name, agent.state.as_str()))
 }
 
+/// Does `verb` to the one agent or to all that the selector holds for now.
+async fn act_on(client: &Client, which: &SomeAgents, verb: &str) -> Result<Vec<Agent>> {
+    let [api, version, agents] = AGENTS;
+    let found: Vec<Agent> = match (&which.name, &which.selector) {
+        (Some(name), _) => vec![get(client, name).await?],
+        (None, selector) => {
+            let query = selector.clone().map(|selector| ("selector", selector)).into_iter().collect();
+            client.pages(&AGENTS, query, None).all().await?
+        }
+    };
+    if found.is_empty() {
+        return Err(NoMatch("no agent matches".to_owned()).into());
+    }
+    let mut done = Vec::with_capacity(found.len());
+    for agent in found {
+        done.push(client.act(&[api, version, agents, &agent.id.to_string(), verb]).await?);
+    }
+    Ok(done)
+}
+
+/// Waits until nothing runs on the agent. Whoever waits for long must bear that the controller is away for a while.
+async fn empty(client: &Client, id: AgentId) -> Result<Agent> {
+    let mut told = None;
+    loop {
+        match get(client, &id.to_string()).await {
+            Ok(agent) => {
+                let active = agent.load.map_or(0, |load| load.active);
+                if active == 0 {
+                    return Ok(agent);
+                }
+                if told.replace(active) != Some(active) {
+                    output::note(&format!("{} has {}", agent.name, human::count(active, "run")));
+                }
+            }
+            Err(error) if error.downcast_ref::<client::Error>().is_some_and(client::Error::is_transient) => {}
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn show_states(which: &SomeAgents, agents: &[Agent]) -> Result<()> {
+    output::show(which.shown.output, &agents, |agents| {
+        agents
+            .iter()
+            .map(|agent| {
+                let running = agent.load.map_or(0, |load| load.active);
+                let runs = if running > 0 {
+                    format!(" with {}", human::count(running, "run"))
+                } else {
+                    String::new()
+                };
+                format!("{} is {}{runs}\n", agent.name, agent.state.as_str())
+            })
+            .collect()
+    })
+}
+
 fn describe(agent: &Agent, now: Timestamp) -> String {
     let mut table = Table::plain();
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("Name", agent.name.clone());
     row("Id", agent.id.to_string());
-    row("State", agent.state.as_str().to_owned());
+    let away = if agent.state == AgentState::Draining && !agent.connected { ", offline" } else { "" };
+    row("State", format!("{}{away}", agent.state.as_str()));
     row("Version", agent.version.clone());
     row("Slots", format!("{} at a time", human::count(agent.slots, "run")));
+    if let Some(load) = agent.load {
+        row("Runs", format!("{} active, {} queued", load.active, load.queued));
+    }
     row("Enrolled", human::moment(agent.enrolled_at, now));
     row("Last seen", human::or_dash(agent.last_seen_at.map(|at| human::moment(at, now))));
     row("Certificate", format!("expires {}", human::moment(agent.certificate_expires_at, now)));
@@ -120,7 +226,7 @@ fn describe_metrics(metrics: &HostMetrics) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use model::api::agent::{AgentState, Disk};
+    use model::api::agent::{AgentLoad, Disk};
 
     use super::*;
 
@@ -131,6 +237,7 @@ mod tests {
             id: model::id::AgentId::from_bytes(&[7; 16]).unwrap(),
             name: "web-1".into(),
             state: AgentState::Online,
+            connected: true,
             labels: [("role".to_owned(), "web".to_owned())].into(),
             facts: [("memory_mib".to_owned(), "2048".to_owned())].into(),
             slots: 16,
@@ -138,6 +245,7 @@ mod tests {
             enrolled_at: "2026-01-30T08:00:00Z".parse().unwrap(),
             last_seen_at: None,
             certificate_expires_at: "2026-01-31T20:30:00Z".parse().unwrap(),
+            load: Some(AgentLoad { active: 2, queued: 3 }),
             metrics: Some(HostMetrics {
                 at: "2026-01-31T07:59:55Z".parse().unwrap(),
                 cpu_percent: 3.25,
@@ -156,6 +264,7 @@ mod tests {
         for line in [
             "Name         web-1\n",
             "Slots        16 runs at a time\n",
+            "Runs         2 active, 3 queued\n",
             "Last seen    -\n",
             "Certificate  expires 2026-01-31 20:30:00 UTC (in 12h 30m)\n",
             "\nLabels\n  role  web\n",

@@ -13,8 +13,9 @@ use model::{
         execution::{CreateExecution, Execution, Run, Targets},
         output::{OutputEnd, Stream},
     },
-    command::{Command, Program, Script},
+    command::{Command, OutputLimit, Program, Script},
     limits,
+    retry::Retry,
     run::RunState,
 };
 use serde::Serialize;
@@ -91,8 +92,19 @@ fn request(args: ExecArgs) -> Result<CreateExecution> {
         cwd: args.cwd,
         user: args.user,
         timeout_seconds: args.timeout.unwrap_or(limits::DEFAULT_TIMEOUT_SECONDS),
+        retry: args.retries.filter(|retries| *retries > 0).map(|retries| retry(retries, args.retry_backoff)),
+        idempotent: args.idempotent,
+        output_limit_bytes: args.output_limit,
+        on_output_limit: if args.halt_at_output_limit { OutputLimit::Halt } else { OutputLimit::Truncate },
     };
-    Ok(CreateExecution { targets, command, start_within_seconds: args.start_within })
+    Ok(CreateExecution { targets, command, start_within_seconds: args.start_within, priority: args.priority })
+}
+
+/// So many tries behind the first.
+fn retry(retries: i64, backoff: Option<i64>) -> Retry {
+    let policy = Retry::of(retries.saturating_add(1));
+    let backoff_seconds = backoff.unwrap_or(policy.backoff_seconds);
+    Retry { backoff_seconds, max_backoff_seconds: policy.max_backoff_seconds.max(backoff_seconds), ..policy }
 }
 
 fn read_script(path: &Path) -> Result<String> {
@@ -166,7 +178,7 @@ fn summary_row(run: &Run) -> [String; 5] {
     [
         run.target.clone(),
         run.state.as_str().to_owned(),
-        exit_status(run),
+        exit_status(run.exit_code, run.signal),
         human::or_dash(run.reason.map(Reason::as_str)),
         run.detail.clone().unwrap_or_default(),
     ]

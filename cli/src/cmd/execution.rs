@@ -4,8 +4,9 @@ use anyhow::Result;
 use jiff::Timestamp;
 use model::{
     Reason,
-    api::execution::{Execution, Run},
+    api::execution::{Attempt, Execution, Run},
     execution::RunCounts,
+    id::{ExecutionId, RunId},
     run::RunState,
 };
 use serde::Serialize;
@@ -23,7 +24,21 @@ use crate::{
 struct WithRuns {
     execution: Execution,
     runs: Vec<Run>,
+    /// Of runs that have more to tell than their newest attempt alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<OfRun>,
 }
+
+/// The tries of one run.
+#[derive(Serialize)]
+struct OfRun {
+    run_id: RunId,
+    target: String,
+    attempts: Vec<Attempt>,
+}
+
+/// Runs whose tries are shown at most.
+const SHOWN_TRIES: usize = 20;
 
 /// # Errors
 /// As the requests, and when stdout is closed or full.
@@ -50,9 +65,14 @@ pub(crate) async fn run(client: &Client, command: ExecutionCommand) -> Result<Ex
         ExecutionCommand::Show { id, shown } => {
             let execution = client.execution(id).await?;
             let runs = client.runs(id, None).all().await?;
-            let whole = WithRuns { execution, runs };
+            let attempts = attempts(client, id, &runs).await?;
+            let whole = WithRuns { execution, runs, attempts };
             output::show(shown.output, &whole, |whole| {
-                describe(&whole.execution, clock::now()) + "\n" + &runs_table(&whole.runs)
+                let mut text = describe(&whole.execution, clock::now()) + "\n" + &runs_table(&whole.runs);
+                if !whole.attempts.is_empty() {
+                    text = text + "\n" + &attempts_table(&whole.attempts, clock::now());
+                }
+                text
             })?;
         }
         ExecutionCommand::Cancel { id, shown } => {
@@ -78,6 +98,9 @@ fn describe(execution: &Execution, now: Timestamp) -> String {
     let cancelling = execution.cancel_requested && !execution.state.is_terminal();
     row("State", format!("{}{}", execution.state.as_str(), if cancelling { ", cancelling" } else { "" }));
     row("Runs", counts(&execution.runs));
+    if execution.priority != 0 {
+        row("Priority", execution.priority.to_string());
+    }
     row("Created", human::moment(execution.created_at, now));
     if let Some(end) = execution.ended_at {
         row(
@@ -100,7 +123,7 @@ fn runs_table(runs: &[Run]) -> String {
         table.row([
             run.target.clone(),
             run.state.as_str().to_owned(),
-            exit_status(run),
+            exit_status(run.exit_code, run.signal),
             human::or_dash(took),
             format!("{stored}{whole}"),
             human::or_dash(run.reason.map(Reason::as_str)),
@@ -110,9 +133,57 @@ fn runs_table(runs: &[Run]) -> String {
     table.take()
 }
 
+/// The attempts of runs that were tried more than once, or whose newest attempt told something after it was given up.
+async fn attempts(client: &Client, id: ExecutionId, runs: &[Run]) -> Result<Vec<OfRun>> {
+    let mut telling = runs.iter().filter(|run| run.attempt > 1 || run.observed.is_some());
+    let mut found = Vec::new();
+    for run in telling.by_ref().take(SHOWN_TRIES) {
+        let attempts = client.attempts(id, run.id).all().await?;
+        found.push(OfRun { run_id: run.id, target: run.target.clone(), attempts });
+    }
+    let more = telling.count();
+    if more > 0 {
+        output::note(&format!(
+            "the tries of {} more are not shown",
+            human::count(i64::try_from(more)?, "run")
+        ));
+    }
+    Ok(found)
+}
+
+fn attempts_table(runs: &[OfRun], now: Timestamp) -> String {
+    let mut table = Table::new(&["TARGET", "TRY", "STATE", "EXIT", "OFFERED", "TOOK", "REASON", "DETAIL"]);
+    for run in runs {
+        for attempt in &run.attempts {
+            let took =
+                attempt.started_at.zip(attempt.ended_at).map(|(start, end)| human::elapsed(start, end));
+            let mut detail = attempt.detail.clone().unwrap_or_default();
+            if let Some(observed) = &attempt.observed {
+                let exit = exit_status(observed.exit_code, observed.signal);
+                detail = format!(
+                    "{detail} (told {}: {}, exit {exit})",
+                    human::relative(observed.observed_at, now),
+                    observed.reason.as_str()
+                );
+            }
+            table.row([
+                run.target.clone(),
+                attempt.number.to_string(),
+                attempt.state.as_str().to_owned(),
+                exit_status(attempt.exit_code, attempt.signal),
+                human::relative(attempt.offered_at, now),
+                human::or_dash(took),
+                human::or_dash(attempt.reason.map(Reason::as_str)),
+                detail.trim_start().to_owned(),
+            ]);
+        }
+    }
+    table.take()
+}
+
 /// The exit code, or the signal that ended it.
-pub(super) fn exit_status(run: &Run) -> String {
-    match (run.exit_code, run.signal) {
+pub(super) fn exit_status(code: Option<i32>, signal: Option<i32>) -> String {
+    match (code, signal) {
         (_, Some(signal)) => format!("signal {signal}"),
         (code, None) => human::or_dash(code),
     }

@@ -70,7 +70,17 @@ async fn raw(client: &Client, args: &LogsArgs, query: Query) -> Result<Exit> {
     if !ended || args.tail.is_some() || args.since.is_some() {
         return Ok(Exit::Succeeded);
     }
-    let complaints = shown.complaints(&find_run(client, args.execution, &run.target).await?, only);
+    let now = find_run(client, args.execution, &run.target).await?;
+    let complaints = match args.attempt.filter(|number| *number != now.attempt) {
+        None => shown.complaints(now.attempt, &now.target, &now.output, only),
+        Some(number) => {
+            let attempts = client.attempts(args.execution, now.id).all().await?;
+            let attempt = attempts.into_iter().find(|attempt| attempt.number == number);
+            let attempt =
+                attempt.ok_or_else(|| NoMatch(format!("the run of {} has no try {number}", now.target)))?;
+            shown.complaints(number, &now.target, &attempt.output, only)
+        }
+    };
     complaints.iter().for_each(|complaint| output::note(complaint));
     Ok(if complaints.is_empty() { Exit::Succeeded } else { Exit::Failed })
 }
@@ -110,6 +120,8 @@ impl Sink {
 fn query(args: &LogsArgs) -> Result<Query> {
     let mut query = Vec::new();
     query.extend(args.target.as_ref().map(|target| ("target", target.clone())));
+    let attempt = args.attempt.map_or_else(|| "newest".to_owned(), |number| number.to_string());
+    query.push(("attempt", attempt));
     query.extend(args.stream.map(|stream| ("stream", Stream::from(stream).as_str().to_owned())));
     if let Some(since) = args.since {
         query.push(("since", since.resolve(clock::now()).map_err(Usage)?.to_string()));

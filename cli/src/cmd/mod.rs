@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod context;
+pub(crate) mod controller;
 pub(crate) mod enroll_token;
 pub(crate) mod exec;
 pub(crate) mod execution;

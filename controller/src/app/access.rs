@@ -36,11 +36,14 @@ macro_rules! permissions {
 permissions! {
     AgentRead = "agent.read";
     AgentManage = "agent.manage";
+    AgentDrain = "agent.drain";
     EnrollTokenRead = "enroll_token.read";
     EnrollTokenManage = "enroll_token.manage";
     ExecutionRead = "execution.read";
     ExecutionCreate = "execution.create";
     ExecutionCancel = "execution.cancel";
+    ControllerRead = "controller.read";
+    ControllerJoin = "controller.join";
     StatusRead = "status.read";
     SelfRead = "self.read";
 }

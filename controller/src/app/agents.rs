@@ -1,11 +1,14 @@
-//! Approving and revoking agents.
+//! Approving, revoking and draining agents.
 
-use model::{api::agent::Agent, id::AgentId};
+use model::{
+    api::agent::{Agent, AgentState},
+    id::AgentId,
+};
 use serde_json::json;
 
 use super::{
     App,
-    access::{AgentManage, Authorized},
+    access::{AgentDrain, AgentManage, Authorized},
 };
 use crate::{
     clock,
@@ -41,18 +44,56 @@ pub(crate) async fn approve(app: &App, by: &Authorized<AgentManage>, id: AgentId
         tx.commit().await.during("commit")?;
     }
     let agent = read(app, by, id).await?;
-    if agent.state == model::api::agent::AgentState::Revoked {
+    unless_revoked(agent)
+}
+
+/// Offers the agent nothing new from the answer on; what it runs goes on, what waits for it waits. Draining twice is no
+/// error.
+///
+/// # Errors
+/// When there is no such agent, or it was revoked.
+pub(crate) async fn drain(app: &App, by: &Authorized<AgentDrain>, id: AgentId) -> Result<Agent> {
+    let now = clock::now();
+    let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
+    if store::agents::set_draining(&mut tx, by.org_id(), id, Some(now)).await? {
+        audit::record(&mut tx, by.org_id(), now, entry(by, "agent.drain", id)).await?;
+        tx.commit().await.during("commit")?;
+    }
+    let agent = unless_revoked(read(app, by, id).await?)?;
+    // What a dispatcher is offering at this moment is visible to whoever asks after our answer.
+    store::sessions::await_dispatch(app.db.worker(), id).await?;
+    read(app, by, agent.id).await
+}
+
+/// Offers the agent runs again. Resuming what does not drain is no error.
+///
+/// # Errors
+/// When there is no such agent, or it was revoked.
+pub(crate) async fn resume(app: &App, by: &Authorized<AgentDrain>, id: AgentId) -> Result<Agent> {
+    let now = clock::now();
+    let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
+    if store::agents::set_draining(&mut tx, by.org_id(), id, None).await? {
+        audit::record(&mut tx, by.org_id(), now, entry(by, "agent.resume", id)).await?;
+        tx.commit().await.during("commit")?;
+        app.wake.dispatch([id]);
+        app.wake.others.notify_one();
+    }
+    unless_revoked(read(app, by, id).await?)
+}
+
+fn unless_revoked(agent: Agent) -> Result<Agent> {
+    if agent.state == AgentState::Revoked {
         return Err(Error::Conflict(format!("agent '{}' is revoked; enroll the host again", agent.name)));
     }
     Ok(agent)
 }
 
-async fn read(app: &App, by: &Authorized<AgentManage>, id: AgentId) -> Result<Agent> {
+async fn read<P>(app: &App, by: &Authorized<P>, id: AgentId) -> Result<Agent> {
     let agent = store::agents::get(&app.db.of(by.org_id()), by.org_id(), id).await?;
     agent.ok_or_else(|| Error::not_found("agent", id.to_string()))
 }
 
-fn entry<'a>(by: &'a Authorized<AgentManage>, verb: &'static str, id: AgentId) -> audit::Entry<'a> {
+fn entry<'a, P>(by: &'a Authorized<P>, verb: &'static str, id: AgentId) -> audit::Entry<'a> {
     audit::Entry {
         actor: &by.actor().name,
         verb,

@@ -1,11 +1,16 @@
 //! The first start and every other one: the installation, its authority, the administrator's token, and the `App`.
 //!
-//! The first start takes an advisory lock, so that two controllers never make two authorities. What the files say and
-//! what the database says must be of the same installation.
+//! The first start takes an advisory lock, so that two controllers never make two authorities: the one that comes second
+//! leaves nothing in its data folder and is told to join. What the files say and what the database says must be of the
+//! same installation.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::Context;
 use model::id::{ApiTokenId, ControllerId, OrgId, uuid_v7};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
@@ -16,12 +21,36 @@ use crate::{clock, config::Timing, store};
 #[derive(Debug, Clone)]
 pub(crate) struct Boot {
     pub agent_port: u16,
+    pub announce: Option<String>,
     pub certificate_life: Duration,
+    pub dispatch_key_life: Duration,
+    /// Another controller can use the database too.
+    pub is_shared: bool,
     pub timing: Timing,
+}
+
+/// The data folder and the database are not of the same installation.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Foreign {
+    #[error(
+        "the database belongs to the installation '{domain}', of which {} has no keys: to make this another controller \
+         of it, get a token with 'opsctl controller join-token' and run 'opsconductor-controller join'; or start with \
+         that installation's data folder",
+        folder.display()
+    )]
+    NotJoined { folder: PathBuf, domain: String },
+    #[error(
+        "the certificate authority in {} is that of the installation '{own}', the database belongs to '{domain}': \
+         start with that installation's data folder, or with another database",
+        folder.display()
+    )]
+    Another { folder: PathBuf, own: String, domain: String },
 }
 
 /// The file in the data folder that the administrator's token is written into, once.
 pub(crate) const ADMIN_TOKEN_FILE: &str = "admin.token";
+
+const CONTROLLER_ID_FILE: &str = "controller-id";
 
 /// Opens the installation in `data` and the database, making both whole if this is the first start.
 ///
@@ -30,24 +59,27 @@ pub(crate) const ADMIN_TOKEN_FILE: &str = "admin.token";
 pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> anyhow::Result<Arc<App>> {
     ca::private_folder(data)?;
     let now = clock::now();
-    let controller_id = controller_id(data)?;
     let mut connection =
         PgConnection::connect_with(&options).await.context("cannot connect to the database")?;
     first_start(&mut connection, data).await?;
     connection.close().await.context("cannot close the first connection")?;
 
-    let ca = ca::Ca::open(data, controller_id, now)?;
+    let controller_id = controller_id(data)?;
+    let ca = ca::Ca::open(data, controller_id, boot.dispatch_key_life, now)?;
     let app = App {
         info: Installation {
             controller_id,
             trust_domain: ca.authority().trust_domain().into(),
             root_pin: ca.authority().root_pin(),
             agent_port: boot.agent_port,
+            announce: boot.announce,
             certificate_life: boot.certificate_life,
+            dispatch_key_life: boot.dispatch_key_life,
+            is_shared: boot.is_shared,
             timing: boot.timing,
             started_at: now,
         },
-        db: store::Db::new(options),
+        db: store::Db::new(options, boot.timing.lease),
         ca,
         sessions: sessions::Sessions::default(),
         live: live::Live::default(),
@@ -77,16 +109,21 @@ pub(crate) async fn close(app: &App) {
 
 /// This controller's id, kept in a file.
 fn controller_id(data: &Path) -> anyhow::Result<ControllerId> {
-    let path = data.join("controller-id");
+    let path = data.join(CONTROLLER_ID_FILE);
     match std::fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().with_context(|| format!("{} is damaged", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let id = ControllerId::new(clock::now(), clock::entropy());
-            ca::write_private(&path, id.to_string().as_bytes())?;
+            keep_controller_id(data, id)?;
             Ok(id)
         }
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
+}
+
+/// Writes the controller's id where every start reads it.
+pub(crate) fn keep_controller_id(data: &Path, id: ControllerId) -> anyhow::Result<()> {
+    Ok(ca::write_private(&data.join(CONTROLLER_ID_FILE), id.to_string().as_bytes())?)
 }
 
 async fn first_start(connection: &mut PgConnection, data: &Path) -> anyhow::Result<()> {
@@ -94,31 +131,14 @@ async fn first_start(connection: &mut PgConnection, data: &Path) -> anyhow::Resu
     let mut tx = connection.begin().await.context("cannot begin the first transaction")?;
     store::installation::lock(&mut tx).await?;
     if let Some(installation) = store::installation::get(&mut tx).await? {
-        ensure!(
-            ca::exists(data),
-            "the database belongs to the installation '{}', but {} has no certificate authority: \
-             start with that installation's data folder",
-            installation.trust_domain,
-            data.display()
-        );
-        let ca = ca::Ca::open(data, ControllerId(uuid::Uuid::nil()), now)?;
-        if ca.authority().root_pin()[..] != installation.root_pin[..] {
-            bail!(
-                "the certificate authority in {} ('{}') is not the one of the database ('{}')",
-                data.display(),
-                ca.authority().trust_domain(),
-                installation.trust_domain
-            );
-        }
-        return Ok(());
+        return belongs(data, &installation);
     }
 
     if !ca::exists(data) {
         let trust_domain = format!("opsc-{}", hex::encode(pki::random::<6>()));
         ca::create(data, &trust_domain, now)?;
     }
-    let ca = ca::Ca::open(data, ControllerId(uuid::Uuid::nil()), now)?;
-    let authority = ca.authority();
+    let authority = ca::read(data)?;
     store::installation::insert(&mut tx, authority.trust_domain(), &authority.root_pin(), now).await?;
     let org = OrgId(uuid_v7(now, clock::entropy()));
     store::installation::insert_organization(&mut tx, org, "default", now).await?;
@@ -131,5 +151,18 @@ async fn first_start(connection: &mut PgConnection, data: &Path) -> anyhow::Resu
     ca::write_private(&data.join(ADMIN_TOKEN_FILE), token.reveal().as_bytes())?;
     tx.commit().await.context("cannot commit the first start")?;
     tracing::info!(trust_domain = authority.trust_domain(), "this is a new installation");
+    Ok(())
+}
+
+/// The authority in the data folder must be the one of the database.
+fn belongs(data: &Path, installation: &store::installation::Installation) -> anyhow::Result<()> {
+    let (folder, domain) = (data.to_owned(), installation.trust_domain.clone());
+    if !ca::exists(data) {
+        return Err(Foreign::NotJoined { folder, domain }.into());
+    }
+    let authority = ca::read(data)?;
+    if authority.root_pin()[..] != installation.root_pin[..] {
+        return Err(Foreign::Another { folder, own: authority.trust_domain().to_owned(), domain }.into());
+    }
     Ok(())
 }

@@ -75,6 +75,7 @@ pub(crate) async fn enroll(
         version: &version,
         pending,
         serial: &issued.serial,
+        certificate_not_before: issued.not_before,
         certificate_expires_at: issued.expires_at,
         result_key: &request.result_key,
         seal_key: &request.seal_key,
@@ -112,7 +113,8 @@ pub(crate) async fn renew(
     let now = clock::now();
     let issued = issue(app, &request.csr, identity.org_id, identity.agent_id, now)?;
     let mut tx = app.db.worker().begin().await.during("begin")?;
-    store::agents::set_new_serial(&mut tx, identity.agent_id, &issued.serial, issued.expires_at).await?;
+    let Issued { serial, not_before, expires_at, .. } = &issued;
+    store::agents::set_new_serial(&mut tx, identity.agent_id, serial, *not_before, *expires_at).await?;
     tx.commit().await.during("commit")?;
     tracing::info!(agent.id = %identity.agent_id, expires_at = %issued.expires_at, "a certificate was renewed");
     Ok(credentials(app, identity.org_id, identity.agent_id, issued.certificate, is_pending))
@@ -121,6 +123,7 @@ pub(crate) async fn renew(
 struct Issued {
     certificate: Vec<u8>,
     serial: [u8; 16],
+    not_before: Timestamp,
     expires_at: Timestamp,
 }
 
@@ -129,13 +132,13 @@ fn issue(app: &App, csr: &[u8], org: OrgId, agent: AgentId, now: Timestamp) -> R
     // Neither negative nor with a leading zero, so that every reader of the certificate sees these sixteen bytes.
     serial[0] = 0x40 | (serial[0] & 0x3f);
     let life = SignedDuration::try_from(app.info.certificate_life).unwrap_or(SignedDuration::from_hours(24));
-    let expires_at = now + life;
+    let (not_before, expires_at) = (now - BACKDATED, now + life);
     let certificate = app
         .ca
         .authority()
-        .issue_agent(csr, org, agent, serial, now - BACKDATED, expires_at)
+        .issue_agent(csr, org, agent, serial, not_before, expires_at)
         .map_err(|error| Error::Invalid(Invalid::new("csr", error.to_string())))?;
-    Ok(Issued { certificate, serial, expires_at })
+    Ok(Issued { certificate, serial, not_before, expires_at })
 }
 
 fn credentials(

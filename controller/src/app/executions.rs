@@ -97,7 +97,9 @@ pub(crate) async fn start(
         targets: &covered,
     };
     let signed = manifest::sign(&app.ca, &intent);
+    fault::point("controller.manifest.signed");
     let summary = request.command.summary();
+    let priority = i16::try_from(request.priority()).expect("it was validated");
 
     if let Some(key) = idempotency_key {
         let answer = json!({ "execution_id": id });
@@ -115,6 +117,7 @@ pub(crate) async fn start(
         request_id: by.request_id(),
         created_at: now,
         start_before,
+        priority,
         manifest: &signed,
         run_ids: &run_ids,
         agent_ids: &agent_ids,
@@ -130,7 +133,9 @@ pub(crate) async fn start(
         detail: json!({ "summary": summary, "targets": names.len(), "user": request.command.user }),
     };
     audit::record(&mut tx, org, now, entry).await?;
+    fault::point("controller.execution.written");
     tx.commit().await.during("commit")?;
+    fault::point("controller.execution.committed");
 
     tracing::info!(
         execution.id = %id, request.id = by.request_id(), actor, targets = names.len(), "execution started"
@@ -144,6 +149,7 @@ pub(crate) async fn start(
         summary,
         runs: model::execution::RunCounts { total, waiting: total, ..Default::default() },
         cancel_requested: false,
+        priority,
         actor: actor.to_owned(),
         request_id: by.request_id().to_owned(),
         created_at: now,
@@ -197,7 +203,9 @@ pub(crate) async fn cancel(
             detail: json!({}),
         };
         audit::record(&mut tx, org, now, entry).await?;
+        fault::point("controller.cancel.written");
         tx.commit().await.during("commit")?;
+        fault::point("controller.cancel.committed");
         app.wake.cancel.notify_one();
         app.wake.others.notify_one();
     } else {

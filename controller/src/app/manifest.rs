@@ -1,23 +1,32 @@
 //! Manifests: what was authorised, signed in the transaction that authorises it, and checked before anything is sent.
 //!
 //! Invariants: nothing is dispatched whose manifest does not verify, or does not cover exactly this run on this agent
-//! with this command. What a cache holds was verified; rows that change afterwards are compared with it.
+//! with this command. A signature counts while its certificate is valid; a manifest itself never changes. What a cache
+//! holds was verified; rows that change afterwards are compared with it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     command::Command,
     id::{AgentId, ExecutionId, OrgId, RunId},
 };
 use prost::Message;
 use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
 
-use super::ca::Ca;
-use crate::store::executions::{Authorised, SignedManifest};
+use super::{App, ca::Ca};
+use crate::{
+    clock,
+    error::{During, Result as AppResult},
+    store::{
+        self,
+        executions::{Authorised, SignedManifest},
+    },
+};
 
 /// What the signature is made over, so that it can stand for nothing else.
 const KIND: &str = "manifest";
@@ -32,7 +41,10 @@ pub(crate) struct Verified {
     pub command: Command,
     pub actor: String,
     pub request_id: String,
+    /// When the first try must have begun.
     pub start_by: Timestamp,
+    /// How long each further one may wait for its host.
+    pub start_within: SignedDuration,
     /// SHA-256 of the manifest's bytes.
     pub digest: [u8; 32],
     covers: HashMap<RunId, AgentId>,
@@ -98,18 +110,21 @@ pub(crate) fn sign(ca: &Ca, intent: &Intent<'_>) -> SignedManifest {
     }
 }
 
-/// Verifies what the tables say of an execution against its manifest. The certificate has to have been valid when the
-/// manifest was issued: work may wait in the queue for longer than a dispatch key lives.
-pub(crate) fn verify(ca: &Ca, row: Authorised, targets: &[(RunId, AgentId)]) -> Result<Verified, Mismatch> {
+/// Verifies what the tables say of an execution against its manifest. The certificate has to be valid now: a key that
+/// is out of use signs nothing any more, whatever time it claims. What waits for longer is signed anew ([`sign_anew`]).
+pub(crate) fn verify(
+    ca: &Ca,
+    row: Authorised,
+    targets: &[(RunId, AgentId)],
+    now: Timestamp,
+) -> Result<Verified, Mismatch> {
     let signed = &row.signed;
-    // The time is read before the signature is checked, for nothing but the choice of the moment.
-    let claimed = proto::Manifest::decode(signed.manifest.as_slice()).map_err(Mismatch::Unreadable)?;
-    let issued_at = Timestamp::from_microsecond(claimed.issued_at).map_err(|_| Mismatch::OfAnother)?;
     ca.verifier()
-        .verify(KIND, &signed.manifest, &signed.signature, &signed.certificate, issued_at)
+        .verify(KIND, &signed.manifest, &signed.signature, &signed.certificate, now)
         .map_err(Mismatch::Signature)?;
-    let manifest = claimed;
-    let start_by = Timestamp::from_microsecond(manifest.start_by).map_err(|_| Mismatch::OfAnother)?;
+    let manifest = proto::Manifest::decode(signed.manifest.as_slice()).map_err(Mismatch::Unreadable)?;
+    let time = |micros| Timestamp::from_microsecond(micros).map_err(|_| Mismatch::OfAnother);
+    let (issued_at, start_by) = (time(manifest.issued_at)?, time(manifest.start_by)?);
     if manifest.execution_id != row.id.as_bytes() || manifest.org_id != row.org_id.as_bytes() {
         return Err(Mismatch::OfAnother);
     }
@@ -128,10 +143,77 @@ pub(crate) fn verify(ca: &Ca, row: Authorised, targets: &[(RunId, AgentId)]) -> 
         actor: manifest.actor,
         request_id: manifest.request_id,
         start_by,
+        start_within: start_by.duration_since(issued_at),
         digest: Sha256::digest(&signed.manifest).into(),
         covers: targets.iter().copied().collect(),
         bytes: 2 * command.len() + targets.len() * RUN_BYTES,
     })
+}
+
+/// What each execution's manifest says, from the cache or from the tables.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn authorised(
+    app: &App,
+    connection: &mut PgConnection,
+    ids: impl IntoIterator<Item = ExecutionId>,
+) -> AppResult<HashMap<ExecutionId, Result<Arc<Verified>, Mismatch>>> {
+    let ids: BTreeSet<ExecutionId> = ids.into_iter().collect();
+    let mut known = HashMap::with_capacity(ids.len());
+    let mut missing = Vec::new();
+    for id in ids {
+        match app.manifests.get(id) {
+            Some(verified) => {
+                known.insert(id, Ok(verified));
+            }
+            None => missing.push(id.0),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(known);
+    }
+    let mut targets: HashMap<ExecutionId, Vec<(RunId, AgentId)>> = HashMap::new();
+    for (execution, run, agent) in store::runs::coverage(connection, &missing).await? {
+        targets.entry(execution).or_default().push((run, agent));
+    }
+    for row in store::executions::authorised(connection, &missing).await? {
+        let id = ExecutionId(row.id);
+        let targets = targets.get(&id).map_or(&[][..], Vec::as_slice);
+        let verdict = verify(&app.ca, row, targets, clock::now()).map(Arc::new);
+        if let Ok(verified) = &verdict {
+            app.manifests.insert(id, Arc::clone(verified));
+        }
+        known.insert(id, verdict);
+    }
+    Ok(known)
+}
+
+/// Signs the manifests anew of executions that are not over and were signed before `before`, if their present signatures
+/// hold; answers how many it looked at.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn sign_anew(app: &App, before: Timestamp, limit: i64) -> AppResult<usize> {
+    let now = clock::now();
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    let found = store::manifests::signed_before(&mut tx, before, limit).await?;
+    for (id, mut signed) in found.iter().cloned() {
+        let holds =
+            app.ca.verifier().verify(KIND, &signed.manifest, &signed.signature, &signed.certificate, now);
+        match holds {
+            Ok(_) => {
+                let signer = app.ca.signer();
+                signed.signature = signer.sign(KIND, &signed.manifest);
+                signed.certificate = signer.certificate().to_vec();
+            }
+            // It stays as it is, and the dispatcher refuses it.
+            Err(error) => tracing::warn!(execution.id = %id, %error, "a manifest is not signed anew"),
+        }
+        store::manifests::replace_signature(&mut tx, id, &signed, now).await?;
+    }
+    tx.commit().await.during("commit")?;
+    Ok(found.len())
 }
 
 /// The command's JSON, whose digest is signed: its fields are in the order of their declaration, its maps sorted.
@@ -189,7 +271,6 @@ mod tests {
     use sqlx::types::Json;
 
     use super::*;
-    use crate::clock;
 
     fn id<T: From<uuid::Uuid>>(number: u128) -> T {
         uuid::Uuid::from_u128(number).into()
@@ -197,11 +278,8 @@ mod tests {
 
     fn command(word: &str) -> Command {
         Command {
-            program: Program::Argv(vec![word.to_owned()]),
             env: [("A".to_owned(), "b".to_owned())].into(),
-            cwd: None,
-            user: None,
-            timeout_seconds: 60,
+            ..Command::new(Program::Argv(vec![word.to_owned()]))
         }
     }
 
@@ -210,7 +288,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let now = clock::now();
         super::super::ca::create(folder.path(), "opsc-test", now).unwrap();
-        let ca = Ca::open(folder.path(), ControllerId(uuid::Uuid::from_u128(9)), now).unwrap();
+        let life = std::time::Duration::from_secs(3600);
+        let ca = Ca::open(folder.path(), ControllerId(uuid::Uuid::from_u128(9)), life, now).unwrap();
         let targets = vec![(id(1), id(11)), (id(2), id(12))];
         let command = command("true");
         let intent = Intent {
@@ -231,7 +310,7 @@ mod tests {
     #[test]
     fn covers_what_was_signed_and_nothing_else() {
         let (ca, row, targets) = signed();
-        let verified = verify(&ca, row, &targets).unwrap();
+        let verified = verify(&ca, row, &targets, clock::now()).unwrap();
         assert!(verified.covers(id(1), id(11)));
         assert!(!verified.covers(id(1), id(12)), "another agent");
         assert!(!verified.covers(id(3), id(11)), "another run");
@@ -239,25 +318,48 @@ mod tests {
     }
 
     #[test]
+    fn a_signature_outlives_its_key_and_not_its_certificate() {
+        let (ca, row, targets) = signed();
+        let again = || Authorised {
+            id: row.id,
+            org_id: row.org_id,
+            command: Json(command("true")),
+            signed: row.signed.clone(),
+        };
+        ca.renew(clock::now()).unwrap();
+        verify(&ca, again(), &targets, clock::now()).unwrap();
+        let later = clock::now() + jiff::SignedDuration::from_secs(3602);
+        assert!(matches!(verify(&ca, again(), &targets, later), Err(Mismatch::Signature(_))));
+    }
+
+    #[test]
     fn edited_rows_do_not_verify() {
         let (ca, mut row, targets) = signed();
         row.command = Json(command("false"));
-        assert!(matches!(verify(&ca, row, &targets), Err(Mismatch::Command)));
+        assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::Command)));
+
+        let (ca, mut row, targets) = signed();
+        row.command.0.retry = Some(model::retry::Retry::of(2));
+        assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::Command)));
+
+        let (ca, mut row, targets) = signed();
+        row.command.0.idempotent = true;
+        assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::Command)));
 
         let (ca, row, mut targets) = signed();
         targets.push((id(3), id(13)));
-        assert!(matches!(verify(&ca, row, &targets), Err(Mismatch::Targets)));
+        assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::Targets)));
 
         let (ca, mut row, targets) = signed();
         row.id = id(7);
-        assert!(matches!(verify(&ca, row, &targets), Err(Mismatch::OfAnother)));
+        assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::OfAnother)));
 
         let (ca, mut row, targets) = signed();
         *row.signed.manifest.last_mut().unwrap() ^= 1;
-        assert!(matches!(verify(&ca, row, &targets), Err(Mismatch::Signature(_))));
+        assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::Signature(_))));
 
         let (_, row, targets) = signed();
         let (other, ..) = signed();
-        assert!(matches!(verify(&other, row, &targets), Err(Mismatch::Signature(_))));
+        assert!(matches!(verify(&other, row, &targets, clock::now()), Err(Mismatch::Signature(_))));
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod enroll_tokens;
 pub(crate) mod enrollment;
 pub(crate) mod executions;
 pub(crate) mod host_metrics;
+pub(crate) mod joining;
 pub(crate) mod live;
 pub(crate) mod manifest;
 pub(crate) mod orders;
@@ -50,7 +51,13 @@ pub(crate) struct Installation {
     pub(crate) root_pin: [u8; 32],
     /// Port of the agents' door.
     pub(crate) agent_port: u16,
+    /// Where agents reach this door, if they are to be told.
+    pub(crate) announce: Option<String>,
     pub(crate) certificate_life: Duration,
+    /// Life of a dispatch key's certificate.
+    pub(crate) dispatch_key_life: Duration,
+    /// Another controller can use the database too.
+    pub(crate) is_shared: bool,
     pub(crate) timing: Timing,
     pub(crate) started_at: jiff::Timestamp,
 }

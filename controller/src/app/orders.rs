@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use model::{
-    command::{Command, Program},
+    command::{Command, OutputLimit, Program},
     id::{ExecutionId, RunId},
     limits,
 };
@@ -15,6 +15,15 @@ const KIND: &str = "work-order";
 /// Binds a sealed environment to its purpose.
 const SEAL_INFO: &[u8] = b"opsconductor environment";
 
+/// What is special about an attempt's order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Try {
+    /// The first that may begin anything: it has to before the manifest's own time is over.
+    pub is_first: bool,
+    /// The newest attempt whose outcome is not known.
+    pub superseded: Option<i32>,
+}
+
 /// The signed order for one attempt.
 ///
 /// # Errors
@@ -24,11 +33,12 @@ pub(crate) fn sign(
     session: &Connected,
     (execution, run, attempt): Key,
     verified: &Verified,
+    this: Try,
     now: Timestamp,
 ) -> Result<proto::Envelope, pki::Error> {
     let attempt = u32::try_from(attempt).unwrap_or(0);
-    let start_by =
-        now.saturating_add(app.info.timing.start_window).unwrap_or(Timestamp::MAX).min(verified.start_by);
+    let window_ends = now.saturating_add(app.info.timing.start_window).unwrap_or(Timestamp::MAX);
+    let start_by = if this.is_first { window_ends.min(verified.start_by) } else { window_ends };
     let order = proto::WorkOrder {
         trust_domain: app.ca.authority().trust_domain().to_owned(),
         org_id: verified.org_id.to_bytes(),
@@ -45,7 +55,7 @@ pub(crate) fn sign(
         manifest_digest: verified.digest.to_vec(),
         request_id: verified.request_id.clone(),
         actor: verified.actor.clone(),
-        superseded_attempt: 0,
+        superseded_attempt: this.superseded.and_then(|number| u32::try_from(number).ok()).unwrap_or(0),
     };
     let payload = order.encode_to_vec();
     let signer = app.ca.signer();
@@ -79,8 +89,8 @@ fn command(
         cwd: command.cwd.clone().unwrap_or_default(),
         user: command.user.clone().unwrap_or_default(),
         timeout_ms: u64::try_from(command.timeout_seconds).unwrap_or(0) * 1000,
-        output_limit_bytes: limits::RUN_OUTPUT_BYTES,
-        halt_at_output_limit: false,
+        output_limit_bytes: command.output_limit_bytes.unwrap_or(limits::RUN_OUTPUT_BYTES),
+        halt_at_output_limit: command.on_output_limit == OutputLimit::Halt,
         environment: environment(seal_key, execution, run, attempt, command)?,
     })
 }

@@ -106,7 +106,9 @@ pub(crate) async fn store_next(app: &App) -> Result<()> {
             store::output::insert(&mut tx, &chunks).await?;
         }
     }
+    fault::point("controller.output.written");
     tx.commit().await.during("commit")?;
+    fault::point("controller.output.committed");
     metrics::counter!("opsc_output_bytes_total").increment(bytes);
 
     for (batch, answer) in waiting {
@@ -120,6 +122,7 @@ pub(crate) async fn store_next(app: &App) -> Result<()> {
         let _ = answer.send(stored);
     }
     app.live.nudge(executions);
+    app.wake.output.notify_one();
     Ok(())
 }
 

@@ -4,15 +4,19 @@
 //! generation; what an attempt tells goes to its run only while it is the run's newest; counts and state of the
 //! execution change in the same transaction; a report is answered after the commit.
 
+mod again;
+mod apply;
+mod waiting;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use model::{
     Reason,
-    attempt::{self, AttemptEvent, AttemptState},
+    attempt::AttemptState,
     execution::RunCounts,
     id::{AgentId, ExecutionId, OrgId, RunId},
-    run::{self, RunEvent, RunOutcome, RunState},
+    run::RunState,
 };
 use serde_json::json;
 use sqlx::PgConnection;
@@ -25,11 +29,14 @@ use crate::{
     error::{During, Error, Result},
     store::{
         self,
-        attempts::{self, Exit, Locked},
+        attempts::{self, Exit},
         audit,
-        runs::{Change, Waiting},
     },
 };
+
+use again::Again;
+use apply::Open;
+pub(crate) use waiting::{Why, end_waiting};
 
 /// An attempt's key.
 pub(crate) type Key = (ExecutionId, RunId, i32);
@@ -38,8 +45,6 @@ pub(crate) type Key = (ExecutionId, RunId, i32);
 const WAITING: usize = 8192;
 /// Reports that one transaction records at most.
 const BATCH: usize = 1024;
-/// How long an agent that was busy, or did not get its order, is left alone with this run.
-const BUSY_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 
 /// Something that happened to an attempt.
 #[derive(Debug, Clone)]
@@ -155,8 +160,10 @@ pub(crate) async fn record_next(app: &App) -> Result<()> {
 /// Records reports in one transaction.
 async fn record(app: &App, reports: Vec<Report>) -> Result<Vec<Verdict>> {
     let mut tx = app.db.worker().begin().await.during("begin")?;
-    let mut settled = settle(&mut tx, reports, clock::now()).await?;
+    let mut settled = settle(app, &mut tx, reports, clock::now()).await?;
+    fault::point("controller.report.written");
     tx.commit().await.during("commit")?;
+    fault::point("controller.report.committed");
     let verdicts = std::mem::take(&mut settled.verdicts);
     settled.announce(app);
     Ok(verdicts)
@@ -184,21 +191,12 @@ impl Settled {
     }
 }
 
-/// An attempt and its run while a batch is applied to them.
-struct Open {
-    locked: Locked,
-    attempt: AttemptState,
-    run: RunState,
-    attempt_change: Option<attempts::Change>,
-    run_change: Option<Change>,
-    observed: Option<serde_json::Value>,
-}
-
 /// Applies reports to the tables within the caller's transaction.
 ///
 /// # Errors
 /// When the database does not answer.
 pub(crate) async fn settle(
+    app: &App,
     connection: &mut PgConnection,
     reports: Vec<Report>,
     now: Timestamp,
@@ -213,12 +211,12 @@ pub(crate) async fn settle(
         .into_iter()
         .filter_map(|locked| {
             let key = (locked.execution_id.into(), locked.run_id.into(), locked.number);
-            let attempt = AttemptState::parse(&locked.state)?;
-            let run = RunState::parse(&locked.run_state)?;
-            let fresh = Open { locked, attempt, run, attempt_change: None, run_change: None, observed: None };
-            Some((key, fresh))
+            Some((key, Open::new(locked)?))
         })
         .collect();
+
+    // Read when the runs are locked, so that nobody tries them meanwhile.
+    let again = Again::read(app, connection, &reports).await?;
 
     let mut settled = Settled::default();
     let mut moves: Vec<(ExecutionId, RunState, RunState)> = Vec::new();
@@ -228,7 +226,8 @@ pub(crate) async fn settle(
             Some(of) if of.locked.agent_id != report.agent_id.0 => Verdict::Rejected("not_of_this_agent"),
             Some(of) => {
                 let before = of.run;
-                let verdict = apply(of, report.happening, now);
+                let verdict =
+                    apply::apply(of, report.happening, now, |tried| again.after(report.key, tried, now));
                 if verdict == Verdict::Stored {
                     settled.executions.insert(report.key.0);
                     if of.attempt.is_terminal() {
@@ -260,7 +259,7 @@ pub(crate) async fn settle(
         attempt_changes.extend(of.attempt_change);
         run_changes.extend(of.run_change);
         if let Some(outcome) = of.observed {
-            store::runs::note_observed_outcome(connection, key.0, key.1, &outcome).await?;
+            attempts::observe(connection, key, &outcome).await?;
         }
     }
     attempts::change(connection, &attempt_changes).await?;
@@ -276,178 +275,6 @@ pub(crate) async fn settle(
         };
         audit::record(connection, org, now, entry).await?;
     }
-    move_counts(connection, &moves, now).await?;
-    Ok(settled)
-}
-
-/// Moves attempt and run by one happening, in memory.
-fn apply(of: &mut Open, happening: Happening, now: Timestamp) -> Verdict {
-    let event = match &happening {
-        Happening::Accepted { .. } => AttemptEvent::Accept,
-        Happening::Started { .. } => AttemptEvent::Start,
-        Happening::Finished(_) => AttemptEvent::Finish,
-        Happening::Refused { .. } => AttemptEvent::Refuse,
-        Happening::Withdrawn => AttemptEvent::Withdraw,
-        Happening::Lost { .. } => AttemptEvent::Lose,
-    };
-    let Ok(next) = attempt::next(of.attempt, event) else {
-        // A repetition, or what an attempt that was given up tells after all.
-        if of.attempt == AttemptState::Lost
-            && let Happening::Finished(finish) = happening
-        {
-            of.observed = Some(json!({
-                "reason": finish.reason, "detail": finish.detail, "exit_code": finish.exit_code,
-                "signal": finish.signal, "ended_at": finish.ended_at, "observed_at": now,
-            }));
-        }
-        return Verdict::Duplicate;
-    };
-    of.attempt = next;
-    let change = of.attempt_change.get_or_insert_with(|| attempts::Change {
-        execution_id: of.locked.execution_id.into(),
-        run_id: of.locked.run_id.into(),
-        number: of.locked.number,
-        generation: of.locked.generation,
-        state: next,
-        accepted_at: None,
-        started_at: None,
-        ended_at: None,
-        pid: None,
-        boot_id: None,
-        exit: None,
-    });
-    change.state = next;
-    if next.is_terminal() {
-        change.ended_at = Some(now);
-    }
-    match &happening {
-        Happening::Accepted { at } => change.accepted_at = Some(*at),
-        Happening::Started { at, pid, boot_id } => {
-            change.started_at = Some(*at);
-            change.pid = Some(*pid);
-            change.boot_id = Some(boot_id.clone());
-        }
-        Happening::Finished(finish) => {
-            change.started_at = finish.started_at.or(change.started_at);
-            change.ended_at = Some(finish.ended_at);
-            change.exit = Some(finish.exit.clone());
-        }
-        Happening::Refused { .. } | Happening::Withdrawn | Happening::Lost { .. } => {}
-    }
-    if of.locked.run_attempt == of.locked.number {
-        apply_to_run(of, happening, now);
-    }
-    Verdict::Stored
-}
-
-fn apply_to_run(of: &mut Open, happening: Happening, now: Timestamp) {
-    let mut change = of.run_change.take().unwrap_or_else(|| Change {
-        execution_id: of.locked.execution_id.into(),
-        id: of.locked.run_id.into(),
-        generation: of.locked.run_generation,
-        state: of.run,
-        due_at: None,
-        started_at: None,
-        ended_at: None,
-        reason: None,
-        detail: None,
-        exit_code: None,
-        signal: None,
-    });
-    let event = match happening {
-        Happening::Accepted { .. } => return,
-        Happening::Started { at, .. } => {
-            change.started_at = Some(at);
-            of.run_change = Some(change);
-            return;
-        }
-        Happening::Finished(finish) => {
-            change.started_at = finish.started_at;
-            change.ended_at = Some(finish.ended_at);
-            change.reason = Some(finish.reason);
-            change.detail = Some(finish.detail).filter(|detail| !detail.is_empty());
-            change.exit_code = finish.exit_code;
-            change.signal = finish.signal;
-            match finish.reason {
-                // It was to end, and something of it may still be there: nobody may call that an end.
-                Reason::Unkillable => RunEvent::Lost,
-                reason => RunEvent::Ended(outcome(reason, finish.exit_code)),
-            }
-        }
-        Happening::Refused { reason: Reason::AgentBusy | Reason::NotStarted, .. } => {
-            change.due_at = Some(now + BUSY_PAUSE);
-            RunEvent::Returned
-        }
-        Happening::Refused { reason, detail } => {
-            change.reason = Some(reason);
-            change.detail = Some(detail);
-            change.ended_at = Some(now);
-            RunEvent::Ended(outcome(reason, None))
-        }
-        Happening::Withdrawn => {
-            change.due_at = Some(now + BUSY_PAUSE);
-            RunEvent::Returned
-        }
-        Happening::Lost { reason, detail } => {
-            change.reason = Some(reason);
-            change.detail = Some(detail);
-            change.ended_at = Some(now);
-            RunEvent::Lost
-        }
-    };
-    if let Ok(next) = run::next(of.run, event) {
-        of.run = next;
-        change.state = next;
-        of.run_change = Some(change);
-    }
-}
-
-/// What the reason of an attempt's end means for its run.
-fn outcome(reason: Reason, exit_code: Option<i32>) -> RunOutcome {
-    match (reason, exit_code) {
-        (Reason::Exited, Some(0)) => RunOutcome::Succeeded,
-        (Reason::Cancelled, _) => RunOutcome::Cancelled,
-        (Reason::TimeLimit, _) => RunOutcome::TimedOut,
-        _ => RunOutcome::Failed,
-    }
-}
-
-/// Ends runs that wait for a host, locked by the caller.
-///
-/// # Errors
-/// When the database does not answer.
-pub(crate) async fn end_waiting(
-    connection: &mut PgConnection,
-    waiting: &[Waiting],
-    event: RunEvent,
-    reason: Reason,
-    detail: &str,
-    now: Timestamp,
-) -> Result<Settled> {
-    let mut changes = Vec::with_capacity(waiting.len());
-    let mut moves = Vec::with_capacity(waiting.len());
-    let mut settled = Settled::default();
-    for row in waiting {
-        let before = RunState::parse(&row.state)
-            .ok_or(Error::Internal("unknown run state", row.state.clone().into()))?;
-        let Ok(state) = run::next(before, event) else { continue };
-        changes.push(Change {
-            execution_id: row.execution_id.into(),
-            id: row.id.into(),
-            generation: row.generation,
-            state,
-            due_at: None,
-            started_at: None,
-            ended_at: Some(now),
-            reason: Some(reason),
-            detail: Some(detail.to_owned()),
-            exit_code: None,
-            signal: None,
-        });
-        moves.push((ExecutionId(row.execution_id), before, state));
-        settled.executions.insert(row.execution_id.into());
-    }
-    store::runs::change(connection, &changes).await?;
     move_counts(connection, &moves, now).await?;
     Ok(settled)
 }

@@ -9,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Reason,
     attempt::AttemptState,
@@ -26,13 +27,15 @@ use super::{
 use crate::{
     clock,
     error::{During, Error, Result},
-    store,
+    store::{self, sessions::Said},
 };
 
 /// Protocol versions that this controller speaks.
 pub(crate) const PROTOCOL_MIN: u32 = 1;
 pub(crate) const PROTOCOL_MAX: u32 = 1;
 
+/// Fences count an agent's sessions: no agent had so many.
+const HIGHEST_FENCE: i64 = 1 << 62;
 /// Bytes of a journal's epoch.
 const EPOCH_BYTES: usize = 16;
 
@@ -56,6 +59,8 @@ pub(crate) struct Connected {
 pub(crate) struct Sessions {
     connected: RwLock<HashMap<AgentId, Arc<Connected>>>,
     connections: RwLock<HashMap<AgentId, Vec<CancellationToken>>>,
+    /// Where agents reach the living controllers that say so.
+    doors: RwLock<Vec<String>>,
 }
 
 impl Sessions {
@@ -65,6 +70,15 @@ impl Sessions {
 
     pub(crate) fn count(&self) -> usize {
         self.connected.read().expect("no holder of this lock panics").len()
+    }
+
+    /// What agents are told of the doors of the living controllers.
+    pub(crate) fn doors(&self) -> Vec<String> {
+        self.doors.read().expect("no holder of this lock panics").clone()
+    }
+
+    pub(crate) fn set_doors(&self, doors: Vec<String>) {
+        *self.doors.write().expect("no holder of this lock panics") = doors;
     }
 
     /// All sessions that are served here.
@@ -170,6 +184,13 @@ pub(crate) async fn open(
             format!("the journal's epoch has {} bytes, not {EPOCH_BYTES}", hello.journal_epoch.len());
         return Ok(Err(Refusal { code: "protocol", detail }));
     }
+    let obeyed = match i64::try_from(hello.fence) {
+        Ok(obeyed) if obeyed < HIGHEST_FENCE => obeyed,
+        _ => {
+            let detail = "the highest fence that the journal says to have obeyed was never given".to_owned();
+            return Ok(Err(Refusal { code: "protocol", detail }));
+        }
+    };
     let slots = i32::try_from(hello.slots.clamp(1, limits::MAX_SLOTS)).unwrap_or(1);
     let held: HashSet<(ExecutionId, RunId, i32)> = hello
         .held
@@ -188,7 +209,19 @@ pub(crate) async fn open(
 
     let now = clock::now();
     let mut tx = app.db.worker().begin().await.during("begin")?;
-    let numbers = store::sessions::open(&mut tx, org_id, agent_id, app.info.controller_id, now).await?;
+    let me = app.info.controller_id;
+    let boot_id: String =
+        hello.boot_id.chars().filter(|c| !c.is_control()).take(limits::NAME_CHARS).collect();
+    let since_boot = i64::try_from(hello.since_boot).unwrap_or(i64::MAX);
+    let said = Said { obeyed, boot_id: &boot_id, since_boot };
+    // What it was offered in a session that ended so long ago is lost whatever it holds.
+    let patience = SignedDuration::try_from(app.info.timing.lost_after).unwrap_or(SignedDuration::MAX);
+    let forgotten = now.saturating_sub(patience).unwrap_or(Timestamp::MIN);
+    let opened = store::sessions::open(&mut tx, org_id, agent_id, me, said, forgotten, now).await?;
+    let Some(numbers) = opened else {
+        let detail = "the agent has opened another session since it said hello".to_owned();
+        return Ok(Err(Refusal { code: "superseded", detail }));
+    };
     let until_now =
         store::agents::update_at_hello(&mut tx, agent_id, &facts, &version, slots, &hello.journal_epoch, now)
             .await?;
@@ -199,8 +232,10 @@ pub(crate) async fn open(
         .filter(|(key, _)| !held.contains(key))
         .map(|(key, state)| runs::Report { key, agent_id, happening: what_became_of(state, is_same_journal) })
         .collect();
-    let settled = runs::settle(&mut tx, absent, now).await?;
+    let settled = runs::settle(app, &mut tx, absent, now).await?;
+    fault::point("controller.session.written");
     tx.commit().await.during("commit")?;
+    fault::point("controller.session.committed");
     settled.announce(app);
 
     let session = Arc::new(Connected {
@@ -252,7 +287,8 @@ pub(crate) async fn close(app: &App, session: &Connected) -> Result<()> {
 }
 
 /// What decides over an agent's call: its certificate's serial must be the current one or the new one, and it must be
-/// neither revoked nor, where that matters, pending.
+/// neither revoked nor, where that matters, pending. A certificate that began later than all that the row knows of was
+/// issued before the database went back to an older copy, and counts too.
 ///
 /// # Errors
 /// [`Error::BadCredential`] for a serial that does not count (any more), [`Error::Forbidden`] for a revoked agent.
@@ -271,10 +307,17 @@ pub(crate) async fn admit(
         return Err(Error::Forbidden { actor: standing.name, permission: "revoked" });
     }
     if identity.serial != standing.serial_current {
-        if standing.serial_new.as_deref() != Some(&identity.serial[..]) {
+        let (pool, agent, serial) = (app.db.worker(), identity.agent_id, &identity.serial);
+        if standing.serial_new.as_ref() == Some(serial) {
+            store::agents::promote_serial(pool, agent, serial).await?;
+        } else if store::agents::adopt_serial(pool, agent, serial, identity.not_before, identity.not_after)
+            .await?
+        {
+            tracing::warn!(agent.id = %agent, "the agent's certificate is newer than the database, which is a copy of an \
+                earlier one; it counts from now on");
+        } else {
             return Err(refused("the certificate was replaced by a newer one"));
         }
-        store::agents::promote_serial(app.db.worker(), identity.agent_id, &identity.serial).await?;
     }
     Ok(standing)
 }

@@ -22,8 +22,10 @@ pub(crate) struct Wake {
     pub(crate) revoke: Notify,
     /// Something happened that other controllers may wait for.
     pub(crate) others: Notify,
-    /// No other controller holds a lease.
-    alone: AtomicBool,
+    /// Output was stored that somebody may follow at another controller.
+    pub(crate) output: Notify,
+    /// Another controller holds a lease.
+    has_company: AtomicBool,
     /// All queues may have changed.
     everybody: AtomicBool,
     /// When all queues were looked at.
@@ -68,12 +70,15 @@ impl Wake {
         self.revoke.notify_one();
     }
 
-    pub(crate) fn set_alone(&self, alone: bool) {
-        self.alone.store(alone, Ordering::Release);
+    /// Are there other controllers? The first word of one rings for it in turn.
+    pub(crate) fn set_company(&self, has_company: bool) {
+        if !self.has_company.swap(has_company, Ordering::AcqRel) && has_company {
+            self.others.notify_one();
+        }
     }
 
     /// Is there no other controller to wake?
     pub(crate) fn is_alone(&self) -> bool {
-        self.alone.load(Ordering::Acquire)
+        !self.has_company.load(Ordering::Acquire)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use model::{Reason, id::AgentId, run::RunEvent};
+use model::id::AgentId;
 use tokio::time::timeout;
 
 use super::noted;
@@ -27,10 +27,7 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
             let now = clock::now();
             let mut tx = app.db.worker().begin().await.during("begin")?;
             let waiting = store::runs::lock_cancelled(&mut tx, RUNS).await?;
-            let detail = "cancelled before any host took it";
-            let settled =
-                runs::end_waiting(&mut tx, &waiting, RunEvent::Cancelled, Reason::Cancelled, detail, now)
-                    .await?;
+            let settled = runs::end_waiting(&mut tx, &waiting, runs::Why::Cancelled, now).await?;
             tx.commit().await.during("commit")?;
             settled.announce(app);
             if i64::try_from(waiting.len()) != Ok(RUNS) {
@@ -46,8 +43,10 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
                 attempt: u32::try_from(run.attempt).unwrap_or(0),
             };
             let frame = proto::controller_frame::Frame::Cancel(cancel);
+            fault::point("controller.cancel.sending");
             // A full or closed stream is met again in the next round.
             let _ = session.outbound.try_send(proto::ControllerFrame { frame: Some(frame) });
+            fault::point("controller.cancel.sent");
         }
         Ok(())
     })

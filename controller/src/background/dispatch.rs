@@ -12,9 +12,9 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Reason,
     id::{AgentId, ExecutionId, OrgId, RunId},
-    run::{RunEvent, RunOutcome, RunState},
+    retry::{self, Next, Tried},
+    run::RunState,
 };
 use serde_json::json;
 use sqlx::PgConnection;
@@ -25,8 +25,8 @@ use super::noted;
 use crate::{
     app::{
         App,
-        manifest::{self, Mismatch, Verified},
-        orders,
+        manifest::{self, Verified},
+        orders::{self, Try},
         runs::{self, Happening},
         sessions::Connected,
     },
@@ -87,20 +87,15 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
     if queued.is_empty() {
         return tx.rollback().await.during("rollback");
     }
-    let authorised = verify(app, &mut tx, &queued).await?;
-    let (good, bad): (Vec<Queued>, Vec<Queued>) = queued.into_iter().partition(|run| {
-        authorised.get(&ExecutionId(run.execution_id)).is_some_and(|verified| {
-            verified.as_ref().is_ok_and(|v| v.covers(RunId(run.id), AgentId(run.agent_id)))
-        })
-    });
+    let plan = plan(app, &mut tx, queued, now).await?;
     let margin = SignedDuration::try_from(app.info.timing.attempt_margin()).unwrap_or(SignedDuration::MAX);
-    let offers: Vec<Offer> = good
+    let offers: Vec<Offer> = plan
+        .good
         .iter()
-        .filter_map(|run| {
-            let session = by_agent.get(&run.agent_id)?;
-            let Some(Ok(verified)) = authorised.get(&ExecutionId(run.execution_id)) else { return None };
-            let timeout = SignedDuration::from_secs(verified.command.timeout_seconds);
-            Some(Offer {
+        .map(|planned| {
+            let (run, session) = (&planned.run, by_agent[&planned.run.agent_id]);
+            let timeout = SignedDuration::from_secs(planned.verified.command.timeout_seconds);
+            Offer {
                 execution_id: run.execution_id,
                 run_id: run.id,
                 number: run.attempt + 1,
@@ -109,32 +104,33 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
                 fence: session.fence,
                 epoch: session.epoch,
                 deadline: now.saturating_add(timeout + margin).unwrap_or(Timestamp::MAX),
-            })
+            }
         })
         .collect();
     if !offers.is_empty() {
         store::attempts::offer(&mut tx, &offers, now).await?;
-        store::runs::activate(&mut tx, &good).await?;
-        let moves: Vec<_> = good
+        store::runs::activate(&mut tx, plan.good.iter().map(|planned| &planned.run)).await?;
+        let moves: Vec<_> = offers
             .iter()
             .map(|run| (ExecutionId(run.execution_id), RunState::Queued, RunState::Active))
             .collect();
         runs::move_counts(&mut tx, &moves, now).await?;
     }
-    let refused = refuse(&mut tx, &bad, &authorised, now).await?;
+    let refused = refuse(&mut tx, &plan.bad, now).await?;
+    fault::point("controller.offer.written");
     tx.commit().await.during("commit")?;
+    fault::point("controller.offer.committed");
     metrics::histogram!("opsc_dispatch_seconds").record(begun.elapsed().as_secs_f64());
     metrics::counter!("opsc_attempts_offered_total").increment(offers.len() as u64);
     refused.announce(app);
 
     let touched: BTreeSet<ExecutionId> = offers.iter().map(|offer| ExecutionId(offer.execution_id)).collect();
     app.live.nudge(touched);
-    for offer in &offers {
-        let session = by_agent[&offer.agent_id];
-        let Some(Ok(verified)) = authorised.get(&ExecutionId(offer.execution_id)) else { continue };
-        if !send(app, session, offer, verified, now) {
+    for (offer, planned) in offers.iter().zip(&plan.good) {
+        if !send(app, by_agent[&offer.agent_id], offer, planned, now) {
             withdraw(app, offer).await;
         }
+        fault::point("controller.order.sent");
     }
     // Who got a round's worth may have more.
     let mut offered: HashMap<Uuid, i64> = HashMap::new();
@@ -149,58 +145,85 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
     Ok(())
 }
 
-/// What each execution's manifest says, from the cache or from the tables.
-async fn verify(
-    app: &App,
-    connection: &mut PgConnection,
-    queued: &[Queued],
-) -> Result<HashMap<ExecutionId, std::result::Result<Arc<Verified>, Mismatch>>> {
-    let ids: BTreeSet<ExecutionId> = queued.iter().map(|run| ExecutionId(run.execution_id)).collect();
-    let mut known = HashMap::with_capacity(ids.len());
-    let mut missing = Vec::new();
-    for id in ids {
-        match app.manifests.get(id) {
-            Some(verified) => {
-                known.insert(id, Ok(verified));
+/// A run that its execution's manifest covers, and that may be tried now.
+struct Planned {
+    run: Queued,
+    verified: Arc<Verified>,
+    this: Try,
+}
+
+/// What becomes of the runs that were taken from the queues.
+#[derive(Default)]
+struct Plan {
+    good: Vec<Planned>,
+    /// With what speaks against each.
+    bad: Vec<(Queued, String)>,
+}
+
+/// Compares the runs with what was signed and with what became of their earlier attempts.
+async fn plan(app: &App, connection: &mut PgConnection, queued: Vec<Queued>, now: Timestamp) -> Result<Plan> {
+    let executions = queued.iter().map(|run| ExecutionId(run.execution_id));
+    let authorised = manifest::authorised(app, connection, executions).await?;
+    let before = queued.iter().filter(|run| run.attempt > 0);
+    let (executions, runs): (Vec<Uuid>, Vec<Uuid>) = before.map(|run| (run.execution_id, run.id)).unzip();
+    let mut tried: HashMap<RunId, Vec<Tried>> = HashMap::new();
+    if !runs.is_empty() {
+        for (run, attempt) in store::attempts::tried(connection, &executions, &runs).await? {
+            tried.entry(run).or_default().push(attempt);
+        }
+    }
+    let mut plan = Plan::default();
+    for run in queued {
+        let verdict = match authorised.get(&ExecutionId(run.execution_id)) {
+            None => Err("there is no such execution".to_owned()),
+            Some(Err(mismatch)) => Err(mismatch.to_string()),
+            Some(Ok(verified)) => {
+                let tried = tried.get(&RunId(run.id)).map_or(&[][..], Vec::as_slice);
+                judge(&run, verified, tried, now)
+                    .map(|this| (Arc::clone(verified), this))
+                    .map_err(|why| why.to_owned())
             }
-            None => missing.push(id.0),
+        };
+        match verdict {
+            Ok((verified, this)) => plan.good.push(Planned { run, verified, this }),
+            Err(why) => plan.bad.push((run, why)),
         }
     }
-    if missing.is_empty() {
-        return Ok(known);
+    Ok(plan)
+}
+
+/// May this run be tried now? Its row alone decides nothing.
+fn judge(
+    run: &Queued,
+    verified: &Verified,
+    tried: &[Tried],
+    now: Timestamp,
+) -> std::result::Result<Try, &'static str> {
+    if !verified.covers(RunId(run.id), AgentId(run.agent_id)) {
+        return Err("the manifest does not name this run on this agent");
     }
-    let mut targets: HashMap<ExecutionId, Vec<(RunId, AgentId)>> = HashMap::new();
-    for (execution, run, agent) in store::runs::coverage(connection, &missing).await? {
-        targets.entry(execution).or_default().push((run, agent));
+    let newest = tried.iter().map(|attempt| attempt.number).max().unwrap_or(0);
+    if run.is_behind || newest != run.attempt {
+        return Err("the number of its newest attempt is not that of its attempts");
     }
-    for row in store::executions::authorised(connection, &missing).await? {
-        let id = ExecutionId(row.id);
-        let verdict =
-            manifest::verify(&app.ca, row, targets.get(&id).map_or(&[][..], Vec::as_slice)).map(Arc::new);
-        if let Ok(verified) = &verdict {
-            app.manifests.insert(id, Arc::clone(verified));
-        }
-        known.insert(id, verdict);
+    match retry::next(&verified.command, tried) {
+        Next::First if now >= verified.start_by => Err("the time in which it was to start is over"),
+        Next::First => Ok(Try { is_first: true, superseded: None }),
+        Next::Again { superseded, .. } => Ok(Try { is_first: false, superseded }),
+        Next::Over(why) => Err(why),
     }
-    Ok(known)
 }
 
 /// Ends runs that nobody authorised, and says so in the audit.
 async fn refuse(
     connection: &mut PgConnection,
-    bad: &[Queued],
-    authorised: &HashMap<ExecutionId, std::result::Result<Arc<Verified>, Mismatch>>,
+    bad: &[(Queued, String)],
     now: Timestamp,
 ) -> Result<runs::Settled> {
     if bad.is_empty() {
         return Ok(runs::Settled::default());
     }
-    for run in bad {
-        let why = match authorised.get(&ExecutionId(run.execution_id)) {
-            None => "there is no such execution".to_owned(),
-            Some(Err(mismatch)) => mismatch.to_string(),
-            Some(Ok(_)) => "the manifest does not name this run on this agent".to_owned(),
-        };
+    for (run, why) in bad {
         tracing::error!(run.id = %run.id, execution.id = %run.execution_id, why, "a run that nobody authorised was refused");
         let entry = audit::Entry {
             actor: "controller",
@@ -214,24 +237,28 @@ async fn refuse(
     }
     let waiting: Vec<Waiting> = bad
         .iter()
-        .map(|run| Waiting {
+        .map(|(run, _)| Waiting {
             execution_id: run.execution_id,
             id: run.id,
             state: RunState::Queued.as_str().to_owned(),
             generation: run.generation,
+            tried_state: None,
+            tried_reason: None,
+            tried_exit_code: None,
+            tried_signal: None,
         })
         .collect();
-    let event = RunEvent::Ended(RunOutcome::Failed);
-    let detail = "its execution's signed manifest does not cover it";
-    runs::end_waiting(connection, &waiting, event, Reason::ManifestMismatch, detail, now).await
+    runs::end_waiting(connection, &waiting, runs::Why::Unauthorised, now).await
 }
 
 /// Signs the order and puts it on the agent's stream; `false` when that has no room or is gone.
-fn send(app: &App, session: &Connected, offer: &Offer, verified: &Verified, now: Timestamp) -> bool {
+fn send(app: &App, session: &Connected, offer: &Offer, planned: &Planned, now: Timestamp) -> bool {
     let (execution, run) = (ExecutionId(offer.execution_id), RunId(offer.run_id));
-    match orders::sign(app, session, (execution, run, offer.number), verified, now) {
+    let key = (execution, run, offer.number);
+    match orders::sign(app, session, key, &planned.verified, planned.this, now) {
         Ok(envelope) => {
             let frame = proto::controller_frame::Frame::Order(envelope);
+            fault::point("controller.order.signed");
             session.outbound.try_send(proto::ControllerFrame { frame: Some(frame) }).is_ok()
         }
         Err(error) => {

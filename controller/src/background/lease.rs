@@ -3,7 +3,7 @@
 //! A database that was away may have missed a session's end, or been told by another controller that this one's lease
 //! was over: what only one side knows ends, and a living agent opens its session anew.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 use model::id::AgentId;
@@ -13,9 +13,6 @@ use crate::{app::App, clock, error::Result, store};
 
 /// So many renewals may fail before the sessions count as gone.
 const RENEWALS: u32 = 4;
-
-/// A session that is younger may be between its row and its place in memory.
-const SETTLED: Duration = Duration::from_secs(30);
 
 /// Renews the lease, then rests.
 pub(super) async fn round(app: &Arc<App>) -> Result<()> {
@@ -28,11 +25,14 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
             app.db.worker(),
             app.info.controller_id,
             version,
+            app.info.announce.as_deref(),
             now,
             now.saturating_add(lease).unwrap_or(Timestamp::MAX),
         )
         .await?;
-        app.wake.set_alone(others == 0);
+        app.wake.set_company(others > 0);
+        app.sessions.set_doors(store::controllers::announced(app.db.worker(), now).await?);
+        fault::point("controller.lease.renewed");
         agree(app, now).await?;
         Ok(())
     })
@@ -42,17 +42,19 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
 }
 
 async fn agree(app: &App, now: Timestamp) -> Result<()> {
+    // A younger session may be between its row and its place in memory.
+    let settled = app.info.timing.lease.mul_f32(1.5);
     let rows = store::sessions::of_controller(app.db.worker(), app.info.controller_id).await?;
     let stored: HashMap<AgentId, i64> = rows.iter().map(|(agent, epoch, _)| (*agent, *epoch)).collect();
     for session in app.sessions.all() {
-        if session.opened.elapsed() > SETTLED && stored.get(&session.agent_id) != Some(&session.epoch) {
+        if session.opened.elapsed() > settled && stored.get(&session.agent_id) != Some(&session.epoch) {
             tracing::warn!(agent.id = %session.agent_id, "the tables do not know this session; it is to open anew");
             session.end.cancel();
         }
     }
     for (agent, epoch, opened_at) in rows {
         let is_served = app.sessions.get(agent).is_some_and(|session| session.epoch == epoch);
-        if !is_served && now.duration_since(opened_at).unsigned_abs() > SETTLED {
+        if !is_served && now.duration_since(opened_at).unsigned_abs() > settled {
             store::sessions::close(app.db.worker(), agent, epoch, now).await?;
         }
     }

@@ -42,7 +42,9 @@ pub(crate) fn spawn(app: &Arc<App>, tracker: &TaskTracker, shutdown: &Cancellati
     start.worker("reap", |app| async move { reap::round(&app).await });
     start.worker("forget", |app| async move { forget::round(&app).await });
     start.worker("certify", |app| async move { certify::round(&app).await });
-    start.worker("wake_ups", |app| async move { listen::round(&app).await });
+    start.worker("wake_ups", |app| async move { listen::hear(&app).await });
+    start.worker("tell_of_work", |app| async move { listen::tell_of_work(&app).await });
+    start.worker("tell_of_output", |app| async move { listen::tell_of_output(&app).await });
 }
 
 struct Starter<'a> {

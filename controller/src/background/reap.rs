@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
-use model::{Reason, run::RunEvent};
+use model::Reason;
 
 use super::noted;
 use crate::{
@@ -35,10 +35,7 @@ async fn expire(app: &App) -> Result<()> {
     let now = clock::now();
     let mut tx = app.db.worker().begin().await.during("begin")?;
     let waiting = store::runs::lock_start_expired(&mut tx, now, RUNS).await?;
-    let detail = "no host took it before its time to start was over";
-    let settled =
-        runs::end_waiting(&mut tx, &waiting, RunEvent::StartExpired, Reason::StartExpired, detail, now)
-            .await?;
+    let settled = runs::end_waiting(&mut tx, &waiting, runs::Why::StartExpired, now).await?;
     tx.commit().await.during("commit")?;
     settled.announce(app);
     Ok(())
@@ -81,7 +78,7 @@ async fn lose(app: &App) -> Result<()> {
         return Ok(());
     }
     let mut tx = app.db.worker().begin().await.during("begin")?;
-    let settled = runs::settle(&mut tx, reports, now).await?;
+    let settled = runs::settle(app, &mut tx, reports, now).await?;
     tx.commit().await.during("commit")?;
     settled.announce(app);
     Ok(())

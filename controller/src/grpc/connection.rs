@@ -149,8 +149,8 @@ async fn handshake(
         None => false,
         Some(identity) => match crate::app::sessions::admit(app, identity).await {
             Ok(_) => true,
-            // In, to be told so: each of its calls is refused by the same row.
-            Err(Error::Forbidden { permission: "revoked", .. }) => false,
+            // In, to be told so: each of its calls is refused by the same row, or for want of one.
+            Err(Error::Forbidden { permission: "revoked", .. } | Error::BadCredential(_)) => false,
             Err(error) => return Err(io::Error::other(error)),
         },
     };

@@ -1,12 +1,14 @@
 //! The agents' door: TLS, who is calling, and one file for each service.
 //!
-//! Invariants: an agent is who its certificate says; every call is admitted against the agent's row; only Enroll answers
-//! without a certificate, and an expired one may do nothing but Renew.
+//! Invariants: an agent is who its certificate says; every call is admitted against the agent's row; only Enroll and
+//! Join answer without a certificate, and an expired one may do nothing but Renew.
 
 mod connection;
 mod enrollment;
+mod joining;
 mod metrics;
 mod output;
+mod rate;
 mod session;
 mod status;
 
@@ -38,7 +40,7 @@ const HEADER_BYTES: u32 = 16 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub address: SocketAddr,
-    /// Absent for a host that wants to enroll.
+    /// Absent for a host that wants to enroll, and for a controller that wants to join.
     pub agent: Option<Arc<AgentIdentity>>,
 }
 
@@ -63,6 +65,10 @@ pub(crate) async fn serve(
         .tcp_nodelay(true)
         .add_service(
             proto::enrollment_server::EnrollmentServer::new(enrollment::Door::new(Arc::clone(&app)))
+                .max_decoding_message_size(message),
+        )
+        .add_service(
+            proto::joining_server::JoiningServer::new(joining::Door::new(Arc::clone(&app)))
                 .max_decoding_message_size(message),
         )
         .add_service(

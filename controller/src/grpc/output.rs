@@ -85,11 +85,16 @@ struct ShipStream {
 impl ShipStream {
     async fn run(mut self, mut frames: Streaming<OutputFrame>) -> Result<(), Status> {
         let (acks, waiting) = mpsc::channel(IN_FLIGHT);
-        let acknowledging = tokio::spawn(acknowledge(waiting, self.replies.clone()));
-        let result = self.read(&mut frames, &acks).await;
-        drop(acks);
-        let acknowledged = acknowledging.await.unwrap_or(Ok(()));
-        result.and(acknowledged)
+        let mut acknowledging = tokio::spawn(acknowledge(waiting, self.replies.clone()));
+        // A batch that was not stored ends the stream at once: the agent waits for its answer and sends nothing more.
+        tokio::select! {
+            result = self.read(&mut frames, &acks) => {
+                drop(acks);
+                let acknowledged = acknowledging.await.unwrap_or(Ok(()));
+                result.and(acknowledged)
+            }
+            acknowledged = &mut acknowledging => acknowledged.unwrap_or(Ok(())),
+        }
     }
 
     async fn read(
@@ -131,6 +136,7 @@ impl ShipStream {
         let cursor = store::output::cursor(pool, execution_id, run_id, attempt).await.map_err(refuse)?;
         let place = Place { execution_id, run_id, attempt, org_id, cursor };
         self.places.insert((run_id, resume.attempt), place);
+        fault::point("controller.resume.answering");
         self.reply(Reply::Held(wire(run_id, resume.attempt, &cursor))).await
     }
 
@@ -199,9 +205,11 @@ async fn acknowledge(mut waiting: mpsc::Receiver<Pending>, replies: Replies) -> 
                 return Err(Status::aborted("another stream brought this output; resume"));
             }
             let reply = OutputReply { reply: Some(Reply::Stored(wire(run_id, attempt, &cursor))) };
+            fault::point("controller.cursor.sending");
             if replies.send(Ok(reply)).await.is_err() {
                 return Ok(());
             }
+            fault::point("controller.cursor.sent");
         }
     }
     Ok(())

@@ -129,10 +129,12 @@ impl SessionTask {
             metrics_ms: millis(limits::METRICS_EVERY),
             now: clock::now().as_microsecond(),
             silence_ms: millis(timing.silence),
+            controllers: self.app.sessions.doors(),
         };
         // Before the session is entered: nothing may overtake the welcome.
         if self.send(controller_frame::Frame::Welcome(welcome)).await.is_ok() {
             if sessions::enter(&self.app, &session) {
+                fault::point("controller.session.entered");
                 self.serve(&session, inbound, &end).await;
             } else {
                 self.goodbye("superseded", "a newer session of this agent opened").await;
@@ -317,9 +319,11 @@ async fn answer(mut waiting: mpsc::Receiver<(u64, Answer)>, outbound: mpsc::Send
         };
         let ack = proto::ReportAck { seq, verdict: verdict.into(), reason: reason.to_owned() };
         let frame = ControllerFrame { frame: Some(controller_frame::Frame::Ack(ack)) };
+        fault::point("controller.ack.sending");
         if outbound.send(frame).await.is_err() {
             return;
         }
+        fault::point("controller.ack.sent");
     }
 }
 

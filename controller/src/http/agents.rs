@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use model::{
-    api::{Page, agent::Agent},
-    id::{AgentId, OrgId},
+    api::{
+        Page,
+        agent::{Agent, AgentRun},
+    },
+    id::{AgentId, OrgId, RunId},
     limits,
+    run::RunState,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -22,7 +26,7 @@ use super::{
 use crate::{
     app::{
         self,
-        access::{AgentManage, AgentRead},
+        access::{AgentDrain, AgentManage, AgentRead, ExecutionRead},
         executions::parse_selector,
     },
     error::Error,
@@ -35,6 +39,29 @@ use crate::{
 pub(super) struct List {
     /// Only agents that this holds for, as `env=prod and os=linux`.
     selector: Option<String>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Items of the page: 1 to 1000, 100 by default.
+    limit: Option<i64>,
+}
+
+/// Which runs of an agent.
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Standing {
+    /// They wait for it.
+    Queued,
+    /// It was offered them, or runs them.
+    Active,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListRuns {
+    /// Those that wait for it, or those that it has.
+    #[param(inline)]
+    state: Standing,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
     /// Items of the page: 1 to 1000, 100 by default.
@@ -102,6 +129,51 @@ pub(super) async fn revoke(
 ) -> Result<Json<Agent>> {
     let id = id_of(&door, by.org_id(), &agent).await?;
     Ok(Json(app::agents::revoke(&door.app, &by, id).await?))
+}
+
+/// Offers the agent nothing new; what it runs goes on, and what waits for it waits until its time to start is over.
+#[utoipa::path(post, path = "/api/v1/agents/{agent}/drain", tag = "agents", operation_id = "drain_agent",
+    params(("agent" = String, Path, description = "Id or name")), responses((status = 200, body = Agent)))]
+pub(super) async fn drain(
+    Access(by): Access<AgentDrain>,
+    State(door): State<Arc<Door>>,
+    Name(agent): Name,
+) -> Result<Json<Agent>> {
+    let id = id_of(&door, by.org_id(), &agent).await?;
+    Ok(Json(app::agents::drain(&door.app, &by, id).await?))
+}
+
+/// Offers a draining agent runs again.
+#[utoipa::path(post, path = "/api/v1/agents/{agent}/resume", tag = "agents", operation_id = "resume_agent",
+    params(("agent" = String, Path, description = "Id or name")), responses((status = 200, body = Agent)))]
+pub(super) async fn resume(
+    Access(by): Access<AgentDrain>,
+    State(door): State<Arc<Door>>,
+    Name(agent): Name,
+) -> Result<Json<Agent>> {
+    let id = id_of(&door, by.org_id(), &agent).await?;
+    Ok(Json(app::agents::resume(&door.app, &by, id).await?))
+}
+
+/// An agent's runs in the order of dispatch: by priority, then by age.
+#[utoipa::path(get, path = "/api/v1/agents/{agent}/runs", tag = "agents", operation_id = "list_agent_runs",
+    params(("agent" = String, Path, description = "Id or name"), ListRuns),
+    responses((status = 200, body = Page<AgentRun>)))]
+pub(super) async fn runs(
+    Access(by): Access<ExecutionRead>,
+    State(door): State<Arc<Door>>,
+    Name(agent): Name,
+    Query(query): Query<ListRuns>,
+) -> Result<Json<Page<AgentRun>>> {
+    let (list, state) = match query.state {
+        Standing::Queued => ("queued runs", RunState::Queued),
+        Standing::Active => ("active runs", RunState::Active),
+    };
+    let window = Window::<(i16, RunId)>::new(list, query.cursor.as_deref(), query.limit)?;
+    let id = find(&door, by.org_id(), &agent).await?.id;
+    let pool = door.app.db.of(by.org_id());
+    let rows = store::runs::of_agent(&pool, by.org_id(), id, state, window.after, window.limit()).await?;
+    Ok(Json(window.page(rows, |run| (run.priority, run.id))))
 }
 
 async fn find(door: &Door, org: OrgId, text: &str) -> Result<Agent> {

@@ -11,10 +11,10 @@ use axum::{
 use model::{
     api::{
         Page,
-        execution::{CreateExecution, Execution, Run},
+        execution::{Attempt, CreateExecution, Execution, Run},
     },
     execution::ExecutionState,
-    id::{ExecutionId, OrgId},
+    id::{ExecutionId, OrgId, RunId},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -23,7 +23,7 @@ use super::{
     Door,
     auth::Access,
     body::JsonBody,
-    id::Id,
+    id::{Id, Ids},
     page::Window,
     problem::{Failure, Result},
     query::Query,
@@ -122,6 +122,26 @@ pub(super) async fn runs(
         find(&door, by.org_id(), id).await?;
     }
     Ok(Json(window.page(rows, |run| run.id)))
+}
+
+/// The tries of one run, by number. Those that never began are among them.
+#[utoipa::path(get, path = "/api/v1/executions/{id}/runs/{run}/attempts", tag = "executions",
+    operation_id = "list_attempts",
+    params(("id" = String, Path, format = Uuid), ("run" = String, Path, format = Uuid), ListRuns),
+    responses((status = 200, body = Page<Attempt>)))]
+pub(super) async fn attempts(
+    Access(by): Access<ExecutionRead>,
+    State(door): State<Arc<Door>>,
+    Ids(id, run): Ids<ExecutionId, RunId>,
+    Query(query): Query<ListRuns>,
+) -> Result<Json<Page<Attempt>>> {
+    let window = Window::new("attempts", query.cursor.as_deref(), query.limit)?;
+    let pool = door.app.db.of(by.org_id());
+    let rows = store::attempts::page(&pool, by.org_id(), id, run, window.after, window.limit()).await?;
+    if rows.is_empty() && !store::runs::exists(&pool, by.org_id(), id, run).await? {
+        return Err(Failure::from(Error::not_found("run", run.to_string())));
+    }
+    Ok(Json(window.page(rows, |attempt| attempt.number)))
 }
 
 /// Asks for the end of every run that has not ended.

@@ -24,6 +24,22 @@ impl<T: FromStr<Err = InvalidId>> FromRequestParts<Arc<Door>> for Id<T> {
     }
 }
 
+/// The two ids of a path.
+#[derive(Debug)]
+pub(super) struct Ids<A, B>(pub(super) A, pub(super) B);
+
+impl<A: FromStr<Err = InvalidId>, B: FromStr<Err = InvalidId>> FromRequestParts<Arc<Door>> for Ids<A, B> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Failure> {
+        let Path((first, second)) = Path::<(String, String)>::from_request_parts(parts, door)
+            .await
+            .map_err(|_| Failure::invalid("id", "is not UTF-8"))?;
+        let wrong = |error: InvalidId| Failure::invalid("id", format!("is wrong: {error}"));
+        Ok(Self(first.parse().map_err(wrong)?, second.parse().map_err(wrong)?))
+    }
+}
+
 /// The one name of a path, as text.
 #[derive(Debug)]
 pub(super) struct Name(pub(super) String);

@@ -7,6 +7,7 @@
 mod agents;
 mod auth;
 mod body;
+mod controllers;
 mod docs;
 mod enroll_tokens;
 mod executions;
@@ -86,11 +87,17 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(agents::show))
         .routes(routes!(agents::approve))
         .routes(routes!(agents::revoke))
+        .routes(routes!(agents::drain))
+        .routes(routes!(agents::resume))
+        .routes(routes!(agents::runs))
+        .routes(routes!(controllers::list))
+        .routes(routes!(controllers::create_join_token))
         .routes(routes!(enroll_tokens::list, enroll_tokens::create))
         .routes(routes!(enroll_tokens::delete))
         .routes(routes!(executions::list, executions::create))
         .routes(routes!(executions::show))
         .routes(routes!(executions::runs))
+        .routes(routes!(executions::attempts))
         .routes(routes!(executions::cancel))
         .routes(routes!(output::show))
         .routes(routes!(auth::who_am_i))

@@ -31,7 +31,7 @@ use crate::{
     app::access::ExecutionRead,
     store::{
         self,
-        output::{OutputFilter, TailStart},
+        output::{OutputFilter, TailStart, Wanted},
     },
 };
 
@@ -64,6 +64,9 @@ pub(super) struct Parameters {
     since: Option<Timestamp>,
     /// Begin so many lines before what is the end now.
     tail: Option<i64>,
+    /// Only of the attempt with this number, or of the one that is the `newest`. Without it of all of them, one behind the
+    /// other; as text of one target, of the newest.
+    attempt: Option<String>,
     /// Go on until the execution has ended. By default events do and the other forms do not; a JSON page cannot.
     follow: Option<bool>,
     /// Wins over the `Accept` header.
@@ -97,7 +100,11 @@ pub(super) async fn show(
     let org = by.org_id();
     executions::find(&door, org, id).await?;
 
-    let filter = OutputFilter { target: query.target, stream: query.stream, since: query.since };
+    let mut attempt = query.attempt.as_deref().map(attempts).transpose()?;
+    if format == Format::Text && query.target.is_some() {
+        attempt = attempt.or(Some(Wanted::Newest));
+    }
+    let filter = OutputFilter { target: query.target, stream: query.stream, since: query.since, attempt };
     let pool = door.app.db.of(org);
     let start = match (after, query.tail) {
         (Some(after), _) => TailStart { after, skip_lines: 0 },
@@ -133,6 +140,15 @@ fn position(query: &Parameters, headers: &HeaderMap) -> Result<Option<i64>> {
         return Err(Failure::invalid("tail", format!("must be from 0 to {TAIL_LINES} lines")));
     }
     Ok(after)
+}
+
+/// Reads which attempt is wanted.
+fn attempts(text: &str) -> Result<Wanted> {
+    match text.parse::<i32>() {
+        Ok(number) if number > 0 => Ok(Wanted::Number(number)),
+        _ if text == "newest" => Ok(Wanted::Newest),
+        _ => Err(Failure::invalid("attempt", "must be a number from 1, or 'newest'")),
+    }
 }
 
 /// The first form that the client accepts and we have.

@@ -15,6 +15,8 @@ fn the_document_has_every_route_and_says_which_are_open() {
         "/api/v1/agents/{agent}",
         "/api/v1/agents/{agent}/approve",
         "/api/v1/agents/{agent}/revoke",
+        "/api/v1/controllers",
+        "/api/v1/controllers/join-tokens",
         "/api/v1/enroll-tokens",
         "/api/v1/enroll-tokens/{id}",
         "/api/v1/executions",

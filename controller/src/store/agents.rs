@@ -11,7 +11,7 @@ use model::{
 use sqlx::{FromRow, PgConnection, PgPool, Postgres, QueryBuilder, types::Json};
 use uuid::Uuid;
 
-use super::{host_metrics, selector_sql};
+use super::{host_metrics, runs, selector_sql};
 use crate::error::{During, Result};
 
 /// An agent to be.
@@ -25,6 +25,7 @@ pub(crate) struct NewAgent<'a> {
     pub version: &'a str,
     pub pending: bool,
     pub serial: &'a [u8],
+    pub certificate_not_before: Timestamp,
     pub certificate_expires_at: Timestamp,
     pub result_key: &'a [u8],
     pub seal_key: &'a [u8],
@@ -50,7 +51,7 @@ pub(crate) struct Target {
 }
 
 const COLUMNS: &str = "a.id, a.name, a.labels, a.facts, a.slots, a.version, a.pending,
-    a.revoked_at is not null as revoked, coalesce(s.connected, false) as connected,
+    a.revoked_at is not null as revoked, a.draining_since is not null as draining, coalesce(s.connected, false) as connected,
     a.enrolled_at, a.last_seen_at, a.certificate_expires_at";
 const TABLES: &str = " from agents a left join sessions s on s.agent_id = a.id ";
 
@@ -64,6 +65,7 @@ struct Row {
     version: String,
     pending: bool,
     revoked: bool,
+    draining: bool,
     connected: bool,
     enrolled_at: jiff_sqlx::Timestamp,
     last_seen_at: Option<jiff_sqlx::Timestamp>,
@@ -72,9 +74,10 @@ struct Row {
 
 impl From<Row> for Agent {
     fn from(row: Row) -> Self {
-        let state = match (row.revoked, row.pending, row.connected) {
+        let state = match (row.revoked, row.pending, row.draining, row.connected) {
             (true, ..) => AgentState::Revoked,
-            (_, true, _) => AgentState::Pending,
+            (_, true, ..) => AgentState::Pending,
+            (_, _, true, _) => AgentState::Draining,
             (.., true) => AgentState::Online,
             (.., false) => AgentState::Offline,
         };
@@ -82,6 +85,7 @@ impl From<Row> for Agent {
             id: row.id.into(),
             name: row.name,
             state,
+            connected: row.connected,
             labels: row.labels.0,
             facts: row.facts.0,
             slots: row.slots,
@@ -89,6 +93,7 @@ impl From<Row> for Agent {
             enrolled_at: row.enrolled_at.to_jiff(),
             last_seen_at: row.last_seen_at.map(jiff_sqlx::Timestamp::to_jiff),
             certificate_expires_at: row.certificate_expires_at.to_jiff(),
+            load: None,
             metrics: None,
         }
     }
@@ -121,7 +126,7 @@ pub(crate) async fn page(
     Ok(rows.into_iter().map(Agent::from).collect())
 }
 
-/// The agent with its newest metrics, revoked or not.
+/// The agent with its load and newest metrics, revoked or not.
 pub(crate) async fn get(pool: &PgPool, org: OrgId, id: AgentId) -> Result<Option<Agent>> {
     let mut query = QueryBuilder::<Postgres>::new("select ");
     query.push(COLUMNS).push(TABLES).push(" where a.org_id = ").push_bind(org.0);
@@ -129,7 +134,7 @@ pub(crate) async fn get(pool: &PgPool, org: OrgId, id: AgentId) -> Result<Option
     one(pool, org, query).await
 }
 
-/// The agent that has this name now, with its newest metrics.
+/// The agent that has this name now, with its load and newest metrics.
 pub(crate) async fn by_name(pool: &PgPool, org: OrgId, name: &str) -> Result<Option<Agent>> {
     let mut query = QueryBuilder::<Postgres>::new("select ");
     query.push(COLUMNS).push(TABLES).push(" where a.org_id = ").push_bind(org.0);
@@ -141,6 +146,7 @@ async fn one(pool: &PgPool, org: OrgId, mut query: QueryBuilder<Postgres>) -> Re
     let row: Option<Row> = query.build_query_as().fetch_optional(pool).await.during("query for an agent")?;
     let Some(row) = row else { return Ok(None) };
     let mut agent = Agent::from(row);
+    agent.load = Some(runs::load(pool, org, agent.id).await?);
     agent.metrics = host_metrics::newest(pool, org, agent.id).await?;
     Ok(Some(agent))
 }
@@ -182,8 +188,8 @@ pub(crate) async fn insert(
 ) -> Result<bool> {
     let done = sqlx::query!(
         "insert into agents (id, org_id, name, labels, facts, version, pending, enrolled_at, serial_current,
-                             certificate_expires_at, result_key, seal_key)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                             certificate_not_before, certificate_expires_at, result_key, seal_key)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, date_trunc('second', $10::timestamptz), $11, $12, $13)
          on conflict (org_id, name) where revoked_at is null do nothing",
         agent.id.0,
         agent.org_id.0,
@@ -194,6 +200,7 @@ pub(crate) async fn insert(
         agent.pending,
         now.to_sqlx(),
         agent.serial,
+        agent.certificate_not_before.to_sqlx(),
         agent.certificate_expires_at.to_sqlx(),
         agent.result_key,
         agent.seal_key
@@ -231,17 +238,46 @@ pub(crate) async fn promote_serial(pool: &PgPool, id: AgentId, serial: &[u8]) ->
     Ok(())
 }
 
-/// Notes the serial of a renewed certificate, beside the current one.
+/// Takes over a serial that this database never heard of, of a certificate that began after all that it knows of; `false`
+/// when it did not. The start counts, not the end: the configured life may have become shorter.
+pub(crate) async fn adopt_serial(
+    pool: &PgPool,
+    id: AgentId,
+    serial: &[u8],
+    not_before: Timestamp,
+    expires_at: Timestamp,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "update agents set serial_current = $2, serial_new = null, certificate_not_before = $3,
+                           certificate_expires_at = $4
+         where id = $1 and certificate_not_before < $3 and revoked_at is null",
+        id.0,
+        serial,
+        not_before.to_sqlx(),
+        expires_at.to_sqlx()
+    )
+    .execute(pool)
+    .await
+    .during("adoption of the agent's serial")?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Notes the serial of a renewed certificate, beside the current one. Certificates name whole seconds. Of two controllers
+/// one may be behind: the latest start stays.
 pub(crate) async fn set_new_serial(
     connection: &mut PgConnection,
     id: AgentId,
     serial: &[u8],
+    not_before: Timestamp,
     expires_at: Timestamp,
 ) -> Result<()> {
     sqlx::query!(
-        "update agents set serial_new = $2, certificate_expires_at = $3 where id = $1 and revoked_at is null",
+        "update agents set serial_new = $2, certificate_expires_at = $4,
+                certificate_not_before = greatest(certificate_not_before, date_trunc('second', $3::timestamptz))
+         where id = $1 and revoked_at is null",
         id.0,
         serial,
+        not_before.to_sqlx(),
         expires_at.to_sqlx()
     )
     .execute(connection)
@@ -320,6 +356,27 @@ pub(crate) async fn approve(connection: &mut PgConnection, org: OrgId, id: Agent
     .execute(connection)
     .await
     .during("approval of the agent")?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Begins or ends an agent's drain; `false` when there is no such agent, or that is how it is already.
+pub(crate) async fn set_draining(
+    connection: &mut PgConnection,
+    org: OrgId,
+    id: AgentId,
+    since: Option<Timestamp>,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "update agents set draining_since = $3
+         where org_id = $1 and id = $2 and revoked_at is null
+           and (draining_since is null) <> ($3::timestamptz is null)",
+        org.0,
+        id.0,
+        since.map(ToSqlx::to_sqlx) as _
+    )
+    .execute(connection)
+    .await
+    .during("drain of the agent")?;
     Ok(done.rows_affected() == 1)
 }
 

@@ -3,13 +3,16 @@
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use model::{
+    Reason,
+    api::execution::{Attempt, Observed},
     attempt::AttemptState,
     id::{AgentId, ExecutionId, OrgId, RunId},
+    retry::Tried,
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
-use super::runs::exactly;
+use super::runs::{exactly, output, stream};
 use crate::error::{During, Result};
 
 /// An attempt that is about to be offered.
@@ -52,6 +55,10 @@ pub(crate) struct Change {
     pub accepted_at: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
+    pub reason: Option<Reason>,
+    pub detail: Option<String>,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
     pub pid: Option<i32>,
     pub boot_id: Option<String>,
     pub exit: Option<Exit>,
@@ -126,6 +133,110 @@ pub(crate) async fn lock(
     .fetch_all(connection)
     .await
     .during("query for attempts")
+}
+
+/// What became of the attempts of these runs, given as (execution, run).
+pub(crate) async fn tried(
+    connection: &mut PgConnection,
+    executions: &[Uuid],
+    runs: &[Uuid],
+) -> Result<Vec<(RunId, Tried)>> {
+    let records = sqlx::query!(
+        "select a.run_id, a.number, a.state, a.reason, a.exit_code
+         from unnest($1::uuid[], $2::uuid[]) as k(execution_id, run_id)
+         join attempts a on a.execution_id = k.execution_id and a.run_id = k.run_id
+         order by a.run_id, a.number",
+        executions,
+        runs
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for earlier attempts")?;
+    Ok(records
+        .into_iter()
+        .map(|r| {
+            let tried = Tried {
+                number: r.number,
+                // A state that nobody knows counts as one that is not over: nothing follows it.
+                state: AttemptState::parse(&r.state).unwrap_or(AttemptState::Started),
+                reason: r.reason.as_deref().and_then(Reason::parse),
+                exit_code: r.exit_code,
+            };
+            (r.run_id.into(), tried)
+        })
+        .collect())
+}
+
+/// The attempts of a run with what is held of their output, by number, from behind `after`.
+pub(crate) async fn page(
+    pool: &PgPool,
+    org: OrgId,
+    execution: ExecutionId,
+    run: RunId,
+    after: Option<i32>,
+    limit: i64,
+) -> Result<Vec<Attempt>> {
+    let records = sqlx::query!(
+        r#"select a.number, a.state, a.reason, a.detail, a.fence, a.exit_code, a.signal, a.offered_at, a.accepted_at,
+                  a.started_at, a.ended_at, a.observed_outcome as "observed: Json<Observed>",
+                  a.stdout_written, a.stderr_written, a.stdout_sha256, a.stderr_sha256,
+                  c.stdout_offset as "stdout_offset?", c.stderr_offset as "stderr_offset?",
+                  c.stdout_gap as "stdout_gap?", c.stderr_gap as "stderr_gap?"
+           from attempts a
+           left join output_cursors c
+               on c.execution_id = a.execution_id and c.run_id = a.run_id and c.attempt = a.number
+           where a.org_id = $1 and a.execution_id = $2 and a.run_id = $3 and a.number > $4
+           order by a.number limit $5"#,
+        org.0,
+        execution.0,
+        run.0,
+        after.unwrap_or(0),
+        limit
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for attempts")?;
+    Ok(records
+        .into_iter()
+        .map(|r| Attempt {
+            number: r.number,
+            state: AttemptState::parse(&r.state).unwrap_or(AttemptState::Lost),
+            reason: r.reason.as_deref().and_then(Reason::parse),
+            detail: r.detail,
+            fence: r.fence,
+            exit_code: r.exit_code,
+            signal: r.signal,
+            offered_at: r.offered_at.to_jiff(),
+            accepted_at: r.accepted_at.map(jiff_sqlx::Timestamp::to_jiff),
+            started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
+            ended_at: r.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
+            observed: r.observed.map(|observed| observed.0),
+            output: output(
+                stream(r.stdout_offset, r.stdout_gap, r.stdout_written, r.stdout_sha256.as_deref()),
+                stream(r.stderr_offset, r.stderr_gap, r.stderr_written, r.stderr_sha256.as_deref()),
+            ),
+        })
+        .collect())
+}
+
+/// Keeps what came to light about an attempt that had been given up, which changes no state.
+pub(crate) async fn observe(
+    connection: &mut PgConnection,
+    (execution, run, number): (ExecutionId, RunId, i32),
+    observed: &Observed,
+) -> Result<()> {
+    sqlx::query!(
+        "update attempts set observed_outcome = coalesce(observed_outcome, $4)
+         where execution_id = $1 and run_id = $2 and number = $3 and state = 'lost'",
+        execution.0,
+        run.0,
+        number,
+        Json(observed) as _
+    )
+    .execute(connection)
+    .await
+    .during("note of a late outcome")?;
+    Ok(())
 }
 
 /// The open attempts of an agent: (key, state).
@@ -253,6 +364,10 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
     let times = |of: fn(&Change) -> Option<Timestamp>| -> Vec<Option<jiff_sqlx::Timestamp>> {
         changes.iter().map(|c| of(c).map(ToSqlx::to_sqlx)).collect()
     };
+    let reasons: Vec<Option<&str>> = changes.iter().map(|c| c.reason.map(Reason::as_str)).collect();
+    let details: Vec<Option<&str>> = changes.iter().map(|c| c.detail.as_deref()).collect();
+    let exit_codes: Vec<Option<i32>> = changes.iter().map(|c| c.exit_code).collect();
+    let signals: Vec<Option<i32>> = changes.iter().map(|c| c.signal).collect();
     let pids: Vec<Option<i32>> = changes.iter().map(|c| c.pid).collect();
     let boots: Vec<Option<&str>> = changes.iter().map(|c| c.boot_id.as_deref()).collect();
     let bytes = |of: fn(&Exit) -> &[u8]| -> Vec<Option<&[u8]>> {
@@ -266,6 +381,8 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
          set state = c.state, generation = a.generation + 1,
              accepted_at = coalesce(a.accepted_at, c.accepted_at),
              started_at = coalesce(a.started_at, c.started_at), ended_at = coalesce(a.ended_at, c.ended_at),
+             reason = coalesce(a.reason, c.reason), detail = coalesce(a.detail, c.detail),
+             exit_code = coalesce(a.exit_code, c.exit_code), signal = coalesce(a.signal, c.signal),
              pid = coalesce(c.pid, a.pid), boot_id = coalesce(c.boot_id, a.boot_id),
              exit_record = coalesce(c.exit_record, a.exit_record),
              exit_signature = coalesce(c.exit_signature, a.exit_signature),
@@ -279,10 +396,10 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
          from unnest($1::uuid[], $2::uuid[], $3::int[], $4::bigint[], $5::text[], $6::timestamptz[],
                      $7::timestamptz[], $8::timestamptz[], $9::int[], $10::text[], $11::bytea[], $12::bytea[],
                      $13::bigint[], $14::bigint[], $15::bytea[], $16::bytea[], $17::bigint[], $18::bigint[],
-                     $19::bigint[])
+                     $19::bigint[], $20::text[], $21::text[], $22::int[], $23::int[])
               as c(execution_id, run_id, number, generation, state, accepted_at, started_at, ended_at, pid,
                    boot_id, exit_record, exit_signature, stdout_written, stderr_written, stdout_sha256,
-                   stderr_sha256, cpu_user_us, cpu_system_us, peak_memory_bytes)
+                   stderr_sha256, cpu_user_us, cpu_system_us, peak_memory_bytes, reason, detail, exit_code, signal)
          where a.execution_id = c.execution_id and a.run_id = c.run_id and a.number = c.number
            and a.generation = c.generation",
         &executions,
@@ -303,7 +420,11 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
         &bytes(|e| &e.stderr_sha256) as _,
         &numbers_of(|e| e.cpu_user_us) as _,
         &numbers_of(|e| e.cpu_system_us) as _,
-        &numbers_of(|e| e.peak_memory_bytes) as _
+        &numbers_of(|e| e.peak_memory_bytes) as _,
+        &reasons as _,
+        &details as _,
+        &exit_codes as _,
+        &signals as _
     )
     .execute(connection)
     .await

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
-use model::id::ControllerId;
+use model::{api::controller::Controller, id::ControllerId, limits};
 use sqlx::PgPool;
 
 use crate::error::{During, Result};
@@ -12,19 +12,22 @@ pub(crate) async fn renew_lease(
     pool: &PgPool,
     id: ControllerId,
     version: &str,
+    announce: Option<&str>,
     now: Timestamp,
     until: Timestamp,
 ) -> Result<i64> {
     sqlx::query_scalar!(
         r#"with renewed as (
-             insert into controllers (id, lease_until, started_at, version) values ($1, $4, $3, $2)
-             on conflict (id) do update set lease_until = $4, version = $2
+             insert into controllers (id, lease_until, started_at, version, announce)
+             values ($1, $4, $3, $2, $5)
+             on conflict (id) do update set lease_until = $4, version = $2, announce = $5
          )
          select count(*) as "others!" from controllers where id <> $1 and lease_until > $3"#,
         id.0,
         version,
         now.to_sqlx(),
-        until.to_sqlx()
+        until.to_sqlx(),
+        announce
     )
     .fetch_one(pool)
     .await
@@ -49,8 +52,51 @@ pub(crate) async fn ensure_partitions(pool: &PgPool, now: Timestamp) -> Result<(
     Ok(())
 }
 
-/// Wakes the other controllers. A NOTIFY takes a lock on the whole database at its commit: callers coalesce.
-pub(crate) async fn notify(pool: &PgPool) -> Result<()> {
-    sqlx::query!("select pg_notify('opsconductor', '')").execute(pool).await.during("notification")?;
+/// Wakes the other controllers through `channel`; `from` lets each leave out its own calls. A NOTIFY takes a lock on the
+/// whole database at its commit: callers coalesce.
+pub(crate) async fn notify(pool: &PgPool, channel: &str, from: ControllerId) -> Result<()> {
+    sqlx::query!("select pg_notify($1, $2)", channel, from.to_string())
+        .execute(pool)
+        .await
+        .during("notification")?;
     Ok(())
+}
+
+/// All controllers that ever served this database, the longest known first.
+pub(crate) async fn list(pool: &PgPool, now: Timestamp) -> Result<Vec<Controller>> {
+    let rows = sqlx::query!(
+        r#"select c.id, c.version, c.started_at, c.lease_until, c.announce, c.lease_until > $1 as "is_alive!",
+                  (select count(*) from sessions s where s.controller_id = c.id and s.connected) as "sessions!"
+           from controllers c order by c.id limit $2"#,
+        now.to_sqlx(),
+        limits::MAX_PAGE
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for controllers")?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Controller {
+            id: row.id.into(),
+            version: row.version,
+            is_alive: row.is_alive,
+            sessions: row.sessions,
+            announce: row.announce,
+            started_at: row.started_at.to_jiff(),
+            lease_until: row.lease_until.to_jiff(),
+        })
+        .collect())
+}
+
+/// Where agents reach the living controllers, those that say so.
+pub(crate) async fn announced(pool: &PgPool, now: Timestamp) -> Result<Vec<String>> {
+    sqlx::query_scalar!(
+        r#"select announce as "announce!" from controllers
+           where announce is not null and lease_until > $1 order by id limit $2"#,
+        now.to_sqlx(),
+        limits::ANNOUNCED_CONTROLLERS as i64
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for announced controllers")
 }

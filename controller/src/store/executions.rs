@@ -32,6 +32,7 @@ pub(crate) struct NewExecution<'a> {
     pub request_id: &'a str,
     pub created_at: Timestamp,
     pub start_before: Timestamp,
+    pub priority: i16,
     pub manifest: &'a SignedManifest,
     pub run_ids: &'a [Uuid],
     pub agent_ids: &'a [Uuid],
@@ -54,13 +55,13 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>
         "with execution as (
              insert into executions (id, org_id, summary, command, actor, request_id, created_at, start_before,
                                      state, manifest, manifest_signature, manifest_certificate,
-                                     runs_total, runs_waiting)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12)
+                                     runs_total, runs_waiting, priority)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12, $16)
          ), positions as (
              insert into output_positions (execution_id) values ($1)
          )
-         insert into runs (execution_id, id, org_id, agent_id, target, state, queued_at, due_at, start_before)
-         select $1, r.id, $2, r.agent_id, r.target, 'queued', $7, $7, $8
+         insert into runs (execution_id, id, org_id, agent_id, target, state, queued_at, due_at, start_before, priority)
+         select $1, r.id, $2, r.agent_id, r.target, 'queued', $7, $7, $8, $16
          from unnest($13::uuid[], $14::uuid[], $15::text[]) as r(id, agent_id, target)",
         new.id.0,
         new.org_id.0,
@@ -76,7 +77,8 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>
         total,
         new.run_ids,
         new.agent_ids,
-        new.targets
+        new.targets,
+        new.priority
     )
     .execute(connection)
     .await
@@ -95,6 +97,7 @@ struct Row {
     created_at: jiff_sqlx::Timestamp,
     ended_at: Option<jiff_sqlx::Timestamp>,
     cancel_requested: bool,
+    priority: i16,
     counts: Counts,
 }
 
@@ -141,6 +144,7 @@ macro_rules! row {
             created_at: $r.created_at,
             ended_at: $r.ended_at,
             cancel_requested: $r.cancel_requested,
+            priority: $r.priority,
             counts: Counts {
                 total: $r.runs_total,
                 waiting: $r.runs_waiting,
@@ -166,6 +170,7 @@ impl From<Row> for Execution {
             summary: row.summary,
             runs: counts,
             cancel_requested: row.cancel_requested,
+            priority: row.priority,
             actor: row.actor,
             request_id: row.request_id,
             created_at: row.created_at.to_jiff(),
@@ -186,7 +191,7 @@ fn without_values(mut command: Command) -> Command {
 pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Option<Execution>> {
     let record = sqlx::query!(
         r#"select id, state, summary, command as "command: Json<Command>", actor, request_id, created_at, ended_at,
-                  cancel_requested_at is not null as "cancel_requested!", runs_total, runs_waiting, runs_active,
+                  cancel_requested_at is not null as "cancel_requested!", priority, runs_total, runs_waiting, runs_active,
                   runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
                   runs_unknown
            from executions where org_id = $1 and id = $2"#,
@@ -209,7 +214,7 @@ pub(crate) async fn page(
 ) -> Result<Vec<Execution>> {
     let records = sqlx::query!(
         r#"select id, state, summary, actor, request_id, created_at, ended_at,
-                  cancel_requested_at is not null as "cancel_requested!", runs_total, runs_waiting, runs_active,
+                  cancel_requested_at is not null as "cancel_requested!", priority, runs_total, runs_waiting, runs_active,
                   runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
                   runs_unknown
            from executions
@@ -244,6 +249,18 @@ pub(crate) async fn request_cancel(
     .await
     .during("request of the cancel")?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Those of `ids` whose cancel was asked for.
+pub(crate) async fn cancelled(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<ExecutionId>> {
+    let ids = sqlx::query_scalar!(
+        "select id from executions where id = any($1) and cancel_requested_at is not null",
+        ids
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for cancelled executions")?;
+    Ok(ids.into_iter().map(ExecutionId).collect())
 }
 
 /// What was authorised, of each of `ids`.

@@ -13,6 +13,8 @@ pub(crate) mod executions;
 pub(crate) mod host_metrics;
 pub(crate) mod idempotency;
 pub(crate) mod installation;
+pub(crate) mod join_tokens;
+pub(crate) mod manifests;
 pub(crate) mod output;
 pub(crate) mod runs;
 pub(crate) mod schema;
@@ -38,12 +40,15 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The engine's statements take arrays of keys: a plan for these very values is no better than one for any, and making
 /// it anew each time costs more than running it.
-const ENGINE: &str = "set role opsc_worker; set plan_cache_mode = force_generic_plan; set jit = off";
+const ENGINE: &str = "set role opsc_worker; set plan_cache_mode = force_generic_plan; set jit = off; ";
 
 /// The database with its roles. Cheap to share behind an `Arc`.
 #[derive(Debug)]
 pub(crate) struct Db {
     options: PgConnectOptions,
+    /// What every connection is told: after this a transaction in which nothing happens is over, so that a controller
+    /// that hangs or has vanished holds no rows that another one needs.
+    patience: String,
     worker: PgPool,
     output: PgPool,
     by_org: Mutex<HashMap<OrgId, PgPool>>,
@@ -51,10 +56,11 @@ pub(crate) struct Db {
 
 impl Db {
     /// Makes the engine's pools; connections are opened when they are needed.
-    pub(crate) fn new(options: PgConnectOptions) -> Self {
-        let worker = pool(ENGINE.to_owned()).connect_lazy_with(options.clone());
-        let output = pool(ENGINE.to_owned()).connect_lazy_with(options.clone());
-        Self { options, worker, output, by_org: Mutex::default() }
+    pub(crate) fn new(options: PgConnectOptions, patience: Duration) -> Self {
+        let patience = format!("set idle_in_transaction_session_timeout = {}; ", patience.as_millis());
+        let worker = pool(format!("{ENGINE}{patience}")).connect_lazy_with(options.clone());
+        let output = pool(format!("{ENGINE}{patience}")).connect_lazy_with(options.clone());
+        Self { options, patience, worker, output, by_org: Mutex::default() }
     }
 
     /// The engine's connections.
@@ -74,7 +80,8 @@ impl Db {
             .entry(org)
             .or_insert_with(|| {
                 let set_up = format!(
-                    "set role opsc_app; set jit = off; select set_config('opsc.org', '{org}', false)"
+                    "set role opsc_app; set jit = off; {}select set_config('opsc.org', '{org}', false)",
+                    self.patience
                 );
                 pool(set_up).idle_timeout(Duration::from_secs(60)).connect_lazy_with(self.options.clone())
             })

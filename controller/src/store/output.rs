@@ -70,6 +70,25 @@ pub(crate) struct OutputFilter {
     pub target: Option<String>,
     pub stream: Option<Stream>,
     pub since: Option<Timestamp>,
+    pub attempt: Option<Wanted>,
+}
+
+/// Whose output of a run's attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Of the one that is the newest when the page is read.
+    Newest,
+    Number(i32),
+}
+
+impl Wanted {
+    /// As the queries have it: 0 for the newest.
+    const fn number(self) -> i32 {
+        match self {
+            Self::Newest => 0,
+            Self::Number(number) => number,
+        }
+    }
 }
 
 /// What is held of the attempt.
@@ -242,6 +261,7 @@ pub(crate) async fn page(
            where c.org_id = $1 and c.execution_id = $2 and c.position > $3
              and ($4::text is null or r.target = $4) and ($5::smallint is null or c.stream = $5)
              and ($6::timestamptz is null or c.time >= $6)
+             and ($8::int is null or c.attempt = case when $8 = 0 then r.attempt else $8 end)
            order by c.position limit $7"#,
         org.0,
         execution.0,
@@ -249,7 +269,8 @@ pub(crate) async fn page(
         filter.target,
         filter.stream.map(Stream::number),
         filter.since.map(ToSqlx::to_sqlx) as _,
-        limit
+        limit,
+        filter.attempt.map(Wanted::number)
     )
     .fetch_all(pool)
     .await
@@ -345,6 +366,7 @@ pub(crate) async fn tail_start(
                where c.org_id = $1 and c.execution_id = $2 and c.position < $3
                  and ($4::text is null or r.target = $4) and ($5::smallint is null or c.stream = $5)
                  and ($6::timestamptz is null or c.time >= $6)
+                 and ($7::int is null or c.attempt = case when $7 = 0 then r.attempt else $7 end)
                order by c.position desc limit 64"#,
             org.0,
             execution.0,
@@ -352,6 +374,7 @@ pub(crate) async fn tail_start(
             filter.target,
             filter.stream.map(Stream::number),
             filter.since.map(ToSqlx::to_sqlx) as _,
+            filter.attempt.map(Wanted::number)
         )
         .fetch_all(pool)
         .await

@@ -4,12 +4,15 @@ use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use model::{
     Reason,
-    api::execution::{Run, RunOutput, StreamOutput},
+    api::{
+        agent::{AgentLoad, AgentRun},
+        execution::{Observed, Run, RunOutput, StreamOutput},
+    },
     attempt::AttemptState,
     id::{AgentId, ControllerId, ExecutionId, OrgId, RunId},
     run::RunState,
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
 use crate::error::{During, Error, Result};
@@ -23,6 +26,8 @@ pub(crate) struct Queued {
     pub agent_id: Uuid,
     pub generation: i64,
     pub attempt: i32,
+    /// There is an attempt behind the one that the run calls its newest.
+    pub is_behind: bool,
 }
 
 /// A new state of a run, if nobody was faster.
@@ -34,6 +39,7 @@ pub(crate) struct Change {
     pub generation: i64,
     pub state: RunState,
     pub due_at: Option<Timestamp>,
+    pub start_before: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     pub reason: Option<Reason>,
@@ -52,7 +58,8 @@ pub(crate) async fn page(
 ) -> Result<Vec<Run>> {
     let records = sqlx::query!(
         r#"select r.id, r.agent_id, r.target, r.state, r.reason, r.detail, r.attempt, r.exit_code, r.signal,
-                  r.queued_at, r.started_at, r.ended_at, a.state as "attempt_state?",
+                  r.queued_at, r.due_at, r.started_at, r.ended_at, a.state as "attempt_state?",
+                  a.observed_outcome as "observed?: Json<Observed>",
                   a.stdout_written, a.stderr_written, a.stdout_sha256, a.stderr_sha256,
                   c.stdout_offset as "stdout_offset?", c.stderr_offset as "stderr_offset?",
                   c.stdout_gap as "stdout_gap?", c.stderr_gap as "stderr_gap?"
@@ -76,33 +83,38 @@ pub(crate) async fn page(
         .map(|r| {
             let stdout = stream(r.stdout_offset, r.stdout_gap, r.stdout_written, r.stdout_sha256.as_deref());
             let stderr = stream(r.stderr_offset, r.stderr_gap, r.stderr_written, r.stderr_sha256.as_deref());
+            let state = RunState::parse(&r.state).unwrap_or(RunState::Unknown);
             Run {
                 id: r.id.into(),
                 execution_id: execution,
                 agent_id: r.agent_id.into(),
                 target: r.target,
-                state: RunState::parse(&r.state).unwrap_or(RunState::Unknown),
+                state,
                 reason: r.reason.as_deref().and_then(Reason::parse),
                 detail: r.detail,
                 attempt: r.attempt,
                 attempt_state: r.attempt_state.as_deref().and_then(AttemptState::parse),
+                due_at: (state == RunState::Queued).then(|| r.due_at.to_jiff()),
                 exit_code: r.exit_code,
                 signal: r.signal,
                 queued_at: r.queued_at.to_jiff(),
                 started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
                 ended_at: r.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
-                output: RunOutput {
-                    complete: complete(&stdout).zip(complete(&stderr)).map(|(out, err)| out && err),
-                    stdout,
-                    stderr,
-                },
+                observed: r.observed.map(|observed| observed.0),
+                output: output(stdout, stderr),
             }
         })
         .collect())
 }
 
+/// The two streams of an attempt.
+pub(super) fn output(stdout: StreamOutput, stderr: StreamOutput) -> RunOutput {
+    let complete = complete(&stdout).zip(complete(&stderr)).map(|(out, err)| out && err);
+    RunOutput { complete, stdout, stderr }
+}
+
 /// A cursor's offset counts gaps too: they are part of the stream.
-fn stream(
+pub(super) fn stream(
     offset: Option<i64>,
     gap: Option<i64>,
     written: Option<i64>,
@@ -121,7 +133,7 @@ fn complete(stream: &StreamOutput) -> Option<bool> {
     stream.written_bytes.map(|written| stream.stored_bytes == written && stream.gap_bytes == 0)
 }
 
-/// Locks the next queued runs of each agent, as many as it has free slots.
+/// Locks the next queued runs of each agent, as many as it has free slots; none of one that is draining.
 pub(crate) async fn take_queued(
     connection: &mut PgConnection,
     agents: &[Uuid],
@@ -132,8 +144,13 @@ pub(crate) async fn take_queued(
     sqlx::query_as!(
         Queued,
         r#"select r.execution_id as "execution_id!", r.id as "id!", r.org_id as "org_id!",
-                  r.agent_id as "agent_id!", r.generation as "generation!", r.attempt as "attempt!"
+                  r.agent_id as "agent_id!", r.generation as "generation!", r.attempt as "attempt!",
+                  exists (
+                      select from attempts a
+                      where a.execution_id = r.execution_id and a.run_id = r.id and a.number > r.attempt
+                  ) as "is_behind!"
            from unnest($1::uuid[], $2::int[]) as ready(agent_id, slots)
+           join agents g on g.id = ready.agent_id and g.draining_since is null
            cross join lateral (
                select q.execution_id, q.id, q.org_id, q.agent_id, q.generation, q.attempt
                from runs q
@@ -191,7 +208,11 @@ pub(crate) async fn coverage(
 }
 
 /// Marks the runs as active with their next attempt, each guarded by its generation.
-pub(crate) async fn activate(connection: &mut PgConnection, runs: &[Queued]) -> Result<()> {
+pub(crate) async fn activate<'a>(
+    connection: &mut PgConnection,
+    runs: impl Iterator<Item = &'a Queued> + Send,
+) -> Result<()> {
+    let runs: Vec<&Queued> = runs.collect();
     let executions: Vec<Uuid> = runs.iter().map(|r| r.execution_id).collect();
     let ids: Vec<Uuid> = runs.iter().map(|r| r.id).collect();
     let generations: Vec<i64> = runs.iter().map(|r| r.generation).collect();
@@ -228,12 +249,13 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
     let done = sqlx::query!(
         "update runs r
          set state = c.state, generation = r.generation + 1, due_at = coalesce(c.due_at, r.due_at),
-             started_at = coalesce(c.started_at, r.started_at), ended_at = coalesce(r.ended_at, c.ended_at),
+             start_before = coalesce(c.start_before, r.start_before), started_at = coalesce(c.started_at, r.started_at),
+             ended_at = coalesce(r.ended_at, c.ended_at),
              reason = c.reason, detail = c.detail, exit_code = c.exit_code, signal = c.signal
          from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::timestamptz[], $6::timestamptz[],
-                     $7::timestamptz[], $8::text[], $9::text[], $10::int[], $11::int[])
+                     $7::timestamptz[], $8::text[], $9::text[], $10::int[], $11::int[], $12::timestamptz[])
               as c(execution_id, id, generation, state, due_at, started_at, ended_at, reason, detail, exit_code,
-                   signal)
+                   signal, start_before)
          where r.execution_id = c.execution_id and r.id = c.id and r.generation = c.generation",
         &executions,
         &ids,
@@ -245,7 +267,8 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
         &reasons as _,
         &details as _,
         &exit_codes as _,
-        &signals as _
+        &signals as _,
+        &times(|c| c.start_before) as _
     )
     .execute(connection)
     .await
@@ -253,13 +276,17 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
     exactly(done.rows_affected(), changes.len())
 }
 
-/// A run that waits for its host, locked.
+/// A run that waits for its host, locked, with how its newest attempt ended that counts as a try.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub execution_id: Uuid,
     pub id: Uuid,
     pub state: String,
     pub generation: i64,
+    pub tried_state: Option<String>,
+    pub tried_reason: Option<String>,
+    pub tried_exit_code: Option<i32>,
+    pub tried_signal: Option<i32>,
 }
 
 /// Locks queued runs whose time to start is over.
@@ -270,8 +297,16 @@ pub(crate) async fn lock_start_expired(
 ) -> Result<Vec<Waiting>> {
     sqlx::query_as!(
         Waiting,
-        "select execution_id, id, state, generation from runs
-         where state = 'queued' and start_before <= $1 order by start_before limit $2 for update skip locked",
+        r#"select r.execution_id, r.id, r.state, r.generation, t.state as "tried_state?", t.reason as tried_reason,
+                  t.exit_code as tried_exit_code, t.signal as tried_signal
+           from runs r left join lateral (
+               select a.state, a.reason, a.exit_code, a.signal from attempts a
+               where a.execution_id = r.execution_id and a.run_id = r.id and a.state <> 'withdrawn'
+                 and not (a.state = 'refused' and a.reason in ('agent_busy', 'not_started'))
+               order by a.number desc limit 1
+           ) t on r.attempt > 0
+           where r.state = 'queued' and r.start_before <= $1
+           order by r.start_before limit $2 for update of r skip locked"#,
         now.to_sqlx(),
         limit
     )
@@ -284,10 +319,17 @@ pub(crate) async fn lock_start_expired(
 pub(crate) async fn lock_cancelled(connection: &mut PgConnection, limit: i64) -> Result<Vec<Waiting>> {
     sqlx::query_as!(
         Waiting,
-        "select r.execution_id, r.id, r.state, r.generation
-         from executions e join runs r on r.execution_id = e.id
-         where e.cancel_requested_at is not null and e.ended_at is null and r.state in ('blocked', 'queued')
-         limit $1 for update of r skip locked",
+        r#"select r.execution_id, r.id, r.state, r.generation, t.state as "tried_state?", t.reason as tried_reason,
+                  t.exit_code as tried_exit_code, t.signal as tried_signal
+           from executions e join runs r on r.execution_id = e.id
+           left join lateral (
+               select a.state, a.reason, a.exit_code, a.signal from attempts a
+               where a.execution_id = r.execution_id and a.run_id = r.id and a.state <> 'withdrawn'
+                 and not (a.state = 'refused' and a.reason in ('agent_busy', 'not_started'))
+               order by a.number desc limit 1
+           ) t on r.attempt > 0
+           where e.cancel_requested_at is not null and e.ended_at is null and r.state in ('blocked', 'queued')
+           limit $1 for update of r skip locked"#,
         limit
     )
     .fetch_all(connection)
@@ -320,23 +362,75 @@ pub(crate) async fn to_cancel(pool: &PgPool, controller: ControllerId) -> Result
     .during("query for runs to cancel")
 }
 
-/// Keeps what came to light about a run whose outcome had been given up as unknown.
-pub(crate) async fn note_observed_outcome(
-    connection: &mut PgConnection,
-    execution: ExecutionId,
-    run: RunId,
-    outcome: &serde_json::Value,
-) -> Result<()> {
-    sqlx::query!(
-        "update runs set observed_outcome = $3 where execution_id = $1 and id = $2 and state = 'unknown'",
-        execution.0,
-        run.0,
-        outcome
+/// The runs of an agent that are in `state`, in the order of dispatch, from behind (priority, id).
+pub(crate) async fn of_agent(
+    pool: &PgPool,
+    org: OrgId,
+    agent: AgentId,
+    state: RunState,
+    after: Option<(i16, RunId)>,
+    limit: i64,
+) -> Result<Vec<AgentRun>> {
+    let records = sqlx::query!(
+        "select r.id, r.execution_id, e.summary, e.actor, r.state, r.priority, r.attempt, r.queued_at, r.due_at,
+                r.start_before, r.started_at
+         from runs r join executions e on e.id = r.execution_id
+         where r.org_id = $1 and r.agent_id = $2 and r.state = $3
+           and ($4::smallint is null or r.priority < $4 or (r.priority = $4 and r.id > $5))
+         order by r.priority desc, r.id limit $6",
+        org.0,
+        agent.0,
+        state.as_str(),
+        after.map(|(priority, _)| priority),
+        after.map(|(_, id)| id.0),
+        limit
     )
-    .execute(connection)
+    .fetch_all(pool)
     .await
-    .during("note of a late outcome")?;
-    Ok(())
+    .during("query for an agent's runs")?;
+    Ok(records
+        .into_iter()
+        .map(|r| AgentRun {
+            id: r.id.into(),
+            execution_id: r.execution_id.into(),
+            summary: r.summary,
+            actor: r.actor,
+            state: RunState::parse(&r.state).unwrap_or(state),
+            priority: r.priority,
+            attempt: r.attempt,
+            queued_at: r.queued_at.to_jiff(),
+            due_at: r.due_at.to_jiff(),
+            start_before: r.start_before.to_jiff(),
+            started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
+        })
+        .collect())
+}
+
+/// Whether the execution has this run.
+pub(crate) async fn exists(pool: &PgPool, org: OrgId, execution: ExecutionId, run: RunId) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from runs where org_id = $1 and execution_id = $2 and id = $3) as "exists!""#,
+        org.0,
+        execution.0,
+        run.0
+    )
+    .fetch_one(pool)
+    .await
+    .during("query for the run")
+}
+
+/// How many runs an agent has.
+pub(super) async fn load(pool: &PgPool, org: OrgId, agent: AgentId) -> Result<AgentLoad> {
+    sqlx::query_as!(
+        AgentLoad,
+        r#"select (select count(*) from runs where org_id = $1 and agent_id = $2 and state = 'active') as "active!",
+                  (select count(*) from runs where org_id = $1 and agent_id = $2 and state = 'queued') as "queued!""#,
+        org.0,
+        agent.0
+    )
+    .fetch_one(pool)
+    .await
+    .during("count of an agent's runs")
 }
 
 /// Every guarded row must have been hit: a miss is a bug, since the rows were locked before.

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::AgentId,
+    id::{AgentId, ExecutionId, RunId},
     label::{Facts, Labels},
+    run::RunState,
 };
 
 /// Where an agent stands.
@@ -49,6 +50,9 @@ pub struct Agent {
     pub id: AgentId,
     pub name: String,
     pub state: AgentState,
+    /// Has a session, whatever its state.
+    #[serde(default)]
+    pub connected: bool,
     pub labels: Labels,
     pub facts: Facts,
     /// Runs at a time.
@@ -62,9 +66,45 @@ pub struct Agent {
     pub last_seen_at: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
     pub certificate_expires_at: Timestamp,
+    /// Runs that it was offered or runs, and runs that wait for it; only where one agent is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<AgentLoad>,
     /// The newest sample; only where one agent is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<HostMetrics>,
+}
+
+/// How many runs an agent has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AgentLoad {
+    pub active: i64,
+    pub queued: i64,
+}
+
+/// A run of an agent, as `GET /api/v1/agents/{agent}/runs` shows it in the order of dispatch.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AgentRun {
+    pub id: RunId,
+    pub execution_id: ExecutionId,
+    /// One line that a person recognises the execution by.
+    pub summary: String,
+    /// Who started it.
+    pub actor: String,
+    pub state: RunState,
+    pub priority: i16,
+    /// Number of the newest attempt, from 1; 0 when there was none.
+    pub attempt: i32,
+    #[schema(value_type = String, format = DateTime)]
+    pub queued_at: Timestamp,
+    /// It is not offered before.
+    #[schema(value_type = String, format = DateTime)]
+    pub due_at: Timestamp,
+    /// It expires then, if it still waits.
+    #[schema(value_type = String, format = DateTime)]
+    pub start_before: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
 }
 
 /// How a host fares at one moment.

@@ -36,9 +36,16 @@ pub struct CreateExecution {
     /// Seconds that a run may wait for its host; then it is `expired`. 300 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_within_seconds: Option<i64>,
+    /// Of what waits for a host the highest comes first: -100 to 100, 0 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i64>,
 }
 
 impl CreateExecution {
+    pub fn priority(&self) -> i64 {
+        self.priority.unwrap_or(0)
+    }
+
     pub fn start_within_seconds(&self) -> i64 {
         self.start_within_seconds.unwrap_or(limits::DEFAULT_START_WITHIN_SECONDS)
     }
@@ -70,6 +77,7 @@ impl CreateExecution {
             Targets::All(true) => {}
         }
         self.command.validate()?;
+        within("priority", self.priority(), &limits::PRIORITY)?;
         within("start_within_seconds", self.start_within_seconds(), &limits::START_WITHIN_SECONDS)
     }
 }
@@ -83,6 +91,9 @@ pub struct Execution {
     pub summary: String,
     pub runs: RunCounts,
     pub cancel_requested: bool,
+    /// Of what waits for a host the highest comes first.
+    #[serde(default)]
+    pub priority: i16,
     /// Who started it.
     pub actor: String,
     /// The request that started it.
@@ -115,6 +126,10 @@ pub struct Run {
     pub attempt: i32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt_state: Option<AttemptState>,
+    /// While it waits for its host: when it may be offered at the earliest, which is later than now between two tries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub due_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,7 +142,61 @@ pub struct Run {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// What was written and what of it is stored.
+    /// What the newest attempt told after it had been given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
+    /// What the newest attempt wrote and what of it is stored.
+    pub output: RunOutput,
+}
+
+/// How an attempt ended whose outcome had been given up: it changes no state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Observed {
+    pub reason: Reason,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// When it ended, by its host's clock.
+    #[schema(value_type = String, format = DateTime)]
+    pub ended_at: Timestamp,
+    /// When it was told.
+    #[schema(value_type = String, format = DateTime)]
+    pub observed_at: Timestamp,
+}
+
+/// One try of a run.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Attempt {
+    /// From 1.
+    pub number: i32,
+    pub state: AttemptState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The number that orders the sessions it was offered through.
+    pub fence: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    #[schema(value_type = String, format = DateTime)]
+    pub offered_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub accepted_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+    /// What it told after it had been given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
     pub output: RunOutput,
 }
 

@@ -23,6 +23,7 @@ fn an_issued_certificate_says_who_it_is() {
             org_id: ORG,
             agent_id: AGENT,
             serial: vec![9; 16],
+            not_before: now() - HOUR,
             not_after: now() + HOUR,
         }
     );

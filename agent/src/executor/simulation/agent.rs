@@ -392,7 +392,7 @@ impl World {
                 for key in &held {
                     agent.say_newest(*key);
                 }
-                let hello = Up::Hello { epoch: agent.executor.known.epoch.clone(), held };
+                let hello = Up::Hello { epoch: agent.executor.known.epoch.clone(), held, said_at: now };
                 agent.link.is_opening = false;
                 agent.link.session = Some(self.sessions.len());
                 self.sessions.push(Session { up: [hello].into(), open: [true, true], ..Session::default() });

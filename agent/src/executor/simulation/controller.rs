@@ -1,6 +1,6 @@
 //! A controller that is small enough to be believed: tables, sessions, and the rounds of its workers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use model::{
     Reason,
@@ -40,6 +40,7 @@ struct Row {
     closed_at: Time,
     journal_epoch: Vec<u8>,
     fence: u64,
+    said_at: Time,
 }
 
 #[derive(Debug)]
@@ -141,18 +142,25 @@ impl World {
                 }
                 self.controller.waiting.push_back((at, report));
             }
-            Up::Hello { epoch, held } => {
+            Up::Hello { epoch, held, said_at } => {
                 self.say(|| format!("session {at} opens with {} held", held.len()));
-                self.welcome(at, epoch, &held);
+                self.welcome(at, epoch, &held, said_at);
             }
         }
     }
 
-    fn welcome(&mut self, at: usize, epoch: Vec<u8>, held: &std::collections::BTreeSet<AttemptKey>) {
+    fn welcome(&mut self, at: usize, epoch: Vec<u8>, held: &BTreeSet<AttemptKey>, said_at: Time) {
+        let Row { connected, closed_at, said_at: newest, .. } = self.controller.row;
+        let is_forgotten = !connected && closed_at < self.now - LOST_AFTER;
+        if said_at < newest && !is_forgotten && !self.has(Mutant::BelievesLateHellos) {
+            self.say(|| "that is late, and opens nothing".to_owned());
+            return self.close_session(at);
+        }
         let row = &mut self.controller.row;
         let is_same_journal = row.journal_epoch.is_empty() || row.journal_epoch == epoch;
         let fence = row.fence + 1;
-        *row = Row { connected: true, opened_at: self.now, closed_at: 0, journal_epoch: epoch, fence };
+        *row =
+            Row { connected: true, opened_at: self.now, closed_at: 0, journal_epoch: epoch, fence, said_at };
         let absent: Vec<(AttemptKey, AttemptState)> = self
             .controller
             .attempts

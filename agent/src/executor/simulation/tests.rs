@@ -44,6 +44,7 @@ fn every_mutant_is_found() {
         (Mutant::TakesItsTime, "no-late-start"),
         (Mutant::ForgetsRefusals, "result-kept"),
         (Mutant::AnswersEarly, "result-kept"),
+        (Mutant::BelievesLateHellos, "no-late-start"),
         (Mutant::WithdrawsFromLostJournals, "one-start"),
         (Mutant::CancelsBlindly, "confirmed-kill"),
     ] {

@@ -75,6 +75,8 @@ impl Session {
         connection: Connection,
     ) -> End {
         let Connection { channel, local_ip } = connection;
+        // Before the executor is asked: whoever says a later one, knows later of what it holds.
+        let since_boot = clock::since_boot_micros();
         let (reply, inventory) = oneshot::channel();
         if self.executor.send(ToExecutor::Inventory(reply)).await.is_err() {
             return End::ExecutorGone;
@@ -82,10 +84,13 @@ impl Session {
         let Ok(inventory) = inventory.await else { return End::ExecutorGone };
         let facts = facts::collect(Some(local_ip));
         let (outbound, frames) = mpsc::channel(limits::OUTBOUND_FRAMES);
-        if outbound.try_send(frame(agent_frame::Frame::Hello(self.hello(inventory, facts.clone())))).is_err()
+        if outbound
+            .try_send(frame(agent_frame::Frame::Hello(self.hello(inventory, facts.clone(), since_boot))))
+            .is_err()
         {
             return End::Lost("the first frame could not be sent".to_owned());
         }
+        fault::point("link.hello.sending");
         let (inbound, welcome) = match greet(channel.clone(), frames, self.silence).await {
             Ok(greeted) => greeted,
             Err(end) => return end,
@@ -96,10 +101,24 @@ impl Session {
                 welcome.protocol
             ));
         }
+        fault::point("link.welcome.received");
         self.silence = period(welcome.silence_ms, self.silence);
+        self.learn(address, &welcome.controllers);
         tracing::info!(agent.id = %self.agent_id(), controller = %address, session.epoch = welcome.session_epoch,
             "session opened");
-        self.standing.send_replace(Standing::new(true, address.to_string()));
+        let behind = welcome.now.saturating_sub(clock::now_micros());
+        let seconds = behind.unsigned_abs() / 1_000_000;
+        let standing = if seconds > self.clock_skew.as_secs() {
+            let direction = if behind > 0 { "behind" } else { "ahead of" };
+            let text = format!(
+                "this host's clock is {seconds} s {direction} the controller's; orders are refused until it is right"
+            );
+            tracing::error!(agent.id = %self.agent_id(), controller = %address, "{text}");
+            format!("{address}, but {text}")
+        } else {
+            address.to_string()
+        };
+        self.standing.send_replace(Standing::new(true, standing));
         self.online.send_replace(Some(Online {
             address: address.clone(),
             tls,
@@ -119,13 +138,15 @@ impl Session {
             .await
     }
 
-    fn hello(&self, inventory: Inventory, facts: Facts) -> proto::Hello {
+    fn hello(&self, inventory: Inventory, facts: Facts, since_boot: u64) -> proto::Hello {
         proto::Hello {
             protocol_min: PROTOCOL,
             protocol_max: PROTOCOL,
             agent_version: facts::VERSION.to_owned(),
             boot_id: facts::boot_id().unwrap_or_default(),
             journal_epoch: inventory.journal_epoch,
+            fence: inventory.fence,
+            since_boot,
             slots: self.slots,
             facts: facts.into_iter().collect(),
             held: inventory
@@ -180,7 +201,9 @@ impl Session {
                     let next = open.urgent.take().or_else(|| open.outbox.pop().map(agent_frame::Frame::Report));
                     if let Some(next) = next {
                         open.pace.spend();
+                        fault::point("link.frame.sending");
                         permit.send(frame(next));
+                        fault::point("link.frame.sent");
                     }
                 }
                 () = tokio::time::sleep(pause), if !pause.is_zero() => {}
@@ -235,10 +258,12 @@ impl Session {
     async fn receive(&self, open: &mut Open, frame: controller_frame::Frame) -> Option<End> {
         match frame {
             controller_frame::Frame::Order(envelope) => {
+                fault::point("link.order.received");
                 self.tell_executor(ToExecutor::Order(envelope)).await;
                 None
             }
             controller_frame::Frame::Cancel(cancel) => {
+                fault::point("link.cancel.received");
                 match attempt_key(&cancel.execution_id, &cancel.run_id, cancel.attempt) {
                     Ok(key) => self.tell_executor(ToExecutor::Cancel(key)).await,
                     Err(error) => tracing::warn!(%error, "the controller cancelled nothing"),
@@ -278,8 +303,10 @@ impl Session {
                 return None;
             }
         }
+        fault::point("link.ack.received");
         self.spool.answered(ack.seq).await;
         open.outbox.fill(&self.spool).await;
+        fault::point("link.ack.passed_on");
         match about.kind {
             // Nothing was started, so there is no output to wait for.
             ReportKind::Refused => {

@@ -1,0 +1,256 @@
+//! The executor with real orders and real shims; the test is the link.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use model::id::{AgentId, ControllerId, ExecutionId, OrgId, RunId};
+use opsconductor_agent::{
+    executor::{
+        Config, Executor, StartError,
+        journal::{Change, Journal, JournalError},
+        keys,
+    },
+    messages::{AttemptKey, Inventory, ToExecutor, ToLink},
+    segment::{Body, Reader},
+};
+use pki::{Authority, DispatchKey, Signer, verify_result};
+use prost::Message as _;
+use proto::{command::Program, report};
+use tempfile::TempDir;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const DOMAIN: &str = "test.example";
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// A controller's keys and an agent's data folder.
+pub(crate) struct World {
+    pub(crate) data: TempDir,
+    authority: Authority,
+    signer: Signer,
+    org_id: OrgId,
+    agent_id: AgentId,
+    result_key: Vec<u8>,
+    pub(crate) seal_key: Vec<u8>,
+}
+
+/// A running executor, as the link sees it.
+pub(crate) struct Agent {
+    pub(crate) to_executor: mpsc::Sender<ToExecutor>,
+    pub(crate) from_executor: mpsc::Receiver<ToLink>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) task: JoinHandle<()>,
+    pub(crate) epoch: Vec<u8>,
+    pub(crate) held: Vec<AttemptKey>,
+}
+
+pub(crate) fn new_key() -> AttemptKey {
+    let id = || Uuid::from_bytes(pki::random());
+    AttemptKey { execution_id: ExecutionId(id()), run_id: RunId(id()), attempt: 1 }
+}
+
+pub(crate) fn command(line: &str) -> proto::Command {
+    proto::Command {
+        program: Some(Program::Shell(line.to_owned())),
+        cwd: "/".to_owned(),
+        timeout_ms: 60_000,
+        ..proto::Command::default()
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let authority = Authority::create(DOMAIN, now).unwrap().authority;
+        let key = DispatchKey::generate();
+        let id = ControllerId::from(Uuid::from_bytes(pki::random()));
+        let until = now + SignedDuration::from_hours(1);
+        let certificate =
+            authority.issue_dispatch(id, &key, now - SignedDuration::from_secs(60), until).unwrap();
+        let keys = keys::load_or_create(data.path()).unwrap();
+        Self {
+            data,
+            authority,
+            signer: Signer::new(key, certificate),
+            org_id: OrgId::from(Uuid::from_bytes(pki::random())),
+            agent_id: AgentId::from(Uuid::from_bytes(pki::random())),
+            result_key: keys.result_key.public_key(),
+            seal_key: keys.seal_key.public_key(),
+        }
+    }
+
+    pub(crate) fn policy(&self) -> PathBuf {
+        self.data.path().join("policy.toml")
+    }
+
+    pub(crate) async fn start(&self, slots: u32, kill_jobs: bool) -> Agent {
+        let config = Config {
+            clock_skew: model::limits::CLOCK_SKEW,
+            data: self.data.path().to_owned(),
+            slots,
+            org_id: self.org_id,
+            agent_id: self.agent_id,
+            trust_domain: DOMAIN.to_owned(),
+            controllers_ca: self.authority.controllers_ca_der().to_vec(),
+            program: PathBuf::from(env!("CARGO_BIN_EXE_opsconductor-agent")),
+            policy: self.policy(),
+            kill_jobs,
+        };
+        let until = Instant::now() + LONG;
+        let (to_executor, from_executor, shutdown, task) = loop {
+            let (to_executor, from_link) = mpsc::channel(16);
+            let (to_link, from_executor) = mpsc::channel(16);
+            let shutdown = CancellationToken::new();
+            match Executor::start(config.clone(), from_link, to_link, shutdown.clone()) {
+                Ok(task) => break (to_executor, from_executor, shutdown, task),
+                // The remains of one that crashed hold it for moments.
+                Err(StartError::Journal(JournalError::InUse { .. })) if Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        let (answer, asked) = oneshot::channel();
+        to_executor.send(ToExecutor::Inventory(answer)).await.unwrap();
+        let Inventory { journal_epoch: epoch, held, .. } = asked.await.unwrap();
+        Agent { to_executor, from_executor, shutdown, task, epoch, held }
+    }
+
+    pub(crate) fn order(&self, agent: &Agent, key: AttemptKey, command: proto::Command) -> proto::WorkOrder {
+        let now = Timestamp::now();
+        proto::WorkOrder {
+            trust_domain: DOMAIN.to_owned(),
+            org_id: self.org_id.to_bytes(),
+            agent_id: self.agent_id.to_bytes(),
+            journal_epoch: agent.epoch.clone(),
+            execution_id: key.execution_id.to_bytes(),
+            run_id: key.run_id.to_bytes(),
+            attempt: key.attempt,
+            fence: 1,
+            issued_at: now.as_microsecond(),
+            start_by: (now + SignedDuration::from_secs(120)).as_microsecond(),
+            nonce: vec![0; 16],
+            command: Some(command),
+            ..proto::WorkOrder::default()
+        }
+    }
+
+    pub(crate) fn sign(&self, order: &proto::WorkOrder) -> ToExecutor {
+        let payload = order.encode_to_vec();
+        ToExecutor::Order(proto::Envelope {
+            kind: "work-order".to_owned(),
+            signature: self.signer.sign("work-order", &payload),
+            certificate: self.signer.certificate().to_vec(),
+            payload,
+        })
+    }
+
+    /// Writes into the journal what an agent wrote that is gone; its folder for attempts is there.
+    pub(crate) async fn remember(&self, changes: Vec<Change>) {
+        let folder = self.data.path().join("executor");
+        std::fs::create_dir_all(folder.join("attempts")).unwrap();
+        let opened = Journal::open(&folder.join("journal")).unwrap();
+        opened.journal.write(changes).await.unwrap();
+        drop(opened.journal);
+        opened.thread.join().unwrap();
+    }
+
+    /// The folder of an attempt.
+    pub(crate) fn folder(&self, key: AttemptKey) -> PathBuf {
+        self.data.path().join(format!("executor/attempts/{}-{}", key.run_id, key.attempt))
+    }
+
+    pub(crate) async fn run(&self, agent: &Agent, key: AttemptKey, line: &str) {
+        let order = self.order(agent, key, command(line));
+        agent.to_executor.send(self.sign(&order)).await.unwrap();
+    }
+
+    /// The exit record of a final report, whose signature holds.
+    pub(crate) fn record(&self, report: &proto::Report) -> proto::ExitRecord {
+        let Some(report::Body::Finished(finished)) = &report.body else { panic!("{report:?}") };
+        verify_result(&self.result_key, "exit-record", &finished.record, &finished.signature).unwrap();
+        proto::ExitRecord::decode(finished.record.as_slice()).unwrap()
+    }
+}
+
+impl Agent {
+    pub(crate) async fn next(&mut self) -> ToLink {
+        tokio::time::timeout(LONG, self.from_executor.recv()).await.expect("a message in time").unwrap()
+    }
+
+    /// The next report, whatever output is told of meanwhile.
+    pub(crate) async fn report(&mut self) -> proto::Report {
+        loop {
+            match self.next().await {
+                ToLink::Report(report) | ToLink::Ended { report, .. } => return report,
+                ToLink::OutputGrew { .. } => {}
+            }
+        }
+    }
+
+    pub(crate) async fn ended(&mut self) -> (AttemptKey, PathBuf, proto::Report) {
+        loop {
+            if let ToLink::Ended { key, folder, report } = self.next().await {
+                return (key, folder, report);
+            }
+        }
+    }
+
+    pub(crate) async fn started(&mut self) -> proto::Started {
+        loop {
+            if let Some(report::Body::Started(started)) = self.report().await.body {
+                return started;
+            }
+        }
+    }
+
+    pub(crate) async fn refusal(&mut self) -> (String, String) {
+        match self.report().await.body {
+            Some(report::Body::Refused(refused)) => (refused.reason, refused.detail),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn loss(&mut self) -> (String, String) {
+        match self.report().await.body {
+            Some(report::Body::Lost(lost)) => (lost.reason, lost.detail),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Dies in the middle of what it does, without a last word.
+    pub(crate) async fn crash(self) {
+        self.task.abort();
+        assert!(self.task.await.is_err());
+    }
+
+    /// The link goes on hearing until the executor has ended.
+    pub(crate) async fn stop(mut self) -> Vec<ToLink> {
+        self.shutdown.cancel();
+        let mut heard = Vec::new();
+        while let Some(message) = self.from_executor.recv().await {
+            heard.push(message);
+        }
+        self.task.await.unwrap();
+        heard
+    }
+}
+
+pub(crate) fn output(folder: &Path) -> Vec<u8> {
+    let mut reader = Reader::open(folder).unwrap();
+    let mut bytes = Vec::new();
+    while let Some(record) = reader.next().unwrap() {
+        if let Body::Data(data) = record.body {
+            bytes.extend(data);
+        }
+    }
+    bytes
+}

@@ -1,0 +1,51 @@
+//! The points of a test build.
+
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+pub(crate) const FAULT: &str = "OPSC_FAULT";
+pub(crate) const LOG: &str = "OPSC_FAULT_LOG";
+
+/// What this process is to die of.
+struct Fault {
+    name: String,
+    /// Hits until it does.
+    left: AtomicU32,
+}
+
+static FAULT_OF_THIS_PROCESS: LazyLock<Option<Fault>> = LazyLock::new(|| {
+    let value = std::env::var(FAULT).ok()?;
+    let (name, hit) = value.split_once(':').unwrap_or((&value, "1"));
+    let hit = hit.parse().expect("a test names the hit by its number");
+    Some(Fault { name: name.to_owned(), left: AtomicU32::new(hit) })
+});
+
+pub(crate) fn point(name: &'static str) {
+    let Some(fault) = FAULT_OF_THIS_PROCESS.as_ref().filter(|fault| fault.name == name) else { return };
+    // Hits after the last one are of other threads, and come too late.
+    if fault.left.fetch_sub(1, Ordering::SeqCst) != 1 {
+        return;
+    }
+    note(name);
+    // The process is gone when this returns, or the signal would not be what it is.
+    let _ = kill(Pid::this(), Signal::SIGKILL);
+}
+
+fn note(name: &str) {
+    let Ok(path) = std::env::var(LOG) else { return };
+    let log = OpenOptions::new().append(true).create(true).open(path);
+    let noted = log.and_then(|mut log| log.write_all(format!("{name}\n").as_bytes()));
+    // Unheard of it is as good as not reached, and the test says so.
+    drop(noted);
+}
