@@ -13,6 +13,7 @@ mod dispatch;
 mod enroll;
 mod exec;
 mod joining;
+mod network;
 mod output;
 mod platform;
 mod queue;

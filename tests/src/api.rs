@@ -183,8 +183,13 @@ impl Api {
 
     /// Waits until an execution has ended.
     pub async fn finished(&self, id: impl ToString) -> Finished {
+        self.finished_within(id, ENDS_WITHIN).await
+    }
+
+    /// As [`Self::finished`], where that may take longer.
+    pub async fn finished_within(&self, id: impl ToString, within: Duration) -> Finished {
         let id = id.to_string();
-        let execution = eventually(ENDS_WITHIN, &format!("the end of the execution {id}"), async || {
+        let execution = eventually(within, &format!("the end of the execution {id}"), async || {
             let answer = self
                 .try_get(&format!("/api/v1/executions/{id}"))
                 .await

@@ -10,6 +10,7 @@
 //! with those that ended and that no journal knows any more: results for people to look at, removed by nobody else.
 
 mod attempt;
+mod decide;
 pub mod journal;
 pub mod keys;
 mod manager;
@@ -17,6 +18,8 @@ mod order;
 pub mod policy;
 mod program;
 mod report;
+#[cfg(test)]
+mod simulation;
 
 use std::{
     fs::DirBuilder,
