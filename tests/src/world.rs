@@ -34,8 +34,9 @@ pub struct Builder {
     database: Option<String>,
     agents: String,
     announces: bool,
-    timing: &'static str,
+    timing: String,
     data: Option<PathBuf>,
+    any_address: bool,
 }
 
 impl Builder {
@@ -77,8 +78,34 @@ impl Builder {
 
     /// What is waited for takes seconds instead of minutes: an agent that is away for [`LOST_AFTER`] is lost.
     pub fn impatient(mut self) -> Self {
-        self.timing = "[timing]\nstart_window = '2s'\nclock_skew = '1s'\nlost_after = '4s'\nheartbeat = '1s'\n\
-                       silence = '3s'\nlease = '3s'\n";
+        self.timing =
+            "[timing]\nstart_window = '2s'\nclock_skew = '1s'\nlost_after = '4s'\nheartbeat = '1s'\n\
+                       silence = '3s'\nlease = '3s'\n"
+                .to_owned();
+        self
+    }
+
+    /// As impatient, but an agent may be away for minutes before it is lost.
+    pub fn impatient_but_for_absence(self) -> Self {
+        let mut patient = self.impatient();
+        patient.timing = patient.timing.replace("lost_after = '4s'", "lost_after = '5m'");
+        patient
+    }
+
+    /// As that, and orders may wait for seconds: a test that waits for an agent's return may take its time.
+    pub fn watchful(self) -> Self {
+        let mut patient = self.impatient_but_for_absence();
+        let slow =
+            [("start_window = '2s'", "start_window = '20s'"), ("clock_skew = '1s'", "clock_skew = '5s'")];
+        for (quick, slow) in slow {
+            patient.timing = patient.timing.replace(quick, slow);
+        }
+        patient
+    }
+
+    /// The agents' door is open at every address of this machine, for agents on hosts of their own.
+    pub fn for_hosts(mut self) -> Self {
+        self.any_address = true;
         self
     }
 
@@ -93,7 +120,8 @@ impl Builder {
     pub fn prepare(self) -> World {
         pki::install_provider();
         let database = (!self.embedded).then(|| self.database.unwrap_or_else(postgres::migrated_database));
-        let settings = Settings { agents: self.agents, announces: self.announces, timing: self.timing };
+        let Self { agents, announces, timing, any_address, .. } = self;
+        let settings = Settings { agents, announces, timing, any_address };
         World::new(database, settings, self.data, None)
     }
 }
@@ -103,7 +131,8 @@ impl Builder {
 struct Settings {
     agents: String,
     announces: bool,
-    timing: &'static str,
+    timing: String,
+    any_address: bool,
 }
 
 #[derive(Debug)]
@@ -167,8 +196,9 @@ impl World {
         let data = data.unwrap_or_else(|| folder.join("controller"));
         let announce = if settings.announces { format!("announce = '{agents}'\n") } else { String::new() };
         let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
+        let door = if settings.any_address { SocketAddr::from(([0; 4], agents.port())) } else { agents };
         let config = format!(
-            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{agents}'\n{announce}{}{}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
+            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{announce}{}{}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
             data.display(),
             settings.agents,
             settings.timing,
