@@ -105,7 +105,9 @@ async fn a_whole_execution_that_was_copied_is_not_run() {
     let mut sql = world.sql().await;
     let copy = model::id::uuid_v7(opsconductor_tests::clock::now(), pki::random());
     for statement in [
-        "insert into executions select ($1::uuid), org_id, summary, command, actor, request_id, created_at, start_before,
+        "insert into executions (id, org_id, summary, command, actor, request_id, created_at, start_before, ended_at,
+             cancel_requested_at, state, manifest, manifest_signature, manifest_certificate, runs_total, runs_waiting)
+             select ($1::uuid), org_id, summary, command, actor, request_id, created_at, start_before,
              ended_at, cancel_requested_at, state, manifest, manifest_signature, manifest_certificate, runs_total,
              runs_waiting from executions limit 1",
         "insert into output_positions values ($1)",

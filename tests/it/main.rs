@@ -4,6 +4,7 @@
 
 mod access;
 mod architecture;
+mod backpressure;
 mod bad_input;
 mod controllers;
 mod crash_matrix;
@@ -12,6 +13,7 @@ mod dispatch;
 mod enroll;
 mod exec;
 mod joining;
+mod network;
 mod output;
 mod platform;
 mod queue;
