@@ -106,6 +106,61 @@ async fn a_try_that_succeeds_is_the_last() {
     assert!(refused.stderr.contains("command.retry.attempts"), "{refused}");
 }
 
+/// A limit that a run goes over is its own doing: another try would do the same.
+#[tokio::test]
+async fn a_run_that_was_ended_at_its_output_limit_is_not_tried_again() {
+    let world = World::start().await;
+    let api = world.api();
+    let player = Player::enroll(&world, "played").await;
+    let mut playing = player.play(&[]).await;
+    let command = json!({
+        "program": { "shell": "yes" }, "retry": { "attempts": 3 }, "output_limit_bytes": 1000, "on_output_limit": "halt",
+    });
+    let execution = start(&api, "played", command, &[]).await;
+    let order = playing.order().await;
+    let ordered = order.command.as_ref().expect("an order has one");
+    assert_eq!((ordered.output_limit_bytes, ordered.halt_at_output_limit), (1000, true));
+    assert_eq!(playing.end(&order, Reason::OutputLimit, None).await, proto::Verdict::Stored);
+    let finished = api.finished(execution.id).await;
+    let run = finished.run();
+    assert_eq!(
+        (run.state, run.reason, run.attempt),
+        (RunState::Failed, Some(Reason::OutputLimit), 1),
+        "{run:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_over_the_output_limit_is_counted_and_not_kept() {
+    let world = World::start().await;
+    let _agent = world.agent("one").start().await;
+    let flags = [
+        "exec",
+        "-t",
+        "one",
+        "--output-limit",
+        "64KiB",
+        "-o",
+        "json",
+        "--",
+        "head",
+        "-c",
+        "200000",
+        "/dev/zero",
+    ];
+    let said = world.opsctl(&flags).await.ended(0).json();
+    let id = said["execution"]["id"].as_str().expect("an id").to_owned();
+    eventually(SOON, "what is kept is stored", async || {
+        let output = world.api().runs(&id).await.remove(0).output.stdout;
+        assert_eq!(output.written_bytes, Some(200_000));
+        (output.stored_bytes == 65_536 && output.gap_bytes == 200_000 - 65_536).then_some(())
+    })
+    .await;
+    let too_much = ["exec", "-t", "one", "--output-limit", "1GiB", "--", "true"];
+    let said = world.opsctl(&too_much).await.ended(2);
+    assert!(said.stderr.contains("RUN_OUTPUT_BYTES"), "{said}");
+}
+
 #[tokio::test]
 async fn what_a_policy_refuses_is_not_tried_again() {
     let world = World::start().await;
@@ -277,6 +332,9 @@ async fn a_killed_agents_idempotent_run_is_run_again_when_it_returns() {
     let finished = api.finished(execution.id).await;
     assert_eq!(finished.execution.state, ExecutionState::Succeeded, "{finished:?}");
     assert_eq!((finished.run().attempt, count(&world)), (2, 2));
+    // Before the second began the first was ended, and that is told of it.
+    let told = attempts(&api, finished.run()).await.remove(0).observed.expect("its end is told");
+    assert_eq!(told.reason, Reason::Cancelled, "{told:?}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use model::Reason;
 use prost::Message as _;
 use proto::{
     AgentFrame, ControllerFrame, ExitRecord, Held, Hello, Verdict, WorkOrder, agent_frame, controller_frame,
@@ -147,6 +148,11 @@ impl Playing<'_> {
 
     /// Says that the attempt exited with this code.
     pub async fn finish(&mut self, order: &WorkOrder, exit_code: i32) -> Verdict {
+        self.end(order, Reason::Exited, Some(exit_code)).await
+    }
+
+    /// Says that the attempt ended for this reason.
+    pub async fn end(&mut self, order: &WorkOrder, reason: Reason, exit_code: Option<i32>) -> Verdict {
         let at = crate::clock::now().as_microsecond();
         let record = ExitRecord {
             execution_id: order.execution_id.clone(),
@@ -154,8 +160,8 @@ impl Playing<'_> {
             attempt: order.attempt,
             started_at: at,
             ended_at: at,
-            reason: "exited".to_owned(),
-            exit_code: Some(exit_code),
+            reason: reason.as_str().to_owned(),
+            exit_code,
             ..ExitRecord::default()
         }
         .encode_to_vec();
