@@ -3,6 +3,7 @@
 
 use std::{
     io::Write as _,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -62,8 +63,9 @@ impl Run {
         let Self { shim, run_id, end, line } = self;
         let folder = shim.folder.path().to_owned();
         wait_for("the run is up", || !Output::read(&folder).stdout.data.is_empty());
-        // One whose main process is over is ended by itself.
-        let mut agent = (end == End::Cancel).then(|| shim.connect());
+        // One whose main process is over is ended by itself, and may be gone.
+        let socket = folder.join(control::SOCKET_NAME);
+        let mut agent = (end == End::Cancel).then(|| UnixStream::connect(socket).ok()).flatten();
         if let Some(agent) = &mut agent {
             let _ = agent.write_all(&[control::ToShim::Cancel.byte()]);
         }
