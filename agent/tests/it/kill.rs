@@ -11,7 +11,7 @@ use std::{
 use model::id::RunId;
 use opsconductor_agent::{
     sandbox::strays,
-    shim::{CGROUP_FILE_NAME, control, spec::Spec},
+    shim::{CGROUP_FILE_NAME, control, lock::Lock, spec::Spec},
 };
 
 use crate::one_shim::{Output, Shim, shell, spec, wait_for};
@@ -86,6 +86,7 @@ impl Run {
 /// A shim that finds no control groups on its host.
 fn without_groups(ordered: &Spec) -> Shim {
     let folder = tempfile::tempdir().unwrap();
+    Lock::make(folder.path()).unwrap();
     let script = "for at in $(awk '$3 == \"cgroup2\" { print $2 }' /proc/self/mounts); do \
                   mount -t tmpfs none $at || exit 1; done; exec \"$@\"";
     let process = Command::new("unshare")

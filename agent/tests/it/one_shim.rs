@@ -11,7 +11,7 @@ use std::{
 use model::api::output::Stream;
 use opsconductor_agent::{
     segment::{Body, Reader},
-    shim::{self, control, record, spec::Spec},
+    shim::{self, control, lock::Lock, record, spec::Spec},
 };
 use prost::Message as _;
 use proto::command::Program;
@@ -60,6 +60,7 @@ impl Shim {
     }
 
     pub(crate) fn start_in(folder: TempDir, spec: &Spec) -> Self {
+        Lock::make(folder.path()).unwrap();
         let process = spawn(folder.path());
         Self::drive(folder, process, spec)
     }

@@ -16,7 +16,7 @@ use nix::{
     },
     unistd::{Pid, chown},
 };
-use opsconductor_agent::shim::{self, control, record};
+use opsconductor_agent::shim::{self, control, lock::Lock, record};
 use prost::Message as _;
 use proto::command::Program;
 
@@ -242,7 +242,10 @@ fn what_cannot_be_killed_is_given_up_and_named() {
     let agent = tool("agent", env!("CARGO_BIN_EXE_opsconductor-agent"), 0o755);
     let rise = tool("rise", "/usr/bin/setpriv", 0o4755);
     let folder = tempfile::tempdir().unwrap();
-    chown(folder.path(), Some(daemon.uid), Some(daemon.gid)).unwrap();
+    Lock::make(folder.path()).unwrap();
+    for path in [folder.path().to_owned(), folder.path().join("lock")] {
+        chown(&path, Some(daemon.uid), Some(daemon.gid)).unwrap();
+    }
 
     let line =
         format!("exec {} --reuid 0 --regid 0 --clear-groups sh -c 'id -u; exec sleep 1000'", rise.display());
@@ -311,6 +314,7 @@ fn over_the_limit_there_is_a_gap() {
 #[test]
 fn a_description_that_is_cut_off_starts_nothing() {
     let folder = tempfile::tempdir().unwrap();
+    Lock::make(folder.path()).unwrap();
     let mut process = spawn(folder.path());
     let bytes = spec(shell("touch started")).encode_framed();
     process.stdin.take().unwrap().write_all(&bytes[..bytes.len() - 1]).unwrap();
@@ -319,6 +323,19 @@ fn a_description_that_is_cut_off_starts_nothing() {
     assert!(said.contains("not readable"), "{said}");
     assert!(!process.wait().unwrap().success());
     assert!(record::read(folder.path()).unwrap().is_none());
+}
+
+#[test]
+fn where_no_lock_was_made_nothing_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = spawn(folder.path());
+    // It may be gone already.
+    let _ = spec(shell("true")).write(process.stdin.take().unwrap());
+    let mut said = String::new();
+    process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("lock cannot be taken"), "{said}");
+    assert!(!process.wait().unwrap().success());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "as in one that is being removed");
 }
 
 #[test]
