@@ -35,7 +35,7 @@ impl Lock {
     /// # Errors
     /// When the file is not there, or the folder cannot be used.
     pub fn take_made(folder: &Path) -> io::Result<Option<Self>> {
-        Self::lock(OpenOptions::new().write(true).open(folder.join(FILE_NAME))?)
+        Self::try_file(OpenOptions::new().write(true).open(folder.join(FILE_NAME))?)
     }
 
     /// Takes the lock, for an agent that looks after an attempt; none when somebody else has it.
@@ -44,10 +44,10 @@ impl Lock {
     /// When the folder cannot be used.
     pub fn take(folder: &Path) -> io::Result<Option<Self>> {
         let path = folder.join(FILE_NAME);
-        Self::lock(OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?)
+        Self::try_file(OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?)
     }
 
-    fn lock(file: File) -> io::Result<Option<Self>> {
+    fn try_file(file: File) -> io::Result<Option<Self>> {
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
