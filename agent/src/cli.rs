@@ -15,14 +15,11 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use jiff::Timestamp;
 use model::label::validate_name;
 use nix::fcntl::{Flock, FlockArg};
 use pki::EnrollToken;
-use serde::Serialize;
 
 use crate::{
-    clock,
     config::{Config, ConfigError},
     executor,
     link::{
@@ -31,11 +28,12 @@ use crate::{
         enroll::{EnrollError, PublicKeys, enroll},
         facts,
         identity::{Identity, IdentityError},
-        status::Live,
     },
 };
 
+mod policy;
 mod run;
+mod status;
 
 /// How long an agent waits for its folder, which the remains of a killed one may still hold.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -68,6 +66,11 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// Look at what this host allows its controllers
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -78,6 +81,17 @@ enum Command {
     Shim { folder: PathBuf },
     /// Print the version
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Check the policy file, and print what holds with it
+    Check {
+        #[command(flatten)]
+        common: Common,
+        /// Another file than the configured one
+        file: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -195,10 +209,13 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Enroll(arguments) => enroll_host(arguments),
         Command::Run { common, kill_jobs } => common.load().and_then(|config| run::run(&config, kill_jobs)),
-        Command::Status { common, output } => common.load().and_then(|config| status(&config, output)),
+        Command::Status { common, output } => common.load().and_then(|config| status::show(&config, output)),
         Command::Config { command: ConfigCommand::Check { common } } => common
             .load()
             .and_then(|config| print(&toml::to_string(&config).context("cannot show the configuration")?)),
+        Command::Policy { command: PolicyCommand::Check { common, file } } => {
+            common.load().and_then(|config| policy::check(file.as_ref().unwrap_or(&config.policy)))
+        }
         Command::Shim { folder } => return crate::shim::main(&folder),
         Command::Version => print(&format!("opsconductor-agent {}\n", facts::VERSION)),
     };
@@ -355,91 +372,6 @@ fn controllers(config: &Config) -> Result<Vec<Address>, Failure> {
         )
     })?;
     Ok(found)
-}
-
-/// What `status` shows.
-#[derive(Debug, Serialize)]
-struct Status {
-    agent_id: model::id::AgentId,
-    name: String,
-    org_id: model::id::OrgId,
-    trust_domain: String,
-    controllers: Vec<Address>,
-    certificate_expires_at: Timestamp,
-    certificate_expired: bool,
-    data: PathBuf,
-    running: bool,
-    /// None when the spool cannot be read.
-    unanswered_reports: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    live: Option<Live>,
-}
-
-fn status(config: &Config, output: Output) -> Result<(), Failure> {
-    let folder = link::folder(&config.data);
-    let identity = Identity::load(&link::identity_folder(&folder))?;
-    let live = link::status::ask(&folder);
-    // An agent that runs has the database; one that does not has left it.
-    let unanswered_reports = match &live {
-        Some(live) => Some(live.unanswered_reports),
-        None => lock(&config.data, Duration::ZERO)
-            .ok()
-            .and_then(|_lock| link::spool::count(&link::spool_folder(&folder)).ok()),
-    };
-    let status = Status {
-        agent_id: identity.agent_id,
-        name: identity.name,
-        org_id: identity.org_id,
-        trust_domain: identity.trust_domain,
-        controllers: controllers(config)?,
-        certificate_expires_at: identity.expires_at,
-        certificate_expired: clock::now() >= identity.expires_at,
-        data: config.data.clone(),
-        running: live.is_some(),
-        unanswered_reports,
-        live,
-    };
-    match output {
-        Output::Json => {
-            print(&format!("{}\n", serde_json::to_string_pretty(&status).context("cannot show the status")?))
-        }
-        Output::Text => print(&status.text()),
-    }
-}
-
-impl Status {
-    fn text(&self) -> String {
-        let session = match &self.live {
-            None => "not running".to_owned(),
-            Some(live) if live.online => format!("online at {} since {}", live.session, live.since),
-            Some(live) => format!("offline since {}: {}", live.since, live.session),
-        };
-        let controllers: Vec<String> = self.controllers.iter().map(ToString::to_string).collect();
-        let rows = [
-            ("agent", format!("{} ({})", self.name, self.agent_id)),
-            ("organization", self.org_id.to_string()),
-            ("trust domain", self.trust_domain.clone()),
-            ("controllers", controllers.join(", ")),
-            (
-                "certificate",
-                format!(
-                    "{} {}",
-                    if self.certificate_expired { "expired" } else { "valid until" },
-                    self.certificate_expires_at
-                ),
-            ),
-            ("session", session),
-            (
-                "active runs",
-                self.live.as_ref().map_or_else(|| "-".to_owned(), |live| live.active.to_string()),
-            ),
-            (
-                "unanswered reports",
-                self.unanswered_reports.map_or_else(|| "-".to_owned(), |reports| reports.to_string()),
-            ),
-        ];
-        rows.iter().map(|(name, value)| format!("{name:<20}{value}\n")).collect()
-    }
 }
 
 #[cfg(test)]

@@ -128,8 +128,8 @@ fn peak_memory(pid: u32) -> u64 {
 }
 
 /// What an agent and a shim may ever take, debug builds with their logs included.
-const AGENT_BYTES: u64 = 160 * 1024 * 1024;
-const SHIM_BYTES: u64 = 48 * 1024 * 1024;
+const AGENT_BYTES: u64 = 112 * 1024 * 1024;
+const SHIM_BYTES: u64 = 24 * 1024 * 1024;
 
 #[tokio::test]
 async fn a_gibibyte_on_one_host_hurts_no_other() {

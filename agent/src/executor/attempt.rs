@@ -35,6 +35,7 @@ use crate::{
     shim::{
         self,
         control::{self, ToAgent, ToShim},
+        lock::Lock,
         record::{self, Place},
         spec::Spec,
     },
@@ -120,7 +121,8 @@ impl Attempt {
             return self.refuse(reason, &error).await;
         }
         fault::point("executor.starting.journaled");
-        if let Err(error) = DirBuilder::new().mode(0o700).create(&folder) {
+        let made = DirBuilder::new().mode(0o700).create(&folder).and_then(|()| Lock::make(&folder));
+        if let Err(error) = made {
             return match error.kind() {
                 // Whoever made it may have started it.
                 ErrorKind::AlreadyExists => {

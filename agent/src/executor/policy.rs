@@ -1,17 +1,23 @@
 //! What the host's own administrator allows, whatever a controller signs: an optional TOML file.
 //!
-//! It is read again for each order, so that a change holds at once. A file that cannot be read or understood allows
-//! nothing.
+//! 1. It is read again for each order, so that a change holds at once. A file that cannot be read or understood allows
+//!    nothing.
+//! 2. A refusal names the rule that says no.
+//! 3. Where single commands are listed, all else is off unless it is allowed by name: shell lines, scripts, variables.
 
 use std::{
     io::ErrorKind,
+    num::NonZeroU64,
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use model::limits;
+use nix::unistd::User;
+use proto::command::Program;
+use serde::{Deserialize, Serialize};
 
 /// The rules of this host. Without a file nothing is forbidden.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// Take no new runs.
@@ -19,14 +25,77 @@ pub struct Policy {
     /// May commands run that are not defined by a job?
     pub allow_adhoc: bool,
     /// The users that runs may run as; by default all.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub users: Option<Vec<String>>,
+    /// The folders in or below which runs may begin, with all symbolic links resolved; by default everywhere. It holds for the
+    /// user's home too, where a run begins that names no folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_roots: Option<Vec<AbsolutePath>>,
     /// The longest timeout that a run may have; by default as long as the controller says.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_timeout_seconds: Option<u64>,
+    /// Bytes of output that are kept of a run at most; a higher limit of a run is lowered to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_output_bytes: Option<NonZeroU64>,
+    /// May shell lines run? By default where no commands are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_shell: Option<bool>,
+    /// May scripts run? By default where no commands are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_scripts: Option<bool>,
+    /// Names of variables that runs may bring; by default all, or none where commands are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Vec<String>>,
+    /// The commands that may run; by default all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commands: Option<Vec<Listed>>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { paused: false, allow_adhoc: true, users: None, max_timeout_seconds: None }
+        Self {
+            paused: false,
+            allow_adhoc: true,
+            users: None,
+            working_roots: None,
+            max_timeout_seconds: None,
+            max_output_bytes: None,
+            allow_shell: None,
+            allow_scripts: None,
+            environment: None,
+            commands: None,
+        }
+    }
+}
+
+/// A command that may run. With neither kind of arguments it may have none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listed {
+    /// As the order has to name it.
+    pub program: AbsolutePath,
+    /// These arguments and no others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Vec<String>>,
+    /// These arguments, and behind them any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments_begin: Option<Vec<String>>,
+}
+
+/// A path that begins at the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "PathBuf")]
+pub struct AbsolutePath(PathBuf);
+
+impl TryFrom<PathBuf> for AbsolutePath {
+    type Error = String;
+
+    fn try_from(path: PathBuf) -> Result<Self, String> {
+        if path.is_absolute() {
+            Ok(Self(path))
+        } else {
+            Err(format!("'{}' is not an absolute path", path.display()))
+        }
     }
 }
 
@@ -35,16 +104,32 @@ impl Default for Policy {
 pub enum Forbidden {
     #[error("the host's policy file '{path}' cannot be used, so nothing is allowed: {why}")]
     Unreadable { path: PathBuf, why: String },
-    #[error("the host is paused by its policy")]
+    #[error("the host is paused by its policy (paused)")]
     Paused,
-    #[error("the host's policy does not allow commands outside of a job")]
+    #[error("the host's policy does not allow commands outside of a job (allow_adhoc)")]
     Adhoc,
-    #[error("the host's policy does not allow runs as the user '{0}'")]
+    #[error("the host's policy does not allow runs as the user '{0}' (users)")]
     User(String),
     #[error("the agent runs as '{own}', not as root, and cannot run as '{wanted}'")]
     NotRoot { own: String, wanted: String },
-    #[error("the host's policy allows {allowed} s at most; the run's timeout is {wanted} s")]
+    #[error(
+        "the host's policy allows {allowed} s at most; the run's timeout is {wanted} s (max_timeout_seconds)"
+    )]
     Timeout { allowed: u64, wanted: u64 },
+    #[error("the host's policy does not allow shell lines (allow_shell)")]
+    Shell,
+    #[error("the host's policy does not allow scripts (allow_scripts)")]
+    Scripts,
+    #[error("the host's policy does not list this command: '{0}' with these arguments (commands)")]
+    Command(String),
+    #[error("the host's policy does not allow runs to bring the variable '{0}' (environment)")]
+    Environment(String),
+    #[error("the host's policy does not allow runs in '{0}' (working_roots)")]
+    WorkingRoot(PathBuf),
+    #[error(
+        "the working directory '{folder}' cannot be looked up, and the host's policy wants to know it (working_roots): {why}"
+    )]
+    UnknownFolder { folder: PathBuf, why: String },
 }
 
 /// Who the agent is on this host.
@@ -58,7 +143,7 @@ impl Own {
     /// Looks it up.
     pub fn find() -> Self {
         let uid = nix::unistd::geteuid();
-        let found = nix::unistd::User::from_uid(uid).ok().flatten();
+        let found = User::from_uid(uid).ok().flatten();
         Self { name: found.map_or_else(|| uid.to_string(), |user| user.name), is_root: uid.is_root() }
     }
 }
@@ -67,21 +152,38 @@ impl Policy {
     /// Reads the file.
     ///
     /// # Errors
-    /// When it is there and cannot be used.
+    /// When it is there and cannot be used; names the line.
     pub fn read(path: &Path) -> Result<Self, Forbidden> {
         let unreadable = |why: String| Forbidden::Unreadable { path: path.to_owned(), why };
         match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| unreadable(error.message().to_owned())),
+            Ok(text) => Self::parse(&text).map_err(unreadable),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(unreadable(error.to_string())),
         }
     }
 
-    /// May this command run here?
+    fn parse(text: &str) -> Result<Self, String> {
+        let policy: Self = toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.map_or(0, |before| before.matches('\n').count() + 1);
+            format!("line {line}: {}", error.message())
+        })?;
+        let both = |listed: &&Listed| listed.arguments.is_some() && listed.arguments_begin.is_some();
+        match policy.commands.iter().flatten().find(both) {
+            Some(listed) => Err(format!(
+                "the command '{}' has both arguments and arguments_begin",
+                listed.program.0.display()
+            )),
+            None => Ok(policy),
+        }
+    }
+
+    /// May this command run here? Its output limit is lowered to what the host allows, and where it may begin is bound to
+    /// certain folders, it gets the folder that was looked at.
     ///
     /// # Errors
     /// The first rule that says no.
-    pub fn check(&self, command: &proto::Command, own: &Own) -> Result<(), Forbidden> {
+    pub fn apply(&self, command: &mut proto::Command, own: &Own) -> Result<(), Forbidden> {
         if self.paused {
             return Err(Forbidden::Paused);
         }
@@ -89,6 +191,7 @@ impl Policy {
         if !self.allow_adhoc {
             return Err(Forbidden::Adhoc);
         }
+        self.check_program(command.program.as_ref())?;
         let user = if command.user.is_empty() { &own.name } else { &command.user };
         if self.users.as_ref().is_some_and(|users| !users.contains(user)) {
             return Err(Forbidden::User(user.clone()));
@@ -97,46 +200,88 @@ impl Policy {
             return Err(Forbidden::NotRoot { own: own.name.clone(), wanted: user.clone() });
         }
         let wanted = command.timeout_ms.div_ceil(1000);
-        match self.max_timeout_seconds {
-            Some(allowed) if wanted > allowed => Err(Forbidden::Timeout { allowed, wanted }),
+        if let Some(allowed) = self.max_timeout_seconds.filter(|allowed| wanted > *allowed) {
+            return Err(Forbidden::Timeout { allowed, wanted });
+        }
+        if let Some(roots) = &self.working_roots {
+            let folder = if command.cwd.is_empty() { home(user)? } else { PathBuf::from(&command.cwd) };
+            command.cwd = below(roots, &folder)?;
+        }
+        if let Some(most) = self.max_output_bytes {
+            let ordered = Some(command.output_limit_bytes).filter(|bytes| *bytes > 0);
+            command.output_limit_bytes = ordered.unwrap_or(limits::RUN_OUTPUT_BYTES).min(most.get());
+        }
+        Ok(())
+    }
+
+    fn check_program(&self, program: Option<&Program>) -> Result<(), Forbidden> {
+        let all = self.commands.is_none();
+        match (program, &self.commands) {
+            (Some(Program::Shell(_)), _) if !self.allow_shell.unwrap_or(all) => Err(Forbidden::Shell),
+            (Some(Program::Script(_)), _) if !self.allow_scripts.unwrap_or(all) => Err(Forbidden::Scripts),
+            (Some(Program::Argv(argv)), Some(commands)) if !commands.iter().any(|one| one.is(&argv.argv)) => {
+                Err(Forbidden::Command(argv.argv.first().cloned().unwrap_or_default()))
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// May a run bring these variables? They are sealed until it is certain that the order is obeyed.
+    ///
+    /// # Errors
+    /// Names one that it may not.
+    pub fn check_environment<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a String>,
+    ) -> Result<(), Forbidden> {
+        let allowed = match (&self.environment, &self.commands) {
+            (Some(allowed), _) => allowed.as_slice(),
+            // A listed command would be another one with, say, a library of its own preloaded.
+            (None, Some(_)) => &[],
+            (None, None) => return Ok(()),
+        };
+        match names.into_iter().find(|name| !allowed.contains(name)) {
+            Some(name) => Err(Forbidden::Environment(name.clone())),
+            None => Ok(()),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_rule_says_no_by_its_name() {
-        let root = Own { name: "root".to_owned(), is_root: true };
-        let other = Own { name: "agent".to_owned(), is_root: false };
-        let command = |user: &str| proto::Command {
-            user: user.to_owned(),
-            timeout_ms: 10_500,
-            ..proto::Command::default()
+impl Listed {
+    fn is(&self, argv: &[String]) -> bool {
+        let Some((program, arguments)) = argv.split_first() else { return false };
+        let fits = match (&self.arguments, &self.arguments_begin) {
+            (Some(exact), _) => arguments == exact,
+            (None, Some(begin)) => arguments.starts_with(begin),
+            (None, None) => arguments.is_empty(),
         };
-        let policy = |text: &str| toml::from_str::<Policy>(text).unwrap();
-        assert_eq!(policy("").check(&command("www"), &root), Ok(()));
-        assert_eq!(policy("paused = true").check(&command(""), &root), Err(Forbidden::Paused));
-        assert_eq!(policy("allow_adhoc = false").check(&command(""), &root), Err(Forbidden::Adhoc));
-        let users = policy("users = ['www']");
-        assert_eq!(users.check(&command("www"), &root), Ok(()));
-        assert_eq!(users.check(&command(""), &root), Err(Forbidden::User("root".to_owned())));
-        let denied = policy("").check(&command("www"), &other).unwrap_err();
-        assert_eq!(denied.to_string(), "the agent runs as 'agent', not as root, and cannot run as 'www'");
-        assert_eq!(policy("").check(&command("agent"), &other), Ok(()));
-        let limit = policy("max_timeout_seconds = 10").check(&command(""), &root);
-        assert_eq!(limit, Err(Forbidden::Timeout { allowed: 10, wanted: 11 }));
-    }
-
-    #[test]
-    fn a_file_that_is_not_understood_allows_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("policy.toml");
-        assert_eq!(Policy::read(&path), Ok(Policy::default()));
-        std::fs::write(&path, "pause = true").unwrap();
-        assert!(matches!(Policy::read(&path), Err(Forbidden::Unreadable { .. })));
+        fits && self.program.0.to_str() == Some(program)
     }
 }
+
+/// Where a run begins that names no folder.
+fn home(user: &str) -> Result<PathBuf, Forbidden> {
+    let found = User::from_name(user).ok().flatten().map(|user| user.dir);
+    found.ok_or_else(|| Forbidden::UnknownFolder {
+        folder: PathBuf::from(format!("~{user}")),
+        why: "there is no such user".to_owned(),
+    })
+}
+
+/// The folder without any symbolic links, if it is one of the roots or below one.
+fn below(roots: &[AbsolutePath], folder: &Path) -> Result<String, Forbidden> {
+    let unknown = |why: &str| Forbidden::UnknownFolder { folder: folder.to_owned(), why: why.to_owned() };
+    if !folder.is_absolute() {
+        return Err(unknown("it is not an absolute path"));
+    }
+    let real = std::fs::canonicalize(folder).map_err(|error| unknown(&error.to_string()))?;
+    // A root that is not there has nothing below it.
+    let mut roots = roots.iter().filter_map(|root| std::fs::canonicalize(&root.0).ok());
+    if !roots.any(|root| real.starts_with(root)) {
+        return Err(Forbidden::WorkingRoot(real));
+    }
+    real.into_os_string().into_string().map_err(|_| unknown("its name is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests;

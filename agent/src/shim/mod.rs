@@ -104,7 +104,7 @@ impl Shim {
 
         std::env::set_current_dir(folder).context("the attempt's folder cannot be entered")?;
         let here = Path::new(".");
-        let lock = Lock::take(here).context("the attempt's lock cannot be taken")?;
+        let lock = Lock::take_made(here).context("the attempt's lock cannot be taken")?;
         let lock = lock.context("the attempt belongs to another shim")?;
         fault::point("shim.lock.taken");
         let spec = Spec::read(io::stdin().lock()).context("the attempt's description is not readable")?;

@@ -379,7 +379,7 @@ impl<'a> Run<'a> {
             // The look by parents follows in any case.
             let _ = group.kill();
         }
-        let left = tree::signal_descendants(Signal::SIGKILL);
+        let left = tree::kill_descendants();
         fault::point("shim.processes.killed");
         if now >= give_up_at {
             self.unkillable = left;

@@ -2,7 +2,10 @@
 //!
 //! The shim is the sub-reaper, so a process whose parent dies becomes its child; nothing can leave the tree.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -19,6 +22,27 @@ pub(super) fn signal_descendants(signal: Signal) -> Vec<i32> {
         let _ = kill(Pid::from_raw(*pid), signal);
     }
     found
+}
+
+/// How long one call may take to stop what makes new processes all the time.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
+
+/// Kills every descendant of this process that lives; says which there were.
+///
+/// All are stopped first, until no new one is found: what is stopped makes no more, so not even a bomb outruns the look.
+pub(super) fn kill_descendants() -> Vec<i32> {
+    let until = Instant::now() + STOP_WITHIN;
+    let mut seen = HashSet::new();
+    loop {
+        let mut found = descendants(Pid::this().as_raw());
+        found.retain(|pid| seen.insert(*pid));
+        if found.is_empty() || Instant::now() >= until {
+            return signal_descendants(Signal::SIGKILL);
+        }
+        for pid in found {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGSTOP);
+        }
+    }
 }
 
 fn descendants(root: i32) -> Vec<i32> {

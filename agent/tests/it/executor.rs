@@ -189,6 +189,35 @@ async fn orders_that_may_not_run_are_refused() {
 }
 
 #[tokio::test]
+async fn the_hosts_policy_binds_what_runs() {
+    let world = World::new();
+    let mut agent = world.start(1, false).await;
+    let root = world.data.path().canonicalize().unwrap().join("root");
+    std::fs::create_dir(&root).unwrap();
+    std::os::unix::fs::symlink(&root, world.data.path().join("link")).unwrap();
+    let rules = format!("max_output_bytes = 4096\nworking_roots = ['{}']", root.display());
+    std::fs::write(world.policy(), &rules).unwrap();
+    world.run(&agent, new_key(), "true").await;
+    let refused = agent.refusal().await;
+    assert!(refused.0 == "policy_refused" && refused.1.contains("working_roots"), "{refused:?}");
+
+    let cwd = world.data.path().join("link").display().to_string();
+    let here = |line: &str| proto::Command { cwd: cwd.clone(), ..command(line) };
+    let order = world.order(&agent, new_key(), here("pwd; head -c 100000 /dev/zero"));
+    agent.to_executor.send(world.sign(&order)).await.unwrap();
+    let (_, folder, last) = agent.ended().await;
+    assert_eq!(world.record(&last).stdout.unwrap().stored, 4096);
+    assert!(output(&folder).starts_with(format!("{}\n", root.display()).as_bytes()), "where the link leads");
+
+    std::fs::write(world.policy(), format!("{rules}\n[[commands]]\nprogram = '/bin/true'")).unwrap();
+    let order = world.order(&agent, new_key(), here("true"));
+    agent.to_executor.send(world.sign(&order)).await.unwrap();
+    let refused = agent.refusal().await;
+    assert!(refused.0 == "policy_refused" && refused.1.contains("allow_shell"), "{refused:?}");
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn an_agent_that_is_told_to_takes_its_runs_with_it() {
     let world = World::new();
     let mut agent = world.start(2, true).await;

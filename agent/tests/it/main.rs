@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
 mod executor;
+mod kill;
+mod one_shim;
+mod room;
 mod shim;
 mod supersede;
 mod unbegun;

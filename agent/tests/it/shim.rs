@@ -1,15 +1,14 @@
-//! One shim, driven as the agent drives it: a folder, a description on standard input, a socket.
+//! What a shim makes of its run: start, output, environment, end.
 
 use std::{
     io::{Read as _, Write as _},
-    os::unix::{fs::PermissionsExt as _, net::UnixStream, process::CommandExt as _},
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
 };
 
-use model::{Reason, api::output::Stream};
+use model::Reason;
 use nix::{
     sys::{
         resource::{Resource, getrlimit, setrlimit},
@@ -17,151 +16,11 @@ use nix::{
     },
     unistd::{Pid, chown},
 };
-use opsconductor_agent::{
-    segment::{Body, Reader},
-    shim::{self, control, record, spec::Spec},
-};
+use opsconductor_agent::shim::{self, control, lock::Lock, record};
 use prost::Message as _;
 use proto::command::Program;
-use tempfile::TempDir;
 
-const LONG: Duration = Duration::from_secs(60);
-
-/// A running shim with its folder.
-struct Shim {
-    folder: TempDir,
-    process: Child,
-}
-
-fn command(program: Program) -> proto::Command {
-    proto::Command {
-        program: Some(program),
-        timeout_ms: 60_000,
-        cwd: "/".to_owned(),
-        ..proto::Command::default()
-    }
-}
-
-fn shell(line: &str) -> proto::Command {
-    command(Program::Shell(line.to_owned()))
-}
-
-fn argv(words: &[&str]) -> proto::Command {
-    command(Program::Argv(proto::Argv { argv: words.iter().map(|&word| word.to_owned()).collect() }))
-}
-
-fn spec(command: proto::Command) -> Spec {
-    let mut spec = Spec::default();
-    spec.execution_id = vec![1; 16];
-    spec.run_id = uuid::Uuid::from_bytes(pki::random()).as_bytes().to_vec();
-    spec.attempt = 1;
-    spec.kill_grace_ms = 300;
-    spec.kill_within_ms = 60_000;
-    spec.block_for_ms = 60_000;
-    spec.command = Some(command);
-    spec
-}
-
-impl Shim {
-    fn start(spec: &Spec) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), spec)
-    }
-
-    fn start_in(folder: TempDir, spec: &Spec) -> Self {
-        let mut process = spawn(folder.path());
-        spec.write(process.stdin.take().unwrap()).unwrap();
-        let mut said = String::new();
-        process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-        assert_eq!(said, format!("{}\n", shim::READY));
-        Self { folder, process }
-    }
-
-    fn run(command: proto::Command) -> (proto::ExitRecord, Output) {
-        Self::start(&spec(command)).finish()
-    }
-
-    fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(self.folder.path().join(control::SOCKET_NAME)).unwrap();
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        stream
-    }
-
-    /// Waits for the shim's end and checks that the totals are those of the segment.
-    fn finish(mut self) -> (proto::ExitRecord, Output) {
-        assert!(self.process.wait().unwrap().success());
-        let bytes = record::read(self.folder.path()).unwrap().expect("an exit record");
-        let record = proto::ExitRecord::decode(bytes.as_slice()).unwrap();
-        let output = Output::read(self.folder.path());
-        for (totals, seen) in [(&record.stdout, &output.stdout), (&record.stderr, &output.stderr)] {
-            let totals = totals.as_ref().unwrap();
-            assert_eq!(totals.stored, seen.data.len() as u64);
-            assert_eq!(totals.bytes, totals.stored + seen.gap);
-            if seen.gap == 0 {
-                assert_eq!(totals.sha256, pki::sha256(&seen.data));
-            }
-        }
-        (record, output)
-    }
-}
-
-fn spawn(folder: &Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_opsconductor-agent"))
-        .arg("shim")
-        .arg(folder)
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-#[derive(Debug, Default)]
-struct Output {
-    stdout: Seen,
-    stderr: Seen,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    data: Vec<u8>,
-    gap: u64,
-}
-
-impl Output {
-    fn read(folder: &Path) -> Self {
-        let mut output = Self::default();
-        let mut reader = Reader::open(folder).unwrap();
-        while let Some(record) = reader.next().unwrap() {
-            let seen = match record.stream {
-                Stream::Stdout => &mut output.stdout,
-                Stream::Stderr => &mut output.stderr,
-            };
-            assert_eq!(record.offset, seen.data.len() as u64 + seen.gap, "offsets have no hole");
-            match record.body {
-                Body::Data(data) => seen.data.extend(data),
-                Body::Gap(length) => seen.gap += length,
-            }
-        }
-        output
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.stdout.data).unwrap()
-    }
-}
-
-fn is_alive(pid: i32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
-}
-
-fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let until = Instant::now() + LONG;
-    while !condition() {
-        assert!(Instant::now() < until, "{what}");
-        std::thread::yield_now();
-    }
-}
+use crate::one_shim::{Output, Shim, argv, command, is_alive, shell, spawn, spec, wait_for};
 
 #[test]
 fn exit_code_and_both_streams() {
@@ -383,7 +242,10 @@ fn what_cannot_be_killed_is_given_up_and_named() {
     let agent = tool("agent", env!("CARGO_BIN_EXE_opsconductor-agent"), 0o755);
     let rise = tool("rise", "/usr/bin/setpriv", 0o4755);
     let folder = tempfile::tempdir().unwrap();
-    chown(folder.path(), Some(daemon.uid), Some(daemon.gid)).unwrap();
+    Lock::make(folder.path()).unwrap();
+    for path in [folder.path().to_owned(), folder.path().join("lock")] {
+        chown(&path, Some(daemon.uid), Some(daemon.gid)).unwrap();
+    }
 
     let line =
         format!("exec {} --reuid 0 --regid 0 --clear-groups sh -c 'id -u; exec sleep 1000'", rise.display());
@@ -450,74 +312,9 @@ fn over_the_limit_there_is_a_gap() {
 }
 
 #[test]
-fn at_the_limit_a_run_may_end() {
-    let limited =
-        |line| proto::Command { output_limit_bytes: 100_000, halt_at_output_limit: true, ..shell(line) };
-    let (record, output) = Shim::run(limited("yes"));
-    assert_eq!((record.reason.as_str(), record.signal), ("output_limit", Some(15)));
-    assert!(record.detail.contains("100000 bytes"), "{}", record.detail);
-    assert_eq!(output.stdout.data.len(), 100_000);
-    assert!(output.stdout.gap > 0);
-    // Whatever it does about that.
-    let (record, output) = Shim::run(limited("trap '' TERM; setsid yes & yes"));
-    assert_eq!((record.reason.as_str(), record.signal), ("output_limit", Some(9)));
-    assert_eq!(output.stdout.data.len(), 100_000);
-    let (record, _) = Shim::run(limited("head -c 100000 /dev/zero"));
-    assert_eq!((record.reason.as_str(), record.exit_code), ("exited", Some(0)), "it kept to it");
-}
-
-/// A host whose room of 1 MiB is taken by another attempt.
-fn full_host() -> (TempDir, std::path::PathBuf) {
-    let attempts = tempfile::tempdir().unwrap();
-    let other = attempts.path().join("other");
-    std::fs::create_dir(&other).unwrap();
-    std::fs::write(other.join("output"), vec![1; 1024 * 1024]).unwrap();
-    (attempts, other)
-}
-
-#[test]
-fn without_room_on_the_host_the_process_waits() {
-    let (attempts, other) = full_host();
-    let written = attempts.path().join("written");
-    let mut ordered = spec(shell(&format!("head -c 700000 /dev/zero; touch {}", written.display())));
-    ordered.spool_bytes = 1024 * 1024;
-    ordered.block_for_ms = 600_000;
-    let shim = Shim::start_in(tempfile::tempdir_in(attempts.path()).unwrap(), &ordered);
-    thread::sleep(Duration::from_millis(300));
-    assert!(!written.exists(), "it waits");
-    std::fs::remove_dir_all(other).unwrap();
-    let (record, output) = shim.finish();
-    assert_eq!((record.exit_code, output.stdout.data.len(), output.stdout.gap), (Some(0), 700_000, 0));
-    assert!(written.exists());
-}
-
-#[test]
-fn a_process_that_waited_for_room_goes_on_with_a_gap() {
-    let (attempts, _) = full_host();
-    let mut ordered = spec(shell("head -c 700000 /dev/zero; echo end >&2"));
-    ordered.spool_bytes = 1024 * 1024;
-    ordered.block_for_ms = 100;
-    let (record, output) = Shim::start_in(tempfile::tempdir_in(attempts.path()).unwrap(), &ordered).finish();
-    assert_eq!((record.exit_code, output.stdout.gap, output.stderr.gap), (Some(0), 700_000, 4));
-    assert_eq!(record.stdout.unwrap().sha256, pki::sha256(&vec![0; 700_000]), "all of it was hashed");
-}
-
-#[test]
-fn a_cancel_does_not_wait_for_room() {
-    let (attempts, _) = full_host();
-    let mut ordered = spec(shell("echo $$; yes"));
-    ordered.spool_bytes = 1024 * 1024;
-    ordered.block_for_ms = 600_000;
-    let shim = Shim::start_in(tempfile::tempdir_in(attempts.path()).unwrap(), &ordered);
-    let mut agent = shim.connect();
-    agent.write_all(&[control::ToShim::Cancel.byte()]).unwrap();
-    let (record, _) = shim.finish();
-    assert_eq!(record.reason, "cancelled");
-}
-
-#[test]
 fn a_description_that_is_cut_off_starts_nothing() {
     let folder = tempfile::tempdir().unwrap();
+    Lock::make(folder.path()).unwrap();
     let mut process = spawn(folder.path());
     let bytes = spec(shell("touch started")).encode_framed();
     process.stdin.take().unwrap().write_all(&bytes[..bytes.len() - 1]).unwrap();
@@ -526,6 +323,19 @@ fn a_description_that_is_cut_off_starts_nothing() {
     assert!(said.contains("not readable"), "{said}");
     assert!(!process.wait().unwrap().success());
     assert!(record::read(folder.path()).unwrap().is_none());
+}
+
+#[test]
+fn where_no_lock_was_made_nothing_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = spawn(folder.path());
+    // It may be gone already.
+    let _ = spec(shell("true")).write(process.stdin.take().unwrap());
+    let mut said = String::new();
+    process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("lock cannot be taken"), "{said}");
+    assert!(!process.wait().unwrap().success());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "as in one that is being removed");
 }
 
 #[test]

@@ -18,11 +18,13 @@ const FREE_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Manager {
     /// May this host begin it, and does it want to?
-    pub(super) fn admit(&self, order: Order) -> Result<Spec, Refusal> {
-        if let Some(command) = &order.content.command {
-            Policy::read(&self.rules.policy)
-                .and_then(|policy| policy.check(command, &self.rules.own))
-                .map_err(|forbidden| Refusal::new(Reason::PolicyRefused, &forbidden))?;
+    pub(super) fn admit(&self, mut order: Order) -> Result<Spec, Refusal> {
+        let policy =
+            Policy::read(&self.rules.policy).map_err(|why| Refusal::new(Reason::PolicyRefused, &why))?;
+        if let Some(command) = &mut order.content.command {
+            policy
+                .apply(command, &self.rules.own)
+                .map_err(|why| Refusal::new(Reason::PolicyRefused, &why))?;
         }
         if self.running.len() >= self.rules.slots {
             let detail = format!("all {} slots are taken", self.rules.slots);
@@ -53,6 +55,9 @@ impl Manager {
         }
         let spec = order::spec(order, &self.shared.keys.seal_key);
         let mut spec = spec.map_err(|fault| Refusal::new(fault.reason(), &fault))?;
+        policy
+            .check_environment(spec.environment.keys())
+            .map_err(|why| Refusal::new(Reason::PolicyRefused, &why))?;
         spec.spool_bytes = self.rules.spool_bytes;
         spec.block_for_ms = shim::millis(self.rules.block_for);
         Ok(spec)
