@@ -85,11 +85,15 @@ struct ShipStream {
 impl ShipStream {
     async fn run(mut self, mut frames: Streaming<OutputFrame>) -> Result<(), Status> {
         let (acks, waiting) = mpsc::channel(IN_FLIGHT);
-        let acknowledging = tokio::spawn(acknowledge(waiting, self.replies.clone()));
-        let result = self.read(&mut frames, &acks).await;
-        drop(acks);
-        let acknowledged = acknowledging.await.unwrap_or(Ok(()));
-        result.and(acknowledged)
+        let acknowledging = acknowledge(waiting, self.replies.clone());
+        let reading = async {
+            let result = self.read(&mut frames, &acks).await;
+            // What was taken is acknowledged before the end.
+            drop(acks);
+            result
+        };
+        // An agent whose batch was not stored may have nothing more to send: it must not be waited for.
+        tokio::try_join!(reading, acknowledging).map(drop)
     }
 
     async fn read(
