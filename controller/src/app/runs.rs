@@ -374,7 +374,11 @@ fn apply_to_run(of: &mut Open, happening: Happening, now: Timestamp) {
                 reason => RunEvent::Ended(outcome(reason, finish.exit_code)),
             }
         }
-        Happening::Refused { reason: Reason::AgentBusy | Reason::NotStarted, .. } => {
+        // Nothing began, and nothing of this attempt will: while the run's own time lasts it is offered again. An order
+        // that came too late was on its way for too long; that is no word about the run.
+        Happening::Refused {
+            reason: Reason::AgentBusy | Reason::NotStarted | Reason::StartExpired, ..
+        } => {
             change.due_at = Some(now + BUSY_PAUSE);
             RunEvent::Returned
         }
