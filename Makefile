@@ -6,11 +6,12 @@ HTTP_PORT ?= 8080
 AGENT_PORT ?= 7443
 AGENTS ?= 3
 ONCE ?=
+SEED ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench sqlx-prepare sqlx-check clean
+.PHONY: help setup build demo test bench chaos chaos-mutants sqlx-prepare sqlx-check clean
 
 # Where rustup puts cargo, for shells that do not know it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -47,6 +48,14 @@ test: setup sqlx-check ## Check formatting, lints and query metadata, and run al
 
 bench: build ## Measure, and write bench/results.json
 	"$(TARGET)/release/opsconductor-bench"
+
+chaos: SECONDS = 600
+chaos: AGENTS = 20
+chaos: build ## Break everything at random, SECONDS=600 AGENTS=20 SEED=, and check what must hold
+	"$(TARGET)/release/opsconductor-chaos" --seconds $(SECONDS) --agents $(AGENTS) $(if $(SEED),--seed $(SEED))
+
+chaos-mutants: setup ## Show that the chaos finds each of four lines that are wrong on purpose
+	@packaging/chaos-mutants.sh "$(TARGET)"
 
 sqlx-prepare: setup ## Write the query metadata anew, after a change of a query or of the schema
 	@controller/sqlx.sh prepare

@@ -9,6 +9,7 @@ mod error;
 mod grpc;
 mod http;
 mod lifecycle;
+mod mutant;
 mod postgres;
 mod server;
 mod store;

@@ -5,6 +5,7 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod chaos;
 mod dispatch;
 mod enroll;
 mod exec;

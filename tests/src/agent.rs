@@ -31,6 +31,7 @@ pub struct NewAgent {
     controller: SocketAddr,
     data: Option<PathBuf>,
     variables: Vec<(&'static str, &'static str)>,
+    without_groups: bool,
 }
 
 impl NewAgent {
@@ -44,6 +45,7 @@ impl NewAgent {
             controller,
             data: None,
             variables: Vec::new(),
+            without_groups: false,
         }
     }
 
@@ -67,6 +69,12 @@ impl NewAgent {
     /// With this variable in its environment.
     pub fn variable(mut self, name: &'static str, value: &'static str) -> Self {
         self.variables.push((name, value));
+        self
+    }
+
+    /// On a host that has no control groups; takes root.
+    pub fn without_groups(mut self) -> Self {
+        self.without_groups = true;
         self
     }
 
@@ -96,6 +104,7 @@ impl NewAgent {
             slots: self.slots,
             controller: self.controller,
             variables: self.variables,
+            without_groups: self.without_groups,
             process: None,
         }
     }
@@ -119,6 +128,7 @@ pub struct Agent {
     slots: u32,
     controller: SocketAddr,
     variables: Vec<(&'static str, &'static str)>,
+    without_groups: bool,
     process: Option<Process>,
 }
 
@@ -137,6 +147,18 @@ pub fn command(data: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The command in a view of the file system without control groups; the process keeps its id.
+fn without_groups(command: &Command) -> Command {
+    let mut unshared = Command::new("unshare");
+    unshared
+        .args(["--mount", "sh", "-c", "umount -a -l -t cgroup2 && exec \"$0\" \"$@\""])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    unshared
+}
+
 impl Agent {
     /// `enroll` with this token and `arguments` more.
     pub fn enroll_with(&self, token: &str, arguments: &[&str]) -> Output {
@@ -151,6 +173,9 @@ impl Agent {
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
             .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2")
             .envs(self.variables.iter().copied());
+        if self.without_groups {
+            command = without_groups(&command);
+        }
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }
 

@@ -61,6 +61,12 @@ impl Builder {
         self
     }
 
+    /// With this `[timing]` in the controller's configuration.
+    pub fn timing(mut self, timing: &'static str) -> Self {
+        self.timing = timing;
+        self
+    }
+
     /// Starts the controller and waits until it is ready.
     pub async fn start(self) -> World {
         pki::install_provider();

@@ -31,6 +31,7 @@ use super::{Shared, journal::JournalError, name, report};
 use crate::{
     clock,
     messages::{AttemptKey, ToLink},
+    mutant,
     shim::{
         self,
         control::{self, ToAgent, ToShim},
@@ -160,6 +161,7 @@ impl Attempt {
             .arg("shim")
             .arg(folder)
             .env_clear()
+            .envs(mutant::variable())
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -28,7 +28,7 @@ use super::{
 };
 
 /// Runs that may be open at a time; then no more is asked for.
-const OPEN_RUNS: u64 = 400;
+const OPEN_RUNS: u64 = 1000;
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 /// How long after the end of a run its output may be on its way.
