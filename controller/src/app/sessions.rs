@@ -189,13 +189,17 @@ pub(crate) async fn open(
     let now = clock::now();
     let mut tx = app.db.worker().begin().await.during("begin")?;
     let numbers = store::sessions::open(&mut tx, org_id, agent_id, app.info.controller_id, now).await?;
-    store::agents::update_at_hello(&mut tx, agent_id, &facts, &version, slots, &hello.journal_epoch, now)
-        .await?;
+    let before =
+        store::agents::update_at_hello(&mut tx, agent_id, &facts, &version, slots, &hello.journal_epoch, now)
+            .await?;
     let absent: Vec<runs::Report> = store::attempts::open_of(&mut tx, agent_id)
         .await?
         .into_iter()
         .filter(|(key, _)| !held.contains(key))
-        .map(|(key, state)| runs::Report { key, agent_id, happening: what_became_of(state) })
+        .map(|(key, state)| {
+            let happening = what_became_of(state, before.is_empty() || before == hello.journal_epoch);
+            runs::Report { key, agent_id, happening }
+        })
         .collect();
     let settled = runs::settle(&mut tx, absent, now).await?;
     tx.commit().await.during("commit")?;
@@ -215,10 +219,16 @@ pub(crate) async fn open(
     Ok(Ok(session))
 }
 
-/// An attempt that the tables call open and the agent does not hold.
-fn what_became_of(state: AttemptState) -> Happening {
+/// An attempt that the tables call open and the agent does not hold. That it never had the order can only be said while it
+/// has the journal that it had.
+fn what_became_of(state: AttemptState, same_journal: bool) -> Happening {
     match state {
-        AttemptState::Offered => Happening::Withdrawn,
+        AttemptState::Offered if same_journal => Happening::Withdrawn,
+        AttemptState::Offered => Happening::Lost {
+            reason: Reason::JournalLost,
+            detail: "it was offered, and the agent has lost the journal that would say whether it began"
+                .to_owned(),
+        },
         _ => Happening::Lost {
             reason: Reason::JournalLost,
             detail: "the agent accepted it once and has no memory of it".to_owned(),

@@ -259,10 +259,12 @@ pub(crate) async fn update_at_hello(
     slots: i32,
     journal_epoch: &[u8],
     now: Timestamp,
-) -> Result<()> {
-    sqlx::query!(
-        "update agents set facts = $2, version = $3, slots = $4, journal_epoch = $5, last_seen_at = $6
-         where id = $1",
+) -> Result<Vec<u8>> {
+    sqlx::query_scalar!(
+        "update agents a set facts = $2, version = $3, slots = $4, journal_epoch = $5, last_seen_at = $6
+         from (select id, journal_epoch from agents where id = $1 for update) before
+         where a.id = before.id
+         returning before.journal_epoch",
         id.0,
         Json(facts) as _,
         version,
@@ -270,10 +272,9 @@ pub(crate) async fn update_at_hello(
         journal_epoch,
         now.to_sqlx()
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await
-    .during("update of the agent")?;
-    Ok(())
+    .during("update of the agent")
 }
 
 pub(crate) async fn update_facts(pool: &PgPool, id: AgentId, facts: &Facts, now: Timestamp) -> Result<()> {
