@@ -139,7 +139,7 @@ impl<'a> Book<'a> {
                     book.runs.entry(run).or_default().held.insert(*stream, held);
                 }
                 Record::Fault { at, until, kind, victim, proof, subjects } => {
-                    book.faults.push(Broken { at: *at, until: *until, kind: *kind, victim, proof, subjects })
+                    book.faults.push(Broken { at: *at, until: *until, kind: *kind, victim, proof, subjects });
                 }
                 Record::Audited { run } => {
                     book.audited.insert(run);

@@ -61,7 +61,9 @@ pub async fn run(lab: Arc<Lab>, plan: &Plan, until: Instant) {
             })
             .await;
         });
-        while followers.try_join_next().is_some_and(|done| done.expect("a follower does not panic") == ()) {}
+        while let Some(done) = followers.try_join_next() {
+            done.expect("a follower does not panic");
+        }
     }
     while let Some(done) = followers.join_next().await {
         done.expect("a follower does not panic");

@@ -147,8 +147,13 @@ fn no_forged_start() {
 
 #[test]
 fn fences_do_not_go_back() {
-    let offered =
-        |run: &str, fence| Record::Offered { run: run.to_owned(), attempt: 1, host: "h1".to_owned(), fence };
+    let offered = |run: &str, fence| Record::Offered {
+        at: 500,
+        run: run.to_owned(),
+        attempt: 1,
+        host: "h1".to_owned(),
+        fence,
+    };
     violates(&with(good(), [offered("other", 9), offered(RUN, 5)]), &[]);
     // Both started.
     let two = with(
