@@ -7,11 +7,12 @@ AGENT_PORT ?= 7443
 AGENTS ?= 3
 ONCE ?=
 HITS ?= 5
+SEED ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo test crash-matrix bench sqlx-prepare sqlx-check clean
+.PHONY: help setup setup-tests build demo test crash-matrix chaos chaos-mutants bench sqlx-prepare sqlx-check clean
 
 # Where rustup puts cargo, for shells that do not know it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -58,6 +59,14 @@ crash-matrix: setup-tests ## Let controller, agent and shim die at each step, HI
 
 bench: build ## Measure, and write bench/results.json
 	"$(TARGET)/release/opsconductor-bench"
+
+chaos: SECONDS = 600
+chaos: AGENTS = 20
+chaos: build ## Break everything at random, SECONDS=600 AGENTS=20 SEED=, and check what must hold
+	"$(TARGET)/release/opsconductor-chaos" --seconds $(SECONDS) --agents $(AGENTS) $(if $(SEED),--seed $(SEED))
+
+chaos-mutants: setup ## Show that the chaos finds each of four lines that are wrong on purpose
+	@packaging/chaos-mutants.sh "$(TARGET)"
 
 sqlx-prepare: setup ## Write the query metadata anew, after a change of a query or of the schema
 	@controller/sqlx.sh prepare

@@ -10,6 +10,7 @@ pub mod config;
 pub mod executor;
 pub mod link;
 pub mod messages;
+mod mutant;
 pub mod sandbox;
 pub mod segment;
 pub mod shim;

@@ -10,6 +10,7 @@ mod grpc;
 mod http;
 mod join;
 mod lifecycle;
+mod mutant;
 mod postgres;
 mod server;
 mod store;

@@ -83,7 +83,7 @@ fn check(package: &str, allowed: &BTreeMap<&str, Vec<&str>>) {
 
 #[test]
 fn the_parts_of_the_controller() {
-    let ground = ["error", "clock"];
+    let ground = ["error", "clock", "mutant"];
     let with = |more: &[&'static str]| ground.iter().chain(more).copied().collect::<Vec<_>>();
     check(
         "controller",
@@ -118,7 +118,7 @@ fn the_store_decides_nothing_and_the_app_knows_no_door() {
 
 #[test]
 fn the_parts_of_the_agent_share_messages_alone() {
-    let ground = ["clock", "messages", "config"];
+    let ground = ["clock", "messages", "config", "mutant"];
     let with = |more: &[&'static str]| ground.iter().chain(more).copied().collect::<Vec<_>>();
     check(
         "agent",

@@ -6,6 +6,7 @@ mod access;
 mod architecture;
 mod backpressure;
 mod bad_input;
+mod chaos;
 mod controllers;
 mod crash_matrix;
 mod deadlines;

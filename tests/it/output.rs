@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::StreamExt;
 use model::api::output::{Data, OutputEnd, OutputPiece, Stream};
-use opsconductor_tests::{Stage, api::bytes, stage::Visit};
+use opsconductor_tests::{SOON, Stage, World, api::bytes, eventually, stage::Visit};
 use reqwest::Method;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use sqlx::Connection;
 use tokio::sync::OnceCell;
 
 static STAGE: OnceCell<Stage> = OnceCell::const_new();
@@ -246,4 +247,30 @@ async fn invalid_utf8_comes_as_base64() {
     let said =
         stage.world.opsctl(&["exec", "-t", "one", "-o", "json", "--shell", r"printf '\377'"]).await.ended(0);
     assert_eq!(said.json()["runs"][0]["stdout_base64"], "/w==", "{said}");
+}
+
+/// A batch that is lost on its way into the tables ends its stream: the agent has nothing more to say, and would wait.
+#[tokio::test]
+async fn output_that_was_not_stored_is_sent_again() {
+    let world = World::start().await;
+    let _agent = world.agent("one").start().await;
+    let (mut holder, mut other) = (world.sql().await, world.sql().await);
+    let mut held = holder.begin().await.expect("the database answers");
+    sqlx::query("lock table output_chunks in access exclusive mode")
+        .execute(&mut *held)
+        .await
+        .expect("the owner may");
+    let execution = world.api().start_shell("one", "echo all of it").await;
+    eventually(SOON, "the output waits for its table, and its connection is ended", async || {
+        let ended = sqlx::query(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = current_database() and wait_event_type = 'Lock' and query like '%insert into output_chunks%'
+                 and pid <> pg_backend_pid()",
+        );
+        ended.fetch_optional(&mut other).await.expect("the owner may").map(drop)
+    })
+    .await;
+    held.rollback().await.expect("the database answers");
+    let finished = world.api().finished(execution.id).await;
+    assert_eq!(world.api().stdout(&finished).await, "all of it\n");
 }

@@ -32,6 +32,7 @@ pub struct NewAgent {
     data: Option<PathBuf>,
     variables: Vec<(String, String)>,
     network: Option<PathBuf>,
+    without_groups: bool,
 }
 
 impl NewAgent {
@@ -46,6 +47,7 @@ impl NewAgent {
             data: None,
             variables: Vec::new(),
             network: None,
+            without_groups: false,
         }
     }
 
@@ -97,6 +99,12 @@ impl NewAgent {
         self
     }
 
+    /// On a host that has no control groups; takes root.
+    pub fn without_groups(mut self) -> Self {
+        self.without_groups = true;
+        self
+    }
+
     /// Keeps its state in this folder instead of a new one.
     pub fn data(mut self, folder: &Path) -> Self {
         self.data = Some(folder.to_owned());
@@ -124,6 +132,7 @@ impl NewAgent {
             controller: self.controller,
             variables: self.variables,
             network: self.network,
+            without_groups: self.without_groups,
             process: None,
         }
     }
@@ -158,6 +167,7 @@ pub struct Agent {
     variables: Vec<(String, String)>,
     /// The network namespace that it runs in, if not the test's own.
     network: Option<PathBuf>,
+    without_groups: bool,
     process: Option<Process>,
 }
 
@@ -194,6 +204,18 @@ fn again(mut command: Command, as_in: &Command) -> Command {
     let variables = as_in.get_envs().filter_map(|(name, value)| Some((name, value?)));
     command.args(as_in.get_args()).env_clear().envs(variables);
     command
+}
+
+/// The command in a view of the file system without control groups; the process keeps its id.
+fn without_groups(command: &Command) -> Command {
+    let mut unshared = Command::new("unshare");
+    unshared
+        .args(["--mount", "sh", "-c", "umount -a -l -t cgroup2 && exec \"$0\" \"$@\""])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    unshared
 }
 
 impl Agent {
@@ -246,6 +268,9 @@ impl Agent {
             command.env("OPSC_AGENT_TIMING__SILENCE_SECONDS", "3");
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if self.without_groups {
+            command = without_groups(&command);
+        }
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }
 

@@ -109,6 +109,12 @@ impl Builder {
         self
     }
 
+    /// With this `[timing]` in the controller's configuration.
+    pub fn timing(mut self, timing: &'static str) -> Self {
+        self.timing = timing.to_owned();
+        self
+    }
+
     /// Starts the controller and waits until it is ready.
     pub async fn start(self) -> World {
         let world = self.prepare();

@@ -32,6 +32,7 @@ use super::{Shared, decide, journal::JournalError, order::Order, report};
 use crate::{
     clock,
     messages::{AttemptKey, ToLink},
+    mutant,
     shim::{
         self,
         control::{self, ToAgent, ToShim},
@@ -194,6 +195,7 @@ impl Attempt {
             .arg("shim")
             .arg(folder)
             .env_clear()
+            .envs(mutant::variable())
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

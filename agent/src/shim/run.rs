@@ -31,7 +31,7 @@ use super::{
     spec::Spec,
     tree,
 };
-use crate::{clock, sandbox::cgroup::Cgroup};
+use crate::{clock, mutant, sandbox::cgroup::Cgroup};
 
 /// How long what the main process left behind may take to end.
 const REST_GRACE: Duration = Duration::from_secs(1);
@@ -163,6 +163,9 @@ impl<'a> Run<'a> {
                 break;
             }
             self.look_at_the_clock();
+            if self.why.is_some() && mutant::is("kill_reported_early") {
+                break;
+            }
             if !self.unkillable.is_empty() {
                 break;
             }

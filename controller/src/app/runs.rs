@@ -191,6 +191,20 @@ impl Settled {
     }
 }
 
+/// An order that its agent refused as too late says nothing of the run, if it was late by this controller's clock as well:
+/// it was on its way for too long, and the run is offered again. Otherwise the host's clock is wrong, which a person has to
+/// hear of.
+fn if_really_late(app: &App, of: &apply::Open, happening: Happening, now: Timestamp) -> Happening {
+    let offered_at = of.locked.offered_at.to_jiff();
+    let was_late = now.duration_since(offered_at).unsigned_abs() > app.info.timing.start_window;
+    match happening {
+        Happening::Refused { reason: Reason::StartExpired, detail } if was_late => {
+            Happening::Refused { reason: Reason::NotStarted, detail }
+        }
+        other => other,
+    }
+}
+
 /// Applies reports to the tables within the caller's transaction.
 ///
 /// # Errors
@@ -226,8 +240,8 @@ pub(crate) async fn settle(
             Some(of) if of.locked.agent_id != report.agent_id.0 => Verdict::Rejected("not_of_this_agent"),
             Some(of) => {
                 let before = of.run;
-                let verdict =
-                    apply::apply(of, report.happening, now, |tried| again.after(report.key, tried, now));
+                let happening = if_really_late(app, of, report.happening, now);
+                let verdict = apply::apply(of, happening, now, |tried| again.after(report.key, tried, now));
                 if verdict == Verdict::Stored {
                     settled.executions.insert(report.key.0);
                     if of.attempt.is_terminal() {

@@ -41,6 +41,7 @@ pub(crate) struct Locked {
     pub run_state: String,
     pub run_generation: i64,
     pub run_attempt: i32,
+    pub offered_at: jiff_sqlx::Timestamp,
 }
 
 /// A new state of an attempt, if nobody was faster.
@@ -121,7 +122,7 @@ pub(crate) async fn lock(
     sqlx::query_as!(
         Locked,
         "select a.execution_id, a.run_id, a.number, a.org_id, a.agent_id, a.state, a.generation,
-                r.state as run_state, r.generation as run_generation, r.attempt as run_attempt
+                r.state as run_state, r.generation as run_generation, r.attempt as run_attempt, a.offered_at
          from unnest($1::uuid[], $2::uuid[], $3::int[]) as k(execution_id, run_id, number)
          join attempts a on a.execution_id = k.execution_id and a.run_id = k.run_id and a.number = k.number
          join runs r on r.execution_id = a.execution_id and r.id = a.run_id

@@ -40,7 +40,7 @@ fn plan(arguments: &[String]) -> Result<Plan, String> {
         agents: 20,
         faults_per_second: 4.5,
         runs_per_second: 36.0,
-        folder: PathBuf::from("chaos"),
+        folder: std::env::temp_dir().join("opsconductor-chaos"),
         promise: chaos::promise(),
     };
     let mut folder = None;

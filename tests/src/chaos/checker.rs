@@ -139,7 +139,7 @@ impl<'a> Book<'a> {
                     book.runs.entry(run).or_default().held.insert(*stream, held);
                 }
                 Record::Fault { at, until, kind, victim, proof, subjects } => {
-                    book.faults.push(Broken { at: *at, until: *until, kind: *kind, victim, proof, subjects })
+                    book.faults.push(Broken { at: *at, until: *until, kind: *kind, victim, proof, subjects });
                 }
                 Record::Audited { run } => {
                     book.audited.insert(run);
@@ -232,7 +232,8 @@ impl<'a> Book<'a> {
         });
     }
 
-    /// On a host nothing starts under a lower fence than what was offered, and started, before.
+    /// On a host nothing starts under a lower fence than what was offered, and started, before; as long as its journal
+    /// remembers.
     fn fences(&mut self, history: &[Record]) {
         let started: BTreeSet<(&str, i32)> = history
             .iter()
@@ -241,18 +242,23 @@ impl<'a> Book<'a> {
                 _ => None,
             })
             .collect();
-        let mut highest: HashMap<&str, i64> = HashMap::new();
+        let mut highest: HashMap<&str, (u64, i64)> = HashMap::new();
         for record in history {
-            let Record::Offered { run, attempt, host, fence } = record else { continue };
+            let Record::Offered { at, run, attempt, host, fence } = record else { continue };
             if !started.contains(&(run, *attempt)) {
                 continue;
             }
-            let highest = highest.entry(host).or_default();
+            let (last, highest) = highest.entry(host).or_default();
+            // The highest fence is in the journal, and lost with it.
+            let mut losses = self.faults.iter().filter(|f| f.kind == Fault::JournalLost && f.victim == host);
+            if losses.any(|loss| *last <= loss.until && loss.at <= *at) {
+                *highest = 0;
+            }
             if fence < highest {
                 let text = format!("run {run} on {host} started under the fence {fence}, after {highest}");
-                self.fault("no-forged-start", None, text);
+                self.violations.push(Violation { invariant: "no-forged-start", number: None, text });
             }
-            *highest = (*highest).max(*fence);
+            (*last, *highest) = (*at, (*highest).max(*fence));
         }
     }
 
@@ -375,7 +381,9 @@ impl<'a> Book<'a> {
         });
         match (end.state, end.reason) {
             // An agent that dies between its decision and the shim's first step cannot tell either.
-            (RunState::Unknown, Some(Reason::ShimLost)) => shim_killed || done_to(Fault::AgentKilled),
+            (RunState::Unknown, Some(Reason::ShimLost)) => {
+                shim_killed || done_to(Fault::AgentKilled) || done_to(Fault::HostCrashed)
+            }
             (RunState::Unknown, Some(Reason::JournalLost)) => done_to(Fault::JournalLost),
             (RunState::Unknown, Some(Reason::AgentLost)) => self.was_away(run.host, asked, end.at, promise),
             (RunState::Failed, Some(Reason::OrderRefused)) => {
@@ -385,7 +393,7 @@ impl<'a> Book<'a> {
                 .faults
                 .iter()
                 .any(|f| f.kind == Fault::RowForged && f.subjects.iter().any(|subject| subject == execution)),
-            (RunState::Failed, Some(Reason::Signaled)) => shim_killed,
+            (RunState::Failed, Some(Reason::Signaled | Reason::SpawnFailed)) => shim_killed,
             (RunState::Failed | RunState::Expired, Some(Reason::StartExpired)) => self
                 .faults
                 .iter()

@@ -26,6 +26,7 @@ pub enum Kind {
     AgentFrozen,
     ShimKilled,
     JournalLost,
+    HostCrashed,
     ControllerKilled,
     ControllerTerminated,
     ControllerFrozen,
@@ -43,12 +44,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, with how often they come in relation to each other.
-    pub const ALL: [(Self, usize); 18] = [
+    pub const ALL: [(Self, usize); 19] = [
         (Self::AgentKilled, 14),
         (Self::AgentTerminated, 8),
         (Self::AgentFrozen, 8),
         (Self::ShimKilled, 12),
         (Self::JournalLost, 2),
+        (Self::HostCrashed, 4),
         (Self::ControllerKilled, 2),
         (Self::ControllerTerminated, 1),
         (Self::ControllerFrozen, 2),
@@ -91,14 +93,15 @@ impl Kind {
 
 /// One fault that is over: who was hit, how that is known, and the runs and executions that it was done to.
 struct Done {
+    at: u64,
     victim: String,
     proof: String,
     subjects: Vec<String>,
 }
 
 impl Done {
-    fn to(victim: &str, proof: String) -> Self {
-        Self { victim: victim.to_owned(), proof, subjects: Vec::new() }
+    fn to(at: u64, victim: &str, proof: String) -> Self {
+        Self { at, victim: victim.to_owned(), proof, subjects: Vec::new() }
     }
 }
 
@@ -107,11 +110,11 @@ const POSTGRES: &str = "postgres";
 
 /// Breaks something and mends it; false when there was nothing of that kind to break just now.
 pub async fn inject(lab: &Lab, kind: Kind, rng: &mut Rng) -> bool {
-    let at = lab.history.now();
     let done = match kind {
         Kind::AgentKilled | Kind::AgentTerminated | Kind::JournalLost | Kind::AgentFrozen => {
             agent(lab, kind, rng).await
         }
+        Kind::HostCrashed => host_crashed(lab, rng).await,
         Kind::ShimKilled => shim_killed(lab, rng),
         Kind::ControllerKilled | Kind::ControllerTerminated | Kind::ControllerFrozen => {
             controller(lab, kind, rng).await
@@ -124,12 +127,12 @@ pub async fn inject(lab: &Lab, kind: Kind, rng: &mut Rng) -> bool {
         | Kind::NetworkOneWay
         | Kind::NetworkSlow
         | Kind::NetworkCutMidFrame => network(lab, kind, rng).await,
-        Kind::RowForged => {
-            forge::row(lab, rng).await.map(|(proof, subjects)| Done { subjects, ..Done::to(POSTGRES, proof) })
-        }
+        Kind::RowForged => forge::row(lab, rng)
+            .await
+            .map(|(at, proof, subjects)| Done { subjects, ..Done::to(at, POSTGRES, proof) }),
         Kind::FenceRewound => fence_rewound(lab, rng).await,
     };
-    let Some(Done { victim, proof, subjects }) = done else { return false };
+    let Some(Done { at, victim, proof, subjects }) = done else { return false };
     lab.history.add(Record::Fault { at, until: lab.history.now(), kind, victim, proof, subjects });
     true
 }
@@ -140,7 +143,7 @@ fn millis(rng: &mut Rng, from: u64, to: u64) -> Duration {
 
 /// A pause that is mostly short, and now and then longer than an agent may be away.
 fn pause(rng: &mut Rng) -> Duration {
-    if rng.u32(0..12) == 0 { millis(rng, 4_000, 8_000) } else { millis(rng, 0, 1_500) }
+    if rng.u32(0..12) == 0 { millis(rng, 10_000, 14_000) } else { millis(rng, 0, 1_500) }
 }
 
 /// A host that nobody breaks at the moment.
@@ -156,13 +159,13 @@ async fn agent(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
     if agent.has_ended() {
         return None;
     }
-    let pid = agent.pid();
+    let (at, pid) = (lab.history.now(), agent.pid());
     let proof = match kind {
         Kind::AgentFrozen => {
             process::signal(pid, Signal::SIGSTOP);
             sleep(
                 millis(rng, 500, 3_000)
-                    + if rng.u32(0..8) == 0 { Duration::from_secs(4) } else { Duration::ZERO },
+                    + if rng.u32(0..8) == 0 { Duration::from_secs(9) } else { Duration::ZERO },
             )
             .await;
             let state = stat_state(pid);
@@ -195,7 +198,35 @@ async fn agent(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
             return None;
         }
     }
-    Some(Done::to(&host.name, proof))
+    Some(Done::to(at, &host.name, proof))
+}
+
+/// The power of a host fails: every process of its agent is gone, and whatever was not flushed to its disk.
+async fn host_crashed(lab: &Lab, rng: &mut Rng) -> Option<Done> {
+    let hosts: Vec<&Host> = lab.hosts.iter().filter(|host| host.disk.is_some()).collect();
+    let host = *hosts.get(rng.usize(0..hosts.len().max(1)))?;
+    let mut agent = Arc::clone(&host.agent).try_lock_owned().ok()?;
+    let (at, pid) = (lab.history.now(), agent.pid());
+    agent.kill();
+    let data = host.data.to_string_lossy().into_owned();
+    let mut killed = 0;
+    loop {
+        let left = process::with_argument(&data);
+        if left.is_empty() {
+            break;
+        }
+        killed += left.len();
+        left.into_iter().for_each(process::kill_tree);
+        sleep(Duration::from_millis(20)).await;
+    }
+    host.disk.as_ref()?.crash();
+    sleep(pause(rng)).await;
+    agent.run();
+    Some(Done::to(
+        at,
+        &host.name,
+        format!("{pid} and {killed} others were killed, and the disk is as it was flushed"),
+    ))
 }
 
 fn stat_state(pid: u32) -> Option<char> {
@@ -222,15 +253,16 @@ fn shim_killed(lab: &Lab, rng: &mut Rng) -> Option<Done> {
     // A child before it executes its program looks like its shim, and comes after it.
     shims.sort();
     let (_, host, run) = shims.get(rng.usize(0..shims.len().max(1)))?.clone();
+    let at = lab.history.now();
     let (pid, ..) = shims.iter().find(|(_, _, of)| *of == run)?;
     process::signal(*pid, Signal::SIGKILL);
-    Some(Done { subjects: vec![run], ..Done::to(&host, format!("{pid} was killed")) })
+    Some(Done { subjects: vec![run], ..Done::to(at, &host, format!("{pid} was killed")) })
 }
 
 async fn controller(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
     // Neither dies while the other is being mended.
-    let _central = lab.database.try_lock().ok()?;
-    let pid = lab.world.controller_pid();
+    let _central = lab.database.lock().await;
+    let (at, pid) = (lab.history.now(), lab.world.controller_pid());
     let proof = match kind {
         Kind::ControllerFrozen => {
             process::signal(pid, Signal::SIGSTOP);
@@ -253,27 +285,27 @@ async fn controller(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
         sleep(millis(rng, 0, 800)).await;
         lab.start_controller().await;
     }
-    Some(Done::to(CONTROLLER, proof))
+    Some(Done::to(at, CONTROLLER, proof))
 }
 
 async fn postgres_killed(lab: &Lab, rng: &mut Rng) -> Option<Done> {
-    let mut database = lab.database.try_lock().ok()?;
-    let pid = database.kill();
+    let mut database = lab.database.lock().await;
+    let (at, pid) = (lab.history.now(), database.kill());
     sleep(millis(rng, 0, 800)).await;
     database.start_again().await;
     mend_controller(lab).await;
-    Some(Done::to(POSTGRES, format!("{pid} was killed")))
+    Some(Done::to(at, POSTGRES, format!("{pid} was killed")))
 }
 
 /// A backend that crashes takes all others with it; the server starts anew by itself.
 async fn backend_killed(lab: &Lab) -> Option<Done> {
-    let database = lab.database.try_lock().ok()?;
-    let pid = database.backend()?;
+    let database = lab.database.lock().await;
+    let (at, pid) = (lab.history.now(), database.backend()?);
     process::signal(pid, Signal::SIGKILL);
     sleep(Duration::from_millis(100)).await;
     assert!(database.is_ready(Duration::from_secs(60)).await, "Postgres does not come back");
     mend_controller(lab).await;
-    (!process::is_alive(pid)).then(|| Done::to(POSTGRES, format!("{pid} was killed")))
+    (!process::is_alive(pid)).then(|| Done::to(at, POSTGRES, format!("{pid} was killed")))
 }
 
 /// A controller may end when its database is not there while it starts.
@@ -289,6 +321,7 @@ async fn mend_controller(lab: &Lab) {
 }
 
 async fn backend_terminated(lab: &Lab) -> Option<Done> {
+    let at = lab.history.now();
     let mut sql = lab.sql().await?;
     let pid: Option<(i32, bool)> = sqlx::query_as(
         "select pid, pg_terminate_backend(pid) from pg_stat_activity
@@ -298,12 +331,12 @@ async fn backend_terminated(lab: &Lab) -> Option<Done> {
     .await
     .ok()?;
     let (pid, true) = pid? else { return None };
-    Some(Done::to(POSTGRES, format!("the backend {pid} was told to end")))
+    Some(Done::to(at, POSTGRES, format!("the backend {pid} was told to end")))
 }
 
 async fn network(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
     let (host, _agent) = whole_host(lab, rng)?;
-    let before = host.network.harm();
+    let (at, before) = (lab.history.now(), host.network.harm());
     let (weather, lasts) = match kind {
         Kind::NetworkCut => (Weather::Cut, pause(rng)),
         Kind::NetworkStalled => {
@@ -322,19 +355,20 @@ async fn network(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
         sleep(Duration::from_millis(20).min(lasts)).await;
     }
     host.network.set(Weather::Fair);
-    (host.network.harm() > before).then(|| Done::to(&host.name, host.network.tell()))
+    (host.network.harm() > before).then(|| Done::to(at, &host.name, host.network.tell()))
 }
 
 /// The fences go back, as after the restore of a backup, and some hosts open sessions meanwhile; then they go on where
 /// they were. What is ordered under an old number must not start.
 async fn fence_rewound(lab: &Lab, rng: &mut Rng) -> Option<Done> {
-    let _central = lab.database.try_lock().ok()?;
+    let _central = lab.database.lock().await;
+    let at = lab.history.now();
     let mut sql = lab.sql().await?;
     let (highest, begun): (i64, String) =
         sqlx::query_as("select last_value, now()::text from fences").fetch_one(&mut sql).await.ok()?;
     sqlx::query("select setval('fences', 1)").execute(&mut sql).await.ok()?;
     cut(&[pick(rng, &lab.hosts), pick(rng, &lab.hosts)]).await;
-    sleep(Duration::from_secs(4)).await;
+    sleep(Duration::from_millis(2_500)).await;
     let low = loop {
         if let Some(mut sql) = lab.sql().await
             && let Ok(low) = mend_fences(&mut sql, highest, &begun).await
@@ -348,7 +382,7 @@ async fn fence_rewound(lab: &Lab, rng: &mut Rng) -> Option<Done> {
     let proof = format!("from {highest} to 1; sessions of {names:?} began meanwhile");
     let is_done = !names.is_empty();
     cut(&low).await;
-    is_done.then(|| Done::to(POSTGRES, proof))
+    is_done.then(|| Done::to(at, POSTGRES, proof))
 }
 
 /// Puts the fences where they would be; says which hosts opened sessions meanwhile.

@@ -7,12 +7,14 @@ use uuid::Uuid;
 use super::lab::Lab;
 use crate::clock;
 
+/// When, the proof, and the runs and executions that it was done to.
+pub(super) type Forged = (u64, String, Vec<String>);
+
 /// What a command is changed to; its token is of no job.
 const FORGED_TOKEN: &str = "forged";
 
-/// Forges something; the proof, and the runs and executions that it was done to. `inserted-run/…` are runs that must be
-/// refused and audited.
-pub(super) async fn row(lab: &Lab, rng: &mut Rng) -> Option<(String, Vec<String>)> {
+/// Forges something. Subjects `inserted-run/…` are runs that must be refused and audited.
+pub(super) async fn row(lab: &Lab, rng: &mut Rng) -> Option<Forged> {
     match rng.u32(0..4) {
         0 => copied(lab).await,
         1 => edited(lab).await,
@@ -22,8 +24,8 @@ pub(super) async fn row(lab: &Lab, rng: &mut Rng) -> Option<(String, Vec<String>
 }
 
 /// A whole execution, copied under another id, with a run for one of the hosts.
-async fn copied(lab: &Lab) -> Option<(String, Vec<String>)> {
-    let mut sql = lab.sql().await?;
+async fn copied(lab: &Lab) -> Option<Forged> {
+    let (at, mut sql) = (lab.history.now(), lab.sql().await?);
     let execution = uuid_v7(clock::now(), pki::random());
     let run = uuid_v7(clock::now(), pki::random());
     let source: Option<(Uuid,)> = sqlx::query_as(
@@ -52,12 +54,12 @@ async fn copied(lab: &Lab) -> Option<(String, Vec<String>)> {
         }
     }
     tx.commit().await.ok()?;
-    Some((format!("inserted the execution {execution}"), vec![format!("inserted-run/{run}")]))
+    Some((at, format!("inserted the execution {execution}"), vec![format!("inserted-run/{run}")]))
 }
 
 /// The command of an execution that has not begun yet.
-async fn edited(lab: &Lab) -> Option<(String, Vec<String>)> {
-    let mut sql = lab.sql().await?;
+async fn edited(lab: &Lab) -> Option<Forged> {
+    let (at, mut sql) = (lab.history.now(), lab.sql().await?);
     let line =
         format!("exec '{}' '{}' 0 {FORGED_TOKEN} 0 0 1 0 0 0", lab.helper.display(), lab.starts.display());
     let edited: Option<(Uuid,)> = sqlx::query_as(
@@ -69,12 +71,12 @@ async fn edited(lab: &Lab) -> Option<(String, Vec<String>)> {
     .await
     .ok()?;
     let (execution,) = edited?;
-    Some((format!("edited the command of {execution}"), vec![execution.to_string()]))
+    Some((at, format!("edited the command of {execution}"), vec![execution.to_string()]))
 }
 
 /// A run that waits, given to another host.
-async fn redirected(lab: &Lab) -> Option<(String, Vec<String>)> {
-    let mut sql = lab.sql().await?;
+async fn redirected(lab: &Lab) -> Option<Forged> {
+    let (at, mut sql) = (lab.history.now(), lab.sql().await?);
     let edited: Option<(Uuid, Uuid)> = sqlx::query_as(
         "update runs r set agent_id = (select a.id from agents a where a.name like 'h%' and a.id <> r.agent_id
              order by random() limit 1)
@@ -86,12 +88,12 @@ async fn redirected(lab: &Lab) -> Option<(String, Vec<String>)> {
     .await
     .ok()?;
     let (execution, run) = edited?;
-    Some((format!("gave {run} to another host"), vec![execution.to_string()]))
+    Some((at, format!("gave {run} to another host"), vec![execution.to_string()]))
 }
 
 /// A further attempt of a run that has ended, as if it had been offered.
-async fn attempt(lab: &Lab) -> Option<(String, Vec<String>)> {
-    let mut sql = lab.sql().await?;
+async fn attempt(lab: &Lab) -> Option<Forged> {
+    let (at, mut sql) = (lab.history.now(), lab.sql().await?);
     let inserted: Option<(Uuid,)> = sqlx::query_as(
         "insert into attempts (execution_id, run_id, number, org_id, agent_id, state, fence, epoch, offered_at, deadline)
          select r.execution_id, r.id, r.attempt + 1, r.org_id, r.agent_id, 'offered', s.fence, s.epoch, now(),
@@ -104,5 +106,5 @@ async fn attempt(lab: &Lab) -> Option<(String, Vec<String>)> {
     .await
     .ok()?;
     let (run,) = inserted?;
-    Some((format!("inserted an attempt of {run}"), vec![format!("inserted-attempt/{run}")]))
+    Some((at, format!("inserted an attempt of {run}"), vec![format!("inserted-attempt/{run}")]))
 }

@@ -15,6 +15,7 @@ use model::{Reason, run::RunState};
 use serde::{Deserialize, Serialize};
 
 use super::{faults::Kind as Fault, job::Job};
+use crate::clock;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
@@ -106,6 +107,7 @@ pub enum Record {
     },
     /// An attempt in the tables, in the order in which they were offered.
     Offered {
+        at: u64,
         run: String,
         attempt: i32,
         host: String,
@@ -156,6 +158,7 @@ pub struct Held {
 #[derive(Debug)]
 pub struct History {
     begun: Instant,
+    begun_at: jiff::Timestamp,
     inner: Mutex<(Vec<Record>, BufWriter<File>)>,
 }
 
@@ -166,12 +169,21 @@ impl History {
     /// When the file cannot be made.
     pub fn create(file: &Path) -> Self {
         let file = File::create(file).expect("the work folder can be written");
-        Self { begun: Instant::now(), inner: Mutex::new((Vec::new(), BufWriter::new(file))) }
+        Self {
+            begun: Instant::now(),
+            begun_at: clock::now(),
+            inner: Mutex::new((Vec::new(), BufWriter::new(file))),
+        }
     }
 
     /// Milliseconds since the begin.
     pub fn now(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).expect("it does not take that long")
+    }
+
+    /// The same for a moment of the wall clock, in milliseconds since 1970 UTC; 0 for what was before the begin.
+    pub fn at(&self, moment: i64) -> u64 {
+        u64::try_from(moment - self.begun_at.as_millisecond()).unwrap_or(0)
     }
 
     /// Adds a record.

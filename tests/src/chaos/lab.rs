@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 use super::{
     Plan,
     database::Database,
+    disk::Disk,
     history::{History, Record},
     job::Fleet,
     network::Network,
@@ -27,6 +28,8 @@ pub struct Host {
     pub data: PathBuf,
     pub agent: Arc<Mutex<Agent>>,
     pub network: Network,
+    /// Of a host that can lose its power.
+    pub disk: Option<Disk>,
 }
 
 #[derive(Debug)]
@@ -54,19 +57,28 @@ impl Lab {
         pki::install_provider();
         let database = Database::start().await;
         let url = database.url();
-        let world = Builder::default().impatient().database(url.clone()).start().await;
+        let world = Builder::default().timing(super::TIMING).database(url.clone()).start().await;
         let (mut hosts, mut groups) = (Vec::new(), Vec::<(String, Vec<String>)>::new());
         for index in 0..plan.agents {
             let (name, group) = (format!("h{index:02}"), format!("g{}", index / GROUP));
             let network = Network::start(world.door()).await.expect("there is a port");
             let new = world.agent(&name).label("group", &group).through(network.address());
-            let mut agent = new.variable("OPSC_AGENT_TIMING__SILENCE_SECONDS", "3").enroll().await;
+            let mut new = new.variable("OPSC_AGENT_TIMING__SILENCE_SECONDS", "3");
+            if scene::is_root() && index % 3 == 1 {
+                new = new.without_groups();
+            }
+            let disk = (scene::is_root() && index % 3 == 2).then(|| Disk::create(&name)).flatten();
+            if let Some(disk) = &disk {
+                new = new.data(&disk.mounted().join("data"));
+            }
+            let mut agent = new.enroll().await;
             agent.run();
             match groups.last_mut().filter(|(last, _)| *last == group) {
                 Some((_, members)) => members.push(name.clone()),
                 None => groups.push((group, vec![name.clone()])),
             }
-            hosts.push(Host { name, data: agent.data.clone(), agent: Arc::new(Mutex::new(agent)), network });
+            let data = agent.data.clone();
+            hosts.push(Host { name, data, agent: Arc::new(Mutex::new(agent)), network, disk });
         }
         let mut absent = Vec::new();
         for name in ["absent-1", "absent-2"] {

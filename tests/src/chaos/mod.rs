@@ -3,13 +3,14 @@
 //!
 //! - [`job`], [`content`]: what is run, and what it writes
 //! - [`workload`]: asks for it and follows it by the API, as a client would
-//! - [`faults`], [`forge`], [`network`], [`database`], [`lab`]: what is broken, and how
+//! - [`faults`], [`forge`], [`network`], [`database`], [`disk`], [`lab`]: what is broken, and how
 //! - [`watch`]: what is seen from outside: processes, memory, disks; and what is left at the end
 //! - [`history`]: the record of all this; [`checker`]: what must hold of it; [`report`]: what is told
 
 pub mod checker;
 pub mod content;
 pub mod database;
+pub mod disk;
 pub mod faults;
 mod forge;
 pub mod history;
@@ -36,6 +37,10 @@ use self::{
     lab::Lab,
 };
 
+/// Shorter than by default, so that everything that can run out does.
+const TIMING: &str = "[timing]\nstart_window = '4s'\nclock_skew = '1s'\nlost_after = '10s'\nheartbeat = '1s'\n\
+                      silence = '3s'\nlease = '3s'\n";
+
 /// What a chaos shall be like.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -51,11 +56,11 @@ pub struct Plan {
     pub promise: Promise,
 }
 
-/// What is promised of an impatient World.
+/// What is promised of a lab, whose controller has [`TIMING`].
 pub fn promise() -> Promise {
     Promise {
         settles_within_ms: 90_000,
-        lost_after_ms: 4_000,
+        lost_after_ms: 10_000,
         gone_within_ms: 0,
         controller_kib: 512 * 1024,
         agent_kib: 128 * 1024,

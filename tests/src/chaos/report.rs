@@ -92,7 +92,7 @@ pub fn used(history: &[Record]) -> String {
     for record in history {
         match record {
             Record::Used { who, memory_kib, .. } if who == "controller" => {
-                controller = controller.max(*memory_kib)
+                controller = controller.max(*memory_kib);
             }
             Record::Used { memory_kib, disk_kib, .. } => {
                 (agent, disk) = (agent.max(*memory_kib), disk.max(*disk_kib));

@@ -191,13 +191,15 @@ fn starts(lab: &Lab) {
 async fn rows(lab: &Lab) {
     let mut sql = lab.sql().await.expect("nothing is broken any more");
     let attempts = sqlx::query(
-        "select t.run_id::text as run, t.number, a.name, t.fence from attempts t join agents a on a.id = t.agent_id
+        "select t.run_id::text as run, t.number, a.name, t.fence,
+             (extract(epoch from t.offered_at) * 1000)::bigint as at from attempts t join agents a on a.id = t.agent_id
          order by t.offered_at, t.run_id",
     );
     for row in attempts.fetch_all(&mut sql).await.expect("the owner may") {
         let (run, attempt, host, fence) =
             (row.get("run"), row.get("number"), row.get("name"), row.get("fence"));
-        lab.history.add(Record::Offered { run, attempt, host, fence });
+        let at = lab.history.at(row.get("at"));
+        lab.history.add(Record::Offered { at, run, attempt, host, fence });
     }
     let audited = sqlx::query("select object from audit_entries where verb = 'run.manifest_mismatch'");
     for row in audited.fetch_all(&mut sql).await.expect("the owner may") {

@@ -10,10 +10,13 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use model::api::{
-    Page,
-    execution::{Execution, Run},
-    output::{Data, OutputPage, OutputPiece, Stream},
+use model::{
+    api::{
+        Page,
+        execution::{Execution, Run},
+        output::{Data, OutputPage, OutputPiece, Stream},
+    },
+    run::RunState,
 };
 use reqwest::Method;
 use sha2::{Digest, Sha256};
@@ -28,13 +31,13 @@ use super::{
 };
 
 /// Runs that may be open at a time; then no more is asked for.
-const OPEN_RUNS: u64 = 400;
+const OPEN_RUNS: u64 = 1000;
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 /// How long after the end of a run its output may be on its way.
-const OUTPUT_WITHIN: Duration = Duration::from_secs(60);
+const OUTPUT_WITHIN: Duration = Duration::from_secs(40);
 /// After so long an ended execution is looked at again.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(8);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(4);
 
 /// Asks for jobs until `until`, and follows each; done when all that was asked for has been followed to its end, or
 /// `patience` after `until` is over.
@@ -61,7 +64,9 @@ pub async fn run(lab: Arc<Lab>, plan: &Plan, until: Instant) {
             })
             .await;
         });
-        while followers.try_join_next().is_some_and(|done| done.expect("a follower does not panic") == ()) {}
+        while let Some(done) = followers.try_join_next() {
+            done.expect("a follower does not panic");
+        }
     }
     while let Some(done) = followers.join_next().await {
         done.expect("a follower does not panic");
@@ -176,7 +181,9 @@ pub(super) async fn runs(lab: &Lab, id: &str) -> Option<Vec<Run>> {
 /// Waits until all output of the runs is there that will be, and notes what it is.
 async fn output(lab: &Lab, number: u64, id: &str, mut ended: Vec<Run>) {
     let begun = Instant::now();
-    while ended.iter().any(|run| run.output.complete == Some(false)) && begun.elapsed() < OUTPUT_WITHIN {
+    // Of what is unknown nobody promises more.
+    let is_awaited = |run: &Run| run.state != RunState::Unknown && run.output.complete == Some(false);
+    while ended.iter().any(is_awaited) && begun.elapsed() < OUTPUT_WITHIN {
         sleep(LOOK_EVERY).await;
         ended = runs(lab, id).await.unwrap_or(ended);
     }

@@ -132,6 +132,7 @@ impl Rows {
             run_state: self.run.as_str().to_owned(),
             run_generation: 0,
             run_attempt: self.newest(),
+            offered_at: jiff_sqlx::ToSqlx::to_sqlx(crate::clock::now()),
         };
         let mut open = Open::new(locked).unwrap();
         let again = |last: Tried| {
