@@ -132,13 +132,16 @@ create table enroll_tokens (
 );
 
 -- The newest session of each agent. Its fence orders the controllers for this agent, its epoch the agent's streams. The
--- fence is one higher than any that the agent has obeyed, so that an older copy of this table locks nobody out.
+-- fence is one higher than any that the agent has obeyed, so that an older copy of this table locks nobody out. Its hello
+-- was said so many microseconds after that boot of its host: one that was said earlier, and came late, opens nothing.
 create table sessions (
     agent_id uuid primary key references agents (id),
     org_id uuid not null,
     controller_id uuid not null,
     epoch bigint not null,
     fence bigint not null,
+    boot_id text not null,
+    since_boot bigint not null,
     connected boolean not null,
     opened_at timestamptz not null,
     closed_at timestamptz
@@ -154,7 +157,6 @@ create table executions (
     request_id text not null,
     created_at timestamptz not null,
     start_before timestamptz not null,
-    priority smallint not null default 0,
     ended_at timestamptz,
     cancel_requested_at timestamptz,
     state text not null,
@@ -175,6 +177,7 @@ create table executions (
     runs_unknown integer not null default 0,
     -- When the signature was made anew, because its certificate would have ended; null: never.
     manifest_signed_at timestamptz,
+    priority smallint not null default 0,
     primary key (id),
     unique (org_id, id)
 );

@@ -4,17 +4,22 @@
 
 mod access;
 mod architecture;
+mod backpressure;
 mod bad_input;
 mod controllers;
 mod crash_matrix;
+mod deadlines;
 mod dispatch;
 mod enroll;
 mod exec;
 mod joining;
+mod network;
 mod output;
 mod platform;
+mod queue;
 mod renew;
 mod restored;
+mod retry;
 mod storage;
 mod survive;
 mod upgrade;

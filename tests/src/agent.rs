@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::{
-    SOON, World, eventually,
+    Host, SOON, World, eventually,
     process::{Process, kill_tree, show_log, signal, with_argument},
     scene,
 };
@@ -31,6 +31,7 @@ pub struct NewAgent {
     controller: SocketAddr,
     data: Option<PathBuf>,
     variables: Vec<(String, String)>,
+    network: Option<PathBuf>,
 }
 
 impl NewAgent {
@@ -44,6 +45,7 @@ impl NewAgent {
             controller,
             data: None,
             variables: Vec::new(),
+            network: None,
         }
     }
 
@@ -64,6 +66,13 @@ impl NewAgent {
         self
     }
 
+    /// Runs in this host's network, and connects to the World from there.
+    pub fn on(mut self, host: &Host) -> Self {
+        self.controller = SocketAddr::new(host.outside(), self.world.door().port());
+        self.network = Some(host.network());
+        self
+    }
+
     /// Its clock is off by so much when it runs, as `faketime` says it (`+1h`, `-1h`, `+400d`). It enrolls with the right one.
     pub fn clock(self, offset: &str) -> Self {
         self.variable("LD_PRELOAD", faketime().display().to_string())
@@ -78,8 +87,8 @@ impl NewAgent {
     }
 
     /// Configures one of its keys, by the name of its variable without the prefix.
-    pub fn setting(self, name: &str, value: impl Into<String>) -> Self {
-        self.variable(&format!("OPSC_AGENT_{name}"), value)
+    pub fn setting(self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.variable(&format!("OPSC_AGENT_{name}"), value.to_string())
     }
 
     /// Runs with this variable in its environment.
@@ -114,6 +123,7 @@ impl NewAgent {
             slots: self.slots,
             controller: self.controller,
             variables: self.variables,
+            network: self.network,
             process: None,
         }
     }
@@ -146,12 +156,27 @@ pub struct Agent {
     slots: u32,
     controller: SocketAddr,
     variables: Vec<(String, String)>,
+    /// The network namespace that it runs in, if not the test's own.
+    network: Option<PathBuf>,
     process: Option<Process>,
 }
 
 /// The agent's command line, with nothing of this machine's configuration.
 pub fn command(data: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(scene::binary("opsconductor-agent"));
+    command_in(None, data, arguments)
+}
+
+fn command_in(network: Option<&Path>, data: &Path, arguments: &[&str]) -> Command {
+    let program = scene::binary("opsconductor-agent");
+    let mut command = match network {
+        None => Command::new(program),
+        Some(network) => {
+            // It becomes the agent: the process keeps its id.
+            let mut enter = Command::new("/usr/bin/nsenter");
+            enter.arg(format!("--net={}", network.display())).arg(program);
+            enter
+        }
+    };
     command
         .args(arguments)
         .arg("--data")
@@ -174,7 +199,7 @@ fn again(mut command: Command, as_in: &Command) -> Command {
 impl Agent {
     /// `enroll` with this token and `arguments` more.
     pub fn enroll_with(&self, token: &str, arguments: &[&str]) -> Output {
-        enroll(&self.data, self.controller, &self.name, token, arguments)
+        enroll_in(self.network.as_deref(), &self.data, self.controller, &self.name, token, arguments)
     }
 
     /// Starts its process.
@@ -184,27 +209,31 @@ impl Agent {
 
     /// As [`Self::run`], with `variables` more in its environment.
     pub fn run_armed(&mut self, variables: &[(&str, &str)]) {
-        let mut command = command(&self.data, &["run"]);
+        let mut command = self.command(&["run"]);
         command.envs(variables.iter().copied());
         self.spawn(command);
     }
 
     /// Starts its process with other arguments.
     pub fn run_with(&mut self, arguments: &[&str]) {
-        self.spawn(command(&self.data, arguments));
+        self.spawn(self.command(arguments));
     }
 
     /// Starts its process from another binary.
     pub fn run_program(&mut self, program: &Path) {
-        self.spawn(again(Command::new(program), &command(&self.data, &["run"])));
+        self.spawn(again(Command::new(program), &self.command(&["run"])));
     }
 
     /// Starts its process through another program, which becomes what its last arguments say.
     pub fn run_through(&mut self, program: &Path, arguments: &[&str]) {
-        let own = command(&self.data, &["run"]);
+        let own = self.command(&["run"]);
         let mut through = Command::new(program);
         through.args(arguments).arg(own.get_program());
         self.spawn(again(through, &own));
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        command_in(self.network.as_deref(), &self.data, arguments)
     }
 
     fn spawn(&mut self, mut command: Command) {
@@ -264,7 +293,12 @@ impl Agent {
 
     /// Waits until the controller shows it in this state.
     pub async fn is(&self, state: &str) {
-        eventually(SOON, &format!("the agent {} is {state}", self.name), async || {
+        self.is_within(state, SOON).await;
+    }
+
+    /// As [`Self::is`], where that may take longer.
+    pub async fn is_within(&self, state: &str, within: Duration) {
+        eventually(within, &format!("the agent {} is {state}", self.name), async || {
             (self.shown().await["state"] == state).then_some(())
         })
         .await;
@@ -280,7 +314,18 @@ impl Agent {
 
 /// `opsconductor-agent enroll`.
 pub fn enroll(data: &Path, controller: SocketAddr, name: &str, token: &str, arguments: &[&str]) -> Output {
-    command(data, &["enroll", "--controller", &controller.to_string(), "--name", name])
+    enroll_in(None, data, controller, name, token, arguments)
+}
+
+fn enroll_in(
+    network: Option<&Path>,
+    data: &Path,
+    controller: SocketAddr,
+    name: &str,
+    token: &str,
+    arguments: &[&str],
+) -> Output {
+    command_in(network, data, &["enroll", "--controller", &controller.to_string(), "--name", name])
         .args(arguments)
         .env("OPSC_AGENT_TOKEN", token)
         .output()

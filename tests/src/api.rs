@@ -183,8 +183,13 @@ impl Api {
 
     /// Waits until an execution has ended.
     pub async fn finished(&self, id: impl ToString) -> Finished {
+        self.finished_within(id, ENDS_WITHIN).await
+    }
+
+    /// As [`Self::finished`], where that may take longer.
+    pub async fn finished_within(&self, id: impl ToString, within: Duration) -> Finished {
         let id = id.to_string();
-        let execution = eventually(ENDS_WITHIN, &format!("the end of the execution {id}"), async || {
+        let execution = eventually(within, &format!("the end of the execution {id}"), async || {
             let answer = self
                 .try_get(&format!("/api/v1/executions/{id}"))
                 .await
@@ -250,10 +255,18 @@ pub fn bytes(pieces: &[OutputPiece]) -> Vec<u8> {
             piece.position
         );
         match &piece.data {
-            Data::Text(text) => bytes.extend_from_slice(text.as_bytes()),
-            Data::Base64(text) => bytes.extend(BASE64_STANDARD.decode(text).expect("it is base64")),
             Data::Gap(missing) => panic!("a gap of {missing} bytes at {}", bytes.len()),
+            data => bytes.extend(plain(data)),
         }
     }
     bytes
+}
+
+/// The bytes of one piece; of a gap there are none.
+pub fn plain(data: &Data) -> Vec<u8> {
+    match data {
+        Data::Text(text) => text.clone().into_bytes(),
+        Data::Base64(text) => BASE64_STANDARD.decode(text).expect("it is base64"),
+        Data::Gap(_) => Vec::new(),
+    }
 }

@@ -13,7 +13,9 @@ pub mod api;
 pub mod chaos;
 pub mod clock;
 pub mod door;
+pub mod host;
 pub mod opsctl;
+pub mod player;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
@@ -26,6 +28,7 @@ use std::time::Duration;
 
 pub use agent::Agent;
 pub use api::{Answer, Api, Finished};
+pub use host::Host;
 pub use proxy::Proxy;
 pub use stage::Stage;
 pub use world::World;

@@ -25,6 +25,9 @@ read -r postmaster 2>/dev/null <"$SCENE/postgres/data/postmaster.pid" && kill -Q
 for process in /proc/[0-9]*; do
     tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -qF -- "$SCENE" && tree "${process#/proc/}"
 done
+for network in /run/netns/opsc-"${SCENE##*-}"-*; do
+    [ -e "$network" ] && ip netns delete "${network##*/}"
+done
 grep -F " $SCENE/" /proc/mounts | while read -r _ at _; do umount -l "$at"; done
 rm -rf -- "$SCENE" || { sleep 1; rm -rf -- "$SCENE"; }
 "#;
@@ -99,6 +102,11 @@ pub fn binary(name: &str) -> PathBuf {
 /// Says, where the harness does not hide it, that something was not tested.
 pub fn skipped(why: &str) {
     writeln!(std::io::stderr(), "SKIPPED: {why}").expect("there is a standard error");
+}
+
+/// Whether the long variants of tests run too.
+pub fn is_full() -> bool {
+    std::env::var_os("OPSC_TESTS_FULL").is_some_and(|value| value == "1")
 }
 
 /// Whether the tests run as root; some faults can be made by root alone.

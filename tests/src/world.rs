@@ -36,6 +36,7 @@ pub struct Builder {
     announces: bool,
     timing: String,
     data: Option<PathBuf>,
+    any_address: bool,
 }
 
 impl Builder {
@@ -91,6 +92,23 @@ impl Builder {
         patient
     }
 
+    /// As that, and orders may wait for seconds: a test that waits for an agent's return may take its time.
+    pub fn watchful(self) -> Self {
+        let mut patient = self.impatient_but_for_absence();
+        let slow =
+            [("start_window = '2s'", "start_window = '20s'"), ("clock_skew = '1s'", "clock_skew = '5s'")];
+        for (quick, slow) in slow {
+            patient.timing = patient.timing.replace(quick, slow);
+        }
+        patient
+    }
+
+    /// The agents' door is open at every address of this machine, for agents on hosts of their own.
+    pub fn for_hosts(mut self) -> Self {
+        self.any_address = true;
+        self
+    }
+
     /// Starts the controller and waits until it is ready.
     pub async fn start(self) -> World {
         let world = self.prepare();
@@ -102,7 +120,8 @@ impl Builder {
     pub fn prepare(self) -> World {
         pki::install_provider();
         let database = (!self.embedded).then(|| self.database.unwrap_or_else(postgres::migrated_database));
-        let settings = Settings { agents: self.agents, announces: self.announces, timing: self.timing };
+        let Self { agents, announces, timing, any_address, .. } = self;
+        let settings = Settings { agents, announces, timing, any_address };
         World::new(database, settings, self.data, None)
     }
 }
@@ -113,6 +132,7 @@ struct Settings {
     agents: String,
     announces: bool,
     timing: String,
+    any_address: bool,
 }
 
 #[derive(Debug)]
@@ -176,8 +196,9 @@ impl World {
         let data = data.unwrap_or_else(|| folder.join("controller"));
         let announce = if settings.announces { format!("announce = '{agents}'\n") } else { String::new() };
         let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
+        let door = if settings.any_address { SocketAddr::from(([0; 4], agents.port())) } else { agents };
         let config = format!(
-            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{agents}'\n{announce}{}{}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
+            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{announce}{}{}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
             data.display(),
             settings.agents,
             settings.timing,

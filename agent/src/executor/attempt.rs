@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use self::last_word::LastWord;
-use super::{Shared, journal::JournalError, order::Order, report};
+use super::{Shared, decide, journal::JournalError, order::Order, report};
 use crate::{
     clock,
     messages::{AttemptKey, ToLink},
@@ -105,11 +105,13 @@ enum Parted {
 
 impl Attempt {
     /// Starts the attempt once its `starting` is `journaled`, and follows it. `beginning` is let go of when it has its shim
-    /// or its end: between the two a stop would make it look like one that may have run.
+    /// or its end: between the two a stop would make it look like one that may have run. A disk that took its time may have
+    /// cost it its own: after `start_by` the controller may have given it up.
     pub(super) async fn begin(
         self,
         journaled: impl Future<Output = Result<(), JournalError>> + Send,
         spec: Spec,
+        start_by: i64,
         beginning: TaskTrackerToken,
     ) {
         let folder = self.shared.folder(self.key);
@@ -136,6 +138,10 @@ impl Attempt {
         fault::point("executor.accepted.told");
         if self.cancel.is_cancelled() {
             return self.end_unstarted(&folder, Reason::Cancelled, "cancelled before it began").await;
+        }
+        if decide::is_too_late(start_by, clock::now_micros()) {
+            let detail = "its time to start was over before its host came to it";
+            return self.end_unstarted(&folder, Reason::StartExpired, detail).await;
         }
         match self.start_shim(&folder, &spec).await {
             Ok(()) => {
@@ -267,6 +273,7 @@ impl Attempt {
                             return Parted::Foreign;
                         }
                         is_greeted = true;
+                        fault::point("executor.shim.greeted");
                     }
                     while let Some(message) = take_message(&mut heard) {
                         match message {

@@ -24,8 +24,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Shared,
     attempt::{self, Attempt, Event},
+    decide::{self, Newest, OnAdopt, OnCancel, OnOrder, micros},
     journal::{Change, Entry, Journal, Opened, State},
-    order::{self, Audience, Fault, Memory, Order},
+    order::{Audience, Memory, Order},
     policy::Own,
     report,
 };
@@ -54,6 +55,8 @@ pub(super) struct Rules {
     pub(super) slots: usize,
     pub(super) kill_jobs: bool,
     pub(super) clock_skew: Duration,
+    pub(super) spool_bytes: u64,
+    pub(super) block_for: Duration,
 }
 
 #[derive(Debug)]
@@ -70,6 +73,8 @@ pub(super) struct Manager {
     superseding: HashMap<AttemptKey, Option<Order>>,
     /// The agent was asked to stop: nothing new begins.
     is_stopping: bool,
+    /// What was refused, as long as the controller has not answered that, for all that this process knows.
+    refused: HashSet<AttemptKey>,
     /// Attempts on their way to their shims.
     beginning: TaskTracker,
     outbox: VecDeque<ToLink>,
@@ -104,6 +109,7 @@ impl Manager {
             running: HashMap::new(),
             superseding: HashMap::new(),
             is_stopping: false,
+            refused: HashSet::new(),
             beginning: TaskTracker::new(),
             outbox: VecDeque::new(),
             tasks: JoinSet::new(),
@@ -186,25 +192,32 @@ impl Manager {
     /// Takes over what an earlier agent process left.
     fn adopt(&mut self) {
         let mut known: HashSet<PathBuf> = HashSet::new();
-        let unsettled: Vec<(AttemptKey, Entry)> = self.unsettled().map(|(k, e)| (*k, e.clone())).collect();
-        for (key, entry) in unsettled {
-            known.insert(self.shared.folder(key));
-            if entry.state() == State::Ended {
-                self.say_newest(key);
-            } else {
-                tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, "looking after a run of an earlier agent");
-                let is_doubtful = entry.state() == State::Starting;
-                let attempt = Attempt { is_doubtful, ..self.attempt(key, entry.boot_id) };
-                self.tasks.spawn(async move {
-                    attempt.follow().await;
-                    None
-                });
+        let now = clock::now_micros();
+        let entries: Vec<(AttemptKey, Entry)> = self.entries.iter().map(|(k, e)| (*k, e.clone())).collect();
+        for (key, entry) in entries {
+            if decide::is_unsettled(&entry) {
+                known.insert(self.shared.folder(key));
+            }
+            match decide::on_adopt(&entry, now) {
+                OnAdopt::Nothing => {}
+                OnAdopt::Again => {
+                    if entry.state() == State::Refused && self.refused.len() < limits::HOST_UNSETTLED {
+                        self.refused.insert(key);
+                    }
+                    self.say_newest(key);
+                }
+                OnAdopt::Follow => {
+                    tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, "looking after a run of an earlier agent");
+                    fault::point("executor.run.adopting");
+                    let is_doubtful = entry.state() == State::Starting;
+                    let attempt = Attempt { is_doubtful, ..self.attempt(key, entry.boot_id) };
+                    self.tasks.spawn(async move {
+                        attempt.follow().await;
+                        None
+                    });
+                }
             }
         }
-        // A refusal may not have reached the link's spool.
-        let recent = clock::now_micros() - micros(limits::LOST_AFTER);
-        let refused = self.entries.values().filter(|e| e.state() == State::Refused && e.at > recent);
-        self.outbox.extend(refused.filter_map(|entry| entry.report.clone().map(ToLink::Report)));
         let over: HashSet<PathBuf> = self.entries.keys().map(|key| self.shared.folder(*key)).collect();
         for entry in std::fs::read_dir(&self.shared.attempts).into_iter().flatten().flatten() {
             let folder = entry.path();
@@ -226,11 +239,14 @@ impl Manager {
             ToExecutor::Cancel(key) => self.cancel(key),
             ToExecutor::Settled(key) => self.settle(key),
             ToExecutor::Inventory(answer) => {
-                let unsettled = self.unsettled().map(|(key, _)| key);
-                let held: Vec<AttemptKey> = unsettled.chain(self.superseding.keys()).copied().collect();
+                let is_held =
+                    |(key, entry): &(&AttemptKey, &Entry)| decide::is_held(entry, self.refused.contains(key));
+                let held = self.entries.iter().filter(is_held).map(|(key, _)| key);
+                let held: Vec<AttemptKey> = held.chain(self.superseding.keys()).copied().collect();
                 // A link that does not wait for it any more will ask again.
                 let (journal_epoch, fence) = (self.epoch.clone(), self.fence);
                 let _ = answer.send(Inventory { journal_epoch, fence, held: held.clone() });
+                fault::point("executor.inventory.told");
                 for key in held {
                     self.say_newest(key);
                 }
@@ -254,21 +270,19 @@ impl Manager {
             self.outbox.push_back(ToLink::Report(report::refused(key, fault.reason(), fault.to_string())));
             return;
         }
-        if self.entries.contains_key(&key) {
-            return self.say_newest(key);
-        }
         if self.superseding.contains_key(&key) {
             return;
         }
         let memory = Memory { epoch: &self.epoch, fence: self.fence, clock_skew: self.rules.clock_skew };
-        if let Err(fault) = order::check(&order.content, memory, now) {
-            if fault == Fault::Epoch {
-                // Under the journal that is gone it may have been started.
+        match decide::on_order(self.entries.get(&key), &order.content, memory, now) {
+            OnOrder::Begin => {}
+            OnOrder::Again => return self.say_newest(key),
+            OnOrder::Refuse(fault) => return self.refuse(key, Refusal::new(fault.reason(), &fault)),
+            OnOrder::Lost(fault) => {
                 let report = report::lost(key, fault.reason(), fault.to_string());
                 self.outbox.push_back(ToLink::Report(report));
                 return;
             }
-            return self.refuse(key, Refusal::new(fault.reason(), &fault));
         }
         tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, execution.id = %key.execution_id,
             request.id = order.content.request_id, actor = order.content.actor, "took an order");
@@ -285,18 +299,18 @@ impl Manager {
 
     /// Begins what is ordered, if this host takes it; `also` goes into the journal with it.
     fn begin(&mut self, order: Order, also: Option<Change>) {
-        let key = order.key;
+        let (key, start_by) = (order.key, order.content.start_by);
         match self.admit(order) {
             Ok(spec) => {
                 let entry = self.entry(key, State::Starting, None);
-                let put = Change::Put(key, entry.clone());
+                let put = Change::Put(key, entry.clone().into());
                 let changes = std::iter::once(put).chain(also).collect();
                 let journaled = self.journal.write(changes);
                 let attempt = self.attempt(key, entry.boot_id.clone());
                 let beginning = self.beginning.token();
                 self.entries.insert(key, entry);
                 self.tasks.spawn(async move {
-                    attempt.begin(journaled, spec, beginning).await;
+                    attempt.begin(journaled, spec, start_by, beginning).await;
                     None
                 });
             }
@@ -309,6 +323,7 @@ impl Manager {
         let Refusal { reason, detail } = refusal;
         tracing::warn!(run.id = %key.run_id, run.attempt = key.attempt, run.reason = reason.as_str(), detail, "refused a run");
         let report = report::refused(key, reason, detail);
+        self.refused.insert(key);
         let written = self.put(key, State::Refused, Some(report.clone()));
         self.prune_surplus();
         self.tasks.spawn(async move {
@@ -321,17 +336,19 @@ impl Manager {
     }
 
     fn cancel(&mut self, key: AttemptKey) {
-        if let Some(cancel) = self.running.get(&key) {
-            cancel.cancel();
-        } else if self.entries.contains_key(&key) {
-            self.say_newest(key);
-        } else {
-            self.refuse(key, Refusal::new(Reason::Cancelled, &"cancelled before its order came"));
+        let running = self.running.get(&key);
+        match decide::on_cancel(running.is_some(), self.entries.get(&key)) {
+            OnCancel::Stop => running.into_iter().for_each(CancellationToken::cancel),
+            OnCancel::Again => self.say_newest(key),
+            OnCancel::Tombstone => {
+                self.refuse(key, Refusal::new(Reason::Cancelled, &"cancelled before its order came"));
+            }
         }
     }
 
     fn settle(&mut self, key: AttemptKey) {
-        if self.entries.get(&key).is_none_or(|entry| entry.state() != State::Ended) {
+        self.refused.remove(&key);
+        if !decide::is_over(self.entries.get(&key)) {
             return;
         }
         let written = self.put(key, State::Settled, None);
@@ -363,7 +380,7 @@ impl Manager {
                 let report = report::started(key, pid, at, &self.shared.boot_id);
                 let mut entry = self.entry(key, State::Started, Some(report.clone()));
                 (entry.pid, entry.started_at) = (pid, at);
-                let written = self.journal.write(vec![Change::Put(key, entry.clone())]);
+                let written = self.journal.write(vec![Change::Put(key, entry.clone().into())]);
                 self.entries.insert(key, entry);
                 fault::point("executor.started.telling");
                 self.later(written);
@@ -403,26 +420,19 @@ impl Manager {
     fn say_newest(&mut self, key: AttemptKey) {
         let Some(entry) = self.entries.get(&key) else { return };
         let folder = self.shared.folder(key);
-        match (entry.state(), entry.report.clone()) {
-            (State::Ended, Some(report)) => self.outbox.push_back(ToLink::Ended { key, folder, report }),
-            (State::Settled, _) => {
-                // Not a refusal: that would say that it never began.
-                let detail = "it ran and was settled; its result was handed over";
-                self.outbox.push_back(ToLink::Report(report::lost(key, Reason::JournalLost, detail)));
-            }
-            (state, Some(report)) => {
+        match decide::newest(key, entry) {
+            Newest::Nothing => {}
+            Newest::Report(report) => self.outbox.push_back(ToLink::Report(report)),
+            Newest::Running(report) => {
                 self.outbox.push_back(ToLink::Report(report));
-                if state == State::Started {
-                    self.outbox.push_back(ToLink::OutputGrew { key, folder });
-                }
+                self.outbox.push_back(ToLink::OutputGrew { key, folder });
             }
-            // It is about to be reported for the first time.
-            (_, None) => {}
+            Newest::Ended(report) => self.outbox.push_back(ToLink::Ended { key, folder, report }),
         }
     }
 
     fn unsettled(&self) -> impl Iterator<Item = (&AttemptKey, &Entry)> {
-        self.entries.iter().filter(|(_, entry)| !matches!(entry.state(), State::Refused | State::Settled))
+        self.entries.iter().filter(|(_, entry)| decide::is_unsettled(entry))
     }
 
     /// A new attempt to follow; it takes a slot.
@@ -463,7 +473,7 @@ impl Manager {
     ) -> impl Future<Output = Result<(), super::journal::JournalError>> + Send + use<> {
         let entry = self.entry(key, state, report);
         self.entries.insert(key, entry.clone());
-        self.journal.write(vec![Change::Put(key, entry)])
+        self.journal.write(vec![Change::Put(key, entry.into())])
     }
 
     /// Lets a write finish that nothing waits for.
@@ -483,8 +493,4 @@ fn log_failure(written: Result<(), super::journal::JournalError>) {
         let source = std::error::Error::source(&error).map(ToString::to_string);
         tracing::error!(%error, source, "the journal is behind");
     }
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -108,6 +108,7 @@ fn hello(identity: &Identity) -> Hello {
             .into(),
         fence: 0,
         held: Vec::new(),
+        since_boot: 0,
     }
 }
 

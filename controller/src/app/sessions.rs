@@ -9,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Reason,
     attempt::AttemptState,
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     clock,
     error::{During, Error, Result},
-    store,
+    store::{self, sessions::Said},
 };
 
 /// Protocol versions that this controller speaks.
@@ -209,14 +210,27 @@ pub(crate) async fn open(
     let now = clock::now();
     let mut tx = app.db.worker().begin().await.during("begin")?;
     let me = app.info.controller_id;
-    let numbers = store::sessions::open(&mut tx, org_id, agent_id, me, obeyed, now).await?;
-    store::agents::update_at_hello(&mut tx, agent_id, &facts, &version, slots, &hello.journal_epoch, now)
-        .await?;
+    let boot_id: String =
+        hello.boot_id.chars().filter(|c| !c.is_control()).take(limits::NAME_CHARS).collect();
+    let since_boot = i64::try_from(hello.since_boot).unwrap_or(i64::MAX);
+    let said = Said { obeyed, boot_id: &boot_id, since_boot };
+    // What it was offered in a session that ended so long ago is lost whatever it holds.
+    let patience = SignedDuration::try_from(app.info.timing.lost_after).unwrap_or(SignedDuration::MAX);
+    let forgotten = now.saturating_sub(patience).unwrap_or(Timestamp::MIN);
+    let opened = store::sessions::open(&mut tx, org_id, agent_id, me, said, forgotten, now).await?;
+    let Some(numbers) = opened else {
+        let detail = "the agent has opened another session since it said hello".to_owned();
+        return Ok(Err(Refusal { code: "superseded", detail }));
+    };
+    let until_now =
+        store::agents::update_at_hello(&mut tx, agent_id, &facts, &version, slots, &hello.journal_epoch, now)
+            .await?;
+    let is_same_journal = until_now.is_empty() || until_now == hello.journal_epoch;
     let absent: Vec<runs::Report> = store::attempts::open_of(&mut tx, agent_id)
         .await?
         .into_iter()
         .filter(|(key, _)| !held.contains(key))
-        .map(|(key, state)| runs::Report { key, agent_id, happening: what_became_of(state) })
+        .map(|(key, state)| runs::Report { key, agent_id, happening: what_became_of(state, is_same_journal) })
         .collect();
     let settled = runs::settle(app, &mut tx, absent, now).await?;
     fault::point("controller.session.written");
@@ -238,15 +252,18 @@ pub(crate) async fn open(
     Ok(Ok(session))
 }
 
-/// An attempt that the tables call open and the agent does not hold.
-fn what_became_of(state: AttemptState) -> Happening {
-    match state {
-        AttemptState::Offered => Happening::Withdrawn,
-        _ => Happening::Lost {
-            reason: Reason::JournalLost,
-            detail: "the agent accepted it once and has no memory of it".to_owned(),
-        },
+/// An attempt that the tables call open and the agent does not hold. One whose offer was not answered never reached it,
+/// unless its journal began anew: the one before may have known it.
+fn what_became_of(state: AttemptState, is_same_journal: bool) -> Happening {
+    if state == AttemptState::Offered && is_same_journal {
+        return Happening::Withdrawn;
     }
+    let detail = if state == AttemptState::Offered {
+        "the agent lost its memory before it answered the order"
+    } else {
+        "the agent accepted it once and has no memory of it"
+    };
+    Happening::Lost { reason: Reason::JournalLost, detail: detail.to_owned() }
 }
 
 /// Enters a session whose welcome is on its way: from now on orders may follow it, and cancels that wait for this agent.

@@ -1,6 +1,7 @@
 //! Accepting connections: TLS, the caller's identity, and the handle that cuts a connection when its agent is revoked.
 
 use std::{
+    collections::VecDeque,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -14,7 +15,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -23,9 +24,11 @@ use tonic::transport::server::Connected;
 use super::Peer;
 use crate::{app::App, error::Error};
 
-/// How long a handshake may take, and how many may be under way.
+/// How long a handshake may take, how many may be under way, and how long each of these is left alone when others wait:
+/// one that takes longer may be of somebody who only wants to hold a place.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 512;
+const UNDISTURBED: Duration = Duration::from_secs(1);
 /// Connections without a certificate, or with a revoked one: how many at a time, and how long each may stay.
 const STRANGERS: usize = 256;
 const STRANGER_FOR: Duration = Duration::from_secs(60);
@@ -40,11 +43,10 @@ pub(super) fn accept(
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(ACCEPTED);
     tokio::spawn(async move {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let mut handshakes = Handshakes::new();
         let strangers = Arc::new(Semaphore::new(STRANGERS));
         loop {
-            let permit =
-                Arc::clone(&handshakes).acquire_owned().await.expect("the semaphore is never closed");
+            let permit = handshakes.place().await;
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => return,
                 accepted = listener.accept() => accepted,
@@ -59,8 +61,19 @@ pub(super) fn accept(
                 }
             };
             let (app, sender, strangers) = (Arc::clone(&app), sender.clone(), Arc::clone(&strangers));
+            let over = handshakes.begin();
             tokio::spawn(async move {
-                let connection = match timeout(HANDSHAKE, handshake(&app, stream, address, strangers)).await {
+                // However it ends, it is over.
+                let _over = over.clone().drop_guard();
+                let shaken = tokio::select! {
+                    shaken = timeout(HANDSHAKE, handshake(&app, stream, address, strangers)) => shaken,
+                    () = over.cancelled() => {
+                        metrics::counter!("opsc_handshakes_refused_total").increment(1);
+                        tracing::debug!(%address, "a slow handshake made room for others");
+                        return;
+                    }
+                };
+                let connection = match shaken {
                     Ok(Ok(connection)) => connection,
                     Ok(Err(error)) => {
                         metrics::counter!("opsc_handshakes_refused_total").increment(1);
@@ -79,6 +92,42 @@ pub(super) fn accept(
         }
     });
     receiver
+}
+
+/// The handshakes under way, the oldest first.
+struct Handshakes {
+    places: Arc<Semaphore>,
+    under_way: VecDeque<(Instant, CancellationToken)>,
+}
+
+impl Handshakes {
+    fn new() -> Self {
+        Self { places: Arc::new(Semaphore::new(HANDSHAKES)), under_way: VecDeque::new() }
+    }
+
+    /// Waits for a place; the oldest handshake is ended for it if that has had its time.
+    async fn place(&mut self) -> OwnedSemaphorePermit {
+        let place = Arc::clone(&self.places).acquire_owned();
+        tokio::pin!(place);
+        while self.under_way.front().is_some_and(|(_, over)| over.is_cancelled()) {
+            self.under_way.pop_front();
+        }
+        if let Some((begun, over)) = self.under_way.front() {
+            tokio::select! {
+                biased;
+                place = &mut place => return place.expect("the semaphore is never closed"),
+                () = sleep_until(*begun + UNDISTURBED) => over.cancel(),
+            }
+        }
+        place.await.expect("the semaphore is never closed")
+    }
+
+    /// The end of the handshake that begins now, to be told or to be asked for.
+    fn begin(&mut self) -> CancellationToken {
+        let over = CancellationToken::new();
+        self.under_way.push_back((Instant::now(), over.clone()));
+        over
+    }
 }
 
 async fn handshake(

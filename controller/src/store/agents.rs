@@ -287,6 +287,7 @@ pub(crate) async fn set_new_serial(
 }
 
 /// What an agent said of itself when its session opened.
+/// Writes what the agent said, and gives the epoch of the journal that it had until now; empty if it had none.
 pub(crate) async fn update_at_hello(
     connection: &mut PgConnection,
     id: AgentId,
@@ -295,10 +296,12 @@ pub(crate) async fn update_at_hello(
     slots: i32,
     journal_epoch: &[u8],
     now: Timestamp,
-) -> Result<()> {
-    sqlx::query!(
-        "update agents set facts = $2, version = $3, slots = $4, journal_epoch = $5, last_seen_at = $6
-         where id = $1",
+) -> Result<Vec<u8>> {
+    sqlx::query_scalar!(
+        "with until_now as (select id, journal_epoch from agents where id = $1 for update)
+         update agents a
+         set facts = $2, version = $3, slots = $4, journal_epoch = $5, last_seen_at = $6
+         from until_now u where a.id = u.id returning u.journal_epoch",
         id.0,
         Json(facts) as _,
         version,
@@ -306,10 +309,9 @@ pub(crate) async fn update_at_hello(
         journal_epoch,
         now.to_sqlx()
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await
-    .during("update of the agent")?;
-    Ok(())
+    .during("update of the agent")
 }
 
 pub(crate) async fn update_facts(pool: &PgPool, id: AgentId, facts: &Facts, now: Timestamp) -> Result<()> {

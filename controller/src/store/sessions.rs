@@ -16,31 +16,47 @@ pub(crate) struct Numbers {
     pub fence: i64,
 }
 
-/// Opens a session with numbers above those of all before it, and a fence above `obeyed`, the highest that the agent says
-/// it has obeyed.
+/// What a hello says about its place among the agent's hellos.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Said<'a> {
+    /// The highest fence that the agent has obeyed.
+    pub obeyed: i64,
+    /// The boot of its host, and the microseconds since then.
+    pub boot_id: &'a str,
+    pub since_boot: i64,
+}
+
+/// Opens a session with numbers above those of all before it, and a fence above the one that the agent says it has obeyed.
+/// None when a hello that was said later has come before this one, unless its session was closed before `forgotten`.
 pub(crate) async fn open(
     connection: &mut PgConnection,
     org: OrgId,
     agent: AgentId,
     controller: ControllerId,
-    obeyed: i64,
+    said: Said<'_>,
+    forgotten: Timestamp,
     now: Timestamp,
-) -> Result<Numbers> {
+) -> Result<Option<Numbers>> {
     sqlx::query_as!(
         Numbers,
-        "insert into sessions as s (agent_id, org_id, controller_id, epoch, fence, connected, opened_at)
-         values ($1, $2, $3, 1, $5::bigint + 1, true, $4)
+        "insert into sessions as s (agent_id, org_id, controller_id, epoch, fence, boot_id, since_boot, connected,
+                                    opened_at)
+         values ($1, $2, $3, 1, $5::bigint + 1, $6, $7, true, $4)
          on conflict (agent_id) do update
-             set controller_id = $3, epoch = s.epoch + 1, fence = greatest(s.fence, $5::bigint) + 1,
-                 connected = true, opened_at = $4, closed_at = null
+             set controller_id = $3, epoch = s.epoch + 1, fence = greatest(s.fence, $5::bigint) + 1, boot_id = $6,
+                 since_boot = $7, connected = true, opened_at = $4, closed_at = null
+             where s.boot_id <> $6 or s.since_boot <= $7 or (not s.connected and s.closed_at < $8)
          returning epoch, fence",
         agent.0,
         org.0,
         controller.0,
         now.to_sqlx(),
-        obeyed
+        said.obeyed,
+        said.boot_id,
+        said.since_boot,
+        forgotten.to_sqlx()
     )
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await
     .during("opening of the session")
 }

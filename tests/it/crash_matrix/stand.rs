@@ -56,8 +56,7 @@ impl Stand {
         self.arm(point, hit);
         let excuse = match Victim::of(point) {
             Victim::Shim if !RECORDED.contains(&point) => Excuse::ShimDied,
-            Victim::Agent => Excuse::AgentDied,
-            Victim::Controller | Victim::Shim => Excuse::None,
+            Victim::Agent | Victim::Controller | Victim::Shim => Excuse::None,
         };
         for kind in KINDS {
             self.run(kind, excuse).await;

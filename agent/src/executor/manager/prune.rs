@@ -41,6 +41,7 @@ impl Manager {
             return;
         }
         for key in &forget {
+            self.refused.remove(key);
             self.entries.remove(key);
         }
         let written = self.journal.write(forget.into_iter().map(Change::Forget).collect());

@@ -75,6 +75,8 @@ impl Session {
         connection: Connection,
     ) -> End {
         let Connection { channel, local_ip } = connection;
+        // Before the executor is asked: whoever says a later one, knows later of what it holds.
+        let since_boot = clock::since_boot_micros();
         let (reply, inventory) = oneshot::channel();
         if self.executor.send(ToExecutor::Inventory(reply)).await.is_err() {
             return End::ExecutorGone;
@@ -82,7 +84,9 @@ impl Session {
         let Ok(inventory) = inventory.await else { return End::ExecutorGone };
         let facts = facts::collect(Some(local_ip));
         let (outbound, frames) = mpsc::channel(limits::OUTBOUND_FRAMES);
-        if outbound.try_send(frame(agent_frame::Frame::Hello(self.hello(inventory, facts.clone())))).is_err()
+        if outbound
+            .try_send(frame(agent_frame::Frame::Hello(self.hello(inventory, facts.clone(), since_boot))))
+            .is_err()
         {
             return End::Lost("the first frame could not be sent".to_owned());
         }
@@ -134,7 +138,7 @@ impl Session {
             .await
     }
 
-    fn hello(&self, inventory: Inventory, facts: Facts) -> proto::Hello {
+    fn hello(&self, inventory: Inventory, facts: Facts, since_boot: u64) -> proto::Hello {
         proto::Hello {
             protocol_min: PROTOCOL,
             protocol_max: PROTOCOL,
@@ -142,6 +146,7 @@ impl Session {
             boot_id: facts::boot_id().unwrap_or_default(),
             journal_epoch: inventory.journal_epoch,
             fence: inventory.fence,
+            since_boot,
             slots: self.slots,
             facts: facts.into_iter().collect(),
             held: inventory
