@@ -219,6 +219,34 @@ async fn session(channel: Channel) -> (mpsc::Sender<AgentFrame>, tonic::Streamin
     (frames, inbound)
 }
 
+#[tokio::test]
+async fn a_fence_that_nobody_gave_opens_no_session_and_harms_nobody() {
+    let stage = stage().await;
+    let world = &stage.world;
+    let boaster = Puppet::enroll(world.door(), &world.enroll_token(&json!({})).await, "boaster").await;
+    for fence in [1 << 62, u64::MAX] {
+        let hello = Hello {
+            protocol_min: 1,
+            protocol_max: 1,
+            slots: 4,
+            journal_epoch: vec![7; 16],
+            fence,
+            ..Hello::default()
+        };
+        let frame = AgentFrame { frame: Some(agent_frame::Frame::Hello(hello)) };
+        let channel = boaster.connect(world.door()).await.expect("it is enrolled");
+        let answer =
+            SessionClient::new(channel).open(tokio_stream::once(frame)).await.expect("it is enrolled");
+        let first =
+            answer.into_inner().message().await.expect("the stream holds").and_then(|frame| frame.frame);
+        let Some(controller_frame::Frame::Goodbye(goodbye)) = first else { panic!("{first:?}") };
+        assert_eq!(goodbye.code, "protocol", "{goodbye:?}");
+    }
+    let modest = Puppet::enroll(world.door(), &world.enroll_token(&json!({})).await, "modest").await;
+    drop(session(modest.connect(world.door()).await.expect("it is enrolled")).await);
+    drop(session(boaster.connect(world.door()).await.expect("it is enrolled")).await);
+}
+
 /// The next frame that `pick` wants.
 async fn next<T>(
     inbound: &mut tonic::Streaming<proto::ControllerFrame>,

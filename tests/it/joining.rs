@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Output};
 
-use opsconductor_tests::{World, postgres, process::Process};
+use opsconductor_tests::{SOON, World, eventually, postgres, process::Process};
 use proto::{JoinRequest, joining_client::JoiningClient};
 use tonic::Code;
 
@@ -43,21 +43,20 @@ async fn two_first_starts_make_one_installation() {
             Process::spawn(&mut world.controller_command(&["serve"]), log)
         })
         .collect();
-    let loser =
-        opsconductor_tests::eventually(opsconductor_tests::SOON, "one of them gives up", async || {
-            let ended =
-                processes.iter_mut().enumerate().find_map(|(index, process)| Some((index, process.ended()?)));
-            ended.map(|(index, status)| {
-                assert_eq!(status.code(), Some(4), "{}", processes[index].log());
-                index
-            })
+    let loser = eventually(SOON, "one of them gives up", async || {
+        let ended =
+            processes.iter_mut().enumerate().find_map(|(index, process)| Some((index, process.ended()?)));
+        ended.map(|(index, status)| {
+            assert_eq!(status.code(), Some(4), "{}", processes[index].log());
+            index
         })
-        .await;
+    })
+    .await;
     let log = processes[loser].log();
     assert!(log.contains("opsconductor-controller join"), "{log}");
     empty(&worlds[loser].data());
     let winner = &worlds[1 - loser];
-    opsconductor_tests::eventually(opsconductor_tests::SOON, "the other one serves", async || {
+    eventually(SOON, "the other one serves", async || {
         winner.api_as_nobody().try_get("/ready").await.filter(|answer| answer.status == 200)
     })
     .await;
@@ -85,20 +84,16 @@ async fn a_second_controller_joins_and_has_all_keys_but_the_roots() {
     assert!(!peer.data().join("ca/root.key").exists(), "the root's key was handed out");
     assert!(!peer.data().join("ca.new").exists());
 
-    let listed = world.opsctl(&["controller", "list", "-o", "json"]).await.ended(0);
-    let listed = listed.json();
-    let ids: Vec<&str> = listed["items"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|controller| {
-            assert_eq!(controller["is_alive"], true, "{controller}");
-            controller["id"].as_str().expect("an id")
-        })
-        .collect();
-    assert_eq!(ids.len(), 2, "{listed}");
     let own = std::fs::read_to_string(peer.data().join("controller-id")).expect("it is there");
-    assert!(ids.contains(&own.trim()), "{ids:?} has {own}");
+    eventually(SOON, "both controllers are listed as alive", async || {
+        let listed = world.opsctl(&["controller", "list", "-o", "json"]).await.ended(0).json();
+        let listed = listed["items"].as_array().expect("a list").clone();
+        let alive = listed.iter().filter(|controller| controller["is_alive"] == true).count();
+        (alive == 2 && listed.iter().any(|controller| controller["id"] == own.trim())).then_some(())
+    })
+    .await;
+    let table = world.opsctl(&["controller", "list"]).await.ended(0).text();
+    assert!(table.contains("SESSIONS") && table.contains(own.trim()), "{table}");
 
     // It is in the audit: who made the token, and who joined with it.
     let verbs: Vec<String> =

@@ -38,7 +38,7 @@ async fn settled(agent: &Agent) {
 
 #[tokio::test]
 async fn agents_work_on_with_a_database_that_knows_less() {
-    let world = World::builder().impatient().start().await;
+    let world = World::builder().impatient_but_for_absence().start().await;
     let mut agent = world.agent("one").start().await;
     succeeds(&world, "one").await;
 
@@ -80,7 +80,7 @@ async fn agents_work_on_with_a_database_that_knows_less() {
 
 #[tokio::test]
 async fn what_the_backup_calls_open_ends() {
-    let world = World::builder().impatient().start().await;
+    let world = World::builder().impatient_but_for_absence().start().await;
     let mut agent = world.agent("one").start().await;
     let file = agent.data.join("go");
     let shell = format!("echo begun; while [ ! -e '{}' ]; do sleep 0.05; done; echo done", file.display());
@@ -116,7 +116,7 @@ async fn what_the_backup_calls_open_ends() {
 
 #[tokio::test]
 async fn certificates_that_the_backup_does_not_know_count() {
-    let world = World::builder().impatient().certificate_life("30s").start().await;
+    let world = World::builder().impatient_but_for_absence().certificate_life("30s").start().await;
     let mut agent = world.agent("one").start().await;
     let first = opsconductor_tests::door::Puppet::of(&agent);
     let backup = Backup::take(&world);

@@ -38,6 +38,9 @@ use crate::error::{During, Result};
 const CONNECTIONS: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A transaction in which nothing happens lasts so long at least: a busy machine is no dead one.
+const LEAST_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The engine's statements take arrays of keys: a plan for these very values is no better than one for any, and making
 /// it anew each time costs more than running it.
 const ENGINE: &str = "set role opsc_worker; set plan_cache_mode = force_generic_plan; set jit = off; ";
@@ -57,7 +60,8 @@ pub(crate) struct Db {
 impl Db {
     /// Makes the engine's pools; connections are opened when they are needed.
     pub(crate) fn new(options: PgConnectOptions, patience: Duration) -> Self {
-        let patience = format!("set idle_in_transaction_session_timeout = {}; ", patience.as_millis());
+        let patience = patience.max(LEAST_PATIENCE).as_millis();
+        let patience = format!("set idle_in_transaction_session_timeout = {patience}; ");
         let worker = pool(format!("{ENGINE}{patience}")).connect_lazy_with(options.clone());
         let output = pool(format!("{ENGINE}{patience}")).connect_lazy_with(options.clone());
         Self { options, patience, worker, output, by_org: Mutex::default() }
