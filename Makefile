@@ -6,16 +6,20 @@ HTTP_PORT ?= 8080
 AGENT_PORT ?= 7443
 AGENTS ?= 3
 ONCE ?=
+HITS ?= 5
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo test bench sqlx-prepare sqlx-check clean
+.PHONY: help setup setup-tests build demo test crash-matrix bench sqlx-prepare sqlx-check clean
 
 # Where rustup puts cargo, for shells that do not know it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 # Queries are checked against the committed metadata, whatever database the environment names.
 export SQLX_OFFLINE := true
+
+# Controller and agent as the tests want them: with the points at which a test can make them die.
+FAULTS := --features opsconductor-agent/faults,opsconductor-controller/faults
 
 TARGET = $${CARGO_TARGET_DIR:-target}
 
@@ -41,12 +45,16 @@ demo: build ## Start a controller and agents here, and run a command on all of t
 test: setup-tests sqlx-check ## Check formatting, lints and query metadata, and run all tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo build --workspace --locked
+	cargo build --workspace --locked $(FAULTS)
 	@mkdir -p "$(TARGET)"
-	cargo test --workspace --locked 2>&1 | tee "$(TARGET)/test.log"
+	cargo test --workspace --locked $(FAULTS) 2>&1 | tee "$(TARGET)/test.log"
 	@awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	  END { printf "make test: all good: %d tests passed, %d failed, %d ignored\n", passed, failed, ignored }' \
 	  "$(TARGET)/test.log"
+
+crash-matrix: setup-tests ## Let controller, agent and shim die at each step, HITS=5 times each, and check what comes of it
+	cargo build --workspace --locked $(FAULTS)
+	OPSC_CRASH_HITS=$(HITS) cargo test --workspace --locked $(FAULTS) --test it crash_matrix
 
 bench: build ## Measure, and write bench/results.json
 	"$(TARGET)/release/opsconductor-bench"

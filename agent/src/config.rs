@@ -26,6 +26,8 @@ const FLAG_VARIABLES: [&str; 2] = ["CONFIG", "TOKEN"];
 
 /// The longest of all times that can be set.
 const TIMING_SECONDS: u32 = 3600;
+/// The least room for output: below it single chunks would fill it.
+const SPOOL_BYTES_MIN: u64 = 4 * 1024 * 1024;
 
 /// All that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +41,8 @@ pub struct Config {
     pub policy: PathBuf,
     /// Runs at a time.
     pub slots: u32,
+    /// Bytes of output on the disk, of all runs, that the controller does not hold yet. When they are taken, runs wait.
+    pub spool_bytes: u64,
     /// Seconds between two samples of the host's metrics; 0 turns them off. By default what the controller says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_seconds: Option<u64>,
@@ -56,6 +60,8 @@ pub struct Timing {
     pub silence_seconds: u32,
     /// The longest pause between two tries to reach a controller.
     pub reconnect_seconds: u32,
+    /// How long a run waits when there is no room for its output, until that gets a gap.
+    pub block_for_seconds: u32,
 }
 
 impl Timing {
@@ -70,6 +76,10 @@ impl Timing {
     pub const fn reconnect(&self) -> Duration {
         Duration::from_secs(self.reconnect_seconds as u64)
     }
+
+    pub const fn block_for(&self) -> Duration {
+        Duration::from_secs(self.block_for_seconds as u64)
+    }
 }
 
 impl Default for Timing {
@@ -79,6 +89,7 @@ impl Default for Timing {
             clock_skew_seconds: seconds(limits::CLOCK_SKEW),
             silence_seconds: seconds(limits::SESSION_SILENCE),
             reconnect_seconds: seconds(limits::RECONNECT_PAUSE),
+            block_for_seconds: seconds(limits::BLOCK_FOR),
         }
     }
 }
@@ -106,6 +117,7 @@ impl Default for Config {
             data: PathBuf::from(DEFAULT_DATA),
             policy: PathBuf::from(DEFAULT_POLICY),
             slots: limits::DEFAULT_SLOTS,
+            spool_bytes: limits::HOST_SPOOL_BYTES,
             metrics_seconds: None,
             timing: Timing::default(),
             log: Log::default(),
@@ -134,6 +146,8 @@ pub enum ConfigError {
     NotANumber { name: String, value: String },
     #[error("slots must be 1 to {max}, not {slots}", max = limits::MAX_SLOTS)]
     Slots { slots: u32 },
+    #[error("spool_bytes must be {min} or more, not {bytes}", min = SPOOL_BYTES_MIN)]
+    Spool { bytes: u64 },
     #[error("{key} must be an absolute path, not '{path}'")]
     Relative { key: &'static str, path: PathBuf },
     #[error("timing.{key} must be 1 to {max} seconds, not {value}", max = TIMING_SECONDS)]
@@ -168,6 +182,9 @@ impl Config {
         if !(1..=limits::MAX_SLOTS).contains(&self.slots) {
             return Err(ConfigError::Slots { slots: self.slots });
         }
+        if self.spool_bytes < SPOOL_BYTES_MIN {
+            return Err(ConfigError::Spool { bytes: self.spool_bytes });
+        }
         for (key, path) in [("data", &self.data), ("policy", &self.policy)] {
             if !path.is_absolute() {
                 return Err(ConfigError::Relative { key, path: path.clone() });
@@ -178,6 +195,7 @@ impl Config {
             ("clock_skew_seconds", timing.clock_skew_seconds),
             ("silence_seconds", timing.silence_seconds),
             ("reconnect_seconds", timing.reconnect_seconds),
+            ("block_for_seconds", timing.block_for_seconds),
         ] {
             if !(1..=TIMING_SECONDS).contains(&value) {
                 return Err(ConfigError::Timing { key, value });
@@ -224,6 +242,8 @@ fn set(table: &mut toml::Table, name: &str, value: String) -> Result<(), ConfigE
         | "metrics_seconds"
         | "timing__clock_skew_seconds"
         | "timing__silence_seconds"
+        | "spool_bytes"
+        | "timing__block_for_seconds"
         | "timing__reconnect_seconds" => {
             value.parse::<i64>().map_err(|_| ConfigError::NotANumber { name: name.to_owned(), value })?.into()
         }
@@ -280,12 +300,14 @@ mod tests {
     fn what_is_wrong_is_refused_and_named() {
         /// A file, variables, and what the error names.
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-        let cases: [Case<'_>; 8] = [
+        let cases: [Case<'_>; 10] = [
             ("slot = 1", &[], "slot"),
             ("[log]\ncolour = true", &[], "colour"),
             ("", &[("OPSC_AGENT_SLOT", "1")], "OPSC_AGENT_SLOT"),
             ("", &[("OPSC_AGENT_SLOTS", "many")], "many"),
             ("slots = 0", &[], "slots"),
+            ("spool_bytes = 4095", &[], "spool_bytes"),
+            ("", &[("OPSC_AGENT_TIMING__BLOCK_FOR_SECONDS", "0")], "block_for_seconds"),
             ("controller = ['nowhere']", &[], "nowhere"),
             ("data = 'here'", &[], "here"),
             ("log.level = '=='", &[], "log.level"),

@@ -7,19 +7,30 @@
 //! 3. The check is a CRC-32 over all of the record behind it. An incomplete record at the end is not there yet; a
 //!    complete one with a wrong check is an error.
 //! 4. Complete records never change. An incomplete one may be cut off again (its disk was full).
+//! 5. What the controller has stored is let go: its room goes back to the disk, and the file beside it, `output.from`, says
+//!    where reading begins since. Positions stay what they are.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use model::{api::output::Stream, limits};
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+};
 
 /// Name of the file in the attempt's folder.
 pub const FILE_NAME: &str = "output";
 
+/// Says where reading begins: a position, little-endian.
+const FROM_FILE_NAME: &str = "output.from";
+const NEW_FROM_FILE_NAME: &str = "output.from.new";
+/// Bytes of a unit of [`std::os::unix::fs::MetadataExt::blocks`].
+const BLOCK_BYTES: u64 = 512;
 const FILE_HEADER: [u8; 8] = *b"OPSCSEG\x01";
 const HEAD_BYTES: usize = 32;
 const KIND_DATA: u8 = 0;
@@ -146,13 +157,14 @@ impl Reader {
         Self::open_at(folder, 0)
     }
 
-    /// Reads from a position that [`Reader::position`] gave.
+    /// Reads from a position that [`Reader::position`] gave, or from where the file still has something.
     ///
     /// # Errors
     /// When the file cannot be opened.
     pub fn open_at(folder: &Path, position: u64) -> io::Result<Self> {
         let path = folder.join(FILE_NAME);
         let file = open_if_there(&path)?;
+        let position = position.max(begins_at(folder)?);
         Ok(Self { path, file, position, buffer: Vec::new(), used: 0 })
     }
 
@@ -256,6 +268,59 @@ impl Reader {
     }
 }
 
+/// Gives the room of all before `position`, where a record begins, back to the disk. A file system that cannot do that
+/// keeps it until the file is removed.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn let_go(folder: &Path, position: u64) -> io::Result<()> {
+    let begin = FILE_HEADER.len() as u64;
+    if position <= begins_at(folder)?.max(begin) {
+        return Ok(());
+    }
+    // On the disk before the room is given back: zeros that nobody knows of would read as damage.
+    let new = folder.join(NEW_FROM_FILE_NAME);
+    let mut from = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    from.write_all(&position.to_le_bytes())?;
+    from.sync_data()?;
+    std::fs::rename(&new, folder.join(FROM_FILE_NAME))?;
+    File::open(folder)?.sync_all()?;
+    let file = OpenOptions::new().write(true).open(folder.join(FILE_NAME))?;
+    let (begin, length) = (i64::try_from(begin), i64::try_from(position - begin));
+    let (Ok(begin), Ok(length)) = (begin, length) else { return Ok(()) };
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    match fallocate(&file, hole, begin, length) {
+        Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where the first record is that was not let go; 0 when none was.
+fn begins_at(folder: &Path) -> io::Result<u64> {
+    match std::fs::read(folder.join(FROM_FILE_NAME)) {
+        // One that was cut short says nothing: the file is read from its beginning.
+        Ok(bytes) => Ok(bytes.try_into().map_or(0, u64::from_le_bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes that the output of all attempts takes on the disk, whose folders are in `attempts`.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn bytes_on_disk(attempts: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(attempts)? {
+        // A folder that goes away meanwhile takes nothing.
+        if let Ok(file) = std::fs::metadata(entry?.path().join(FILE_NAME)) {
+            // Some file systems take room ahead, which is nobody's output.
+            bytes += file.len().min(file.blocks() * BLOCK_BYTES);
+        }
+    }
+    Ok(bytes)
+}
+
 fn open_if_there(path: &Path) -> io::Result<Option<File>> {
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
@@ -326,6 +391,41 @@ mod tests {
             std::fs::write(&path, &whole).unwrap();
             assert_eq!(all(&mut reader).len(), 2 - complete, "cut at {cut}, then whole");
         }
+    }
+
+    #[test]
+    fn what_is_let_go_takes_no_room_and_is_not_read() {
+        let attempts = tempfile::tempdir().unwrap();
+        let folder = attempts.path().join("one");
+        std::fs::create_dir(&folder).unwrap();
+        let mut writer = Writer::create(&folder).unwrap();
+        let long = vec![7; limits::CHUNK_BYTES];
+        for at in 0..16 {
+            writer.append(Stream::Stdout, 1, at * limits::CHUNK_BYTES as u64, &long).unwrap();
+        }
+        let mut reader = Reader::open(&folder).unwrap();
+        let mut positions = vec![reader.position()];
+        while reader.next().unwrap().is_some() {
+            positions.push(reader.position());
+        }
+        let before = bytes_on_disk(attempts.path()).unwrap();
+        let_go(&folder, positions[12]).unwrap();
+        // Not back again.
+        let_go(&folder, positions[3]).unwrap();
+        let after = bytes_on_disk(attempts.path()).unwrap();
+        assert!(before >= 16 * limits::CHUNK_BYTES as u64, "{before}");
+        assert!(
+            after == before || after <= 5 * limits::CHUNK_BYTES as u64,
+            "{after}: a hole, where there are holes"
+        );
+        assert_eq!(all(&mut Reader::open(&folder).unwrap()).len(), 4);
+        assert_eq!(all(&mut Reader::open_at(&folder, positions[3]).unwrap()).len(), 4);
+        assert_eq!(all(&mut Reader::open_at(&folder, positions[14]).unwrap()).len(), 2);
+        writer.append(Stream::Stderr, 2, 0, b"more").unwrap();
+        assert_eq!(
+            all(&mut Reader::open_at(&folder, positions[16]).unwrap()),
+            [data(Stream::Stderr, 2, 0, b"more")]
+        );
     }
 
     #[test]

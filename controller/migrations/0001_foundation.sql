@@ -58,7 +58,8 @@ create table controllers (
     announce text
 );
 
--- What lets one further controller have the authority's keys, once.
+-- What lets one further controller have the authority's keys, once. Signed by the controller that made it, so that a
+-- row which somebody else wrote is worth nothing.
 create table join_tokens (
     id uuid primary key,
     org_id uuid not null references organizations (id),
@@ -66,6 +67,8 @@ create table join_tokens (
     created_at timestamptz not null,
     created_by text not null,
     expires_at timestamptz not null,
+    signature bytea not null,
+    certificate bytea not null,
     used_at timestamptz,
     used_by uuid
 );
@@ -154,7 +157,6 @@ create table executions (
     request_id text not null,
     created_at timestamptz not null,
     start_before timestamptz not null,
-    priority smallint not null default 0,
     ended_at timestamptz,
     cancel_requested_at timestamptz,
     state text not null,
@@ -175,6 +177,7 @@ create table executions (
     runs_unknown integer not null default 0,
     -- When the signature was made anew, because its certificate would have ended; null: never.
     manifest_signed_at timestamptz,
+    priority smallint not null default 0,
     primary key (id),
     unique (org_id, id)
 );

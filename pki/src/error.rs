@@ -31,7 +31,7 @@ pub enum Error {
     Open(#[source] rustls::Error),
     #[error("cannot build the TLS configuration")]
     Tls(#[source] rustls::Error),
-    #[error("this is not an {expected} (an {expected} begins with '{prefix}')")]
+    #[error("this is not {expected} ({expected} begins with '{prefix}')")]
     NotAToken { expected: &'static str, prefix: &'static str },
     #[error("the {0} is damaged or incomplete; copy it again")]
     DamagedToken(&'static str),

@@ -24,12 +24,14 @@ type Field = Zeroizing<[u8; 32]>;
 /// How one kind of token is called and written.
 struct Kind {
     name: &'static str,
+    /// The name with its article.
+    one: &'static str,
     prefix: &'static str,
 }
 
-const ENROLL: Kind = Kind { name: "enroll token", prefix: "oce1_" };
-const API: Kind = Kind { name: "API token", prefix: "oca1_" };
-const JOIN: Kind = Kind { name: "join token", prefix: "ocj1_" };
+const ENROLL: Kind = Kind { name: "enroll token", one: "an enroll token", prefix: "oce1_" };
+const API: Kind = Kind { name: "API token", one: "an API token", prefix: "oca1_" };
+const JOIN: Kind = Kind { name: "join token", one: "a join token", prefix: "ocj1_" };
 
 impl Kind {
     fn write(&self, id: Uuid, fields: &[&[u8; 32]]) -> String {
@@ -48,7 +50,7 @@ impl Kind {
         let text = text.trim();
         let rest = text
             .strip_prefix(self.prefix)
-            .ok_or(Error::NotAToken { expected: self.name, prefix: self.prefix })?;
+            .ok_or(Error::NotAToken { expected: self.one, prefix: self.prefix })?;
         let damaged = || Error::DamagedToken(self.name);
         if !rest.is_ascii() || rest.len() != ID + 1 + N * (BYTES32 + 1) + CHECKSUM {
             return Err(damaged());

@@ -131,6 +131,15 @@ async fn a_token_without_permissions_may_do_nothing() {
     let reader = world.api_as(&api_token(world, "reader", &["agent.read"], "").await);
     reader.get("/api/v1/agents").await.accepted();
     reader.get("/api/v1/executions").await.refused(403, "forbidden");
+    // Managing agents is not draining them, and the other way round.
+    for (name, held, verb, refused) in
+        [("manager", "agent.manage", "revoke", "drain"), ("drainer", "agent.drain", "drain", "revoke")]
+    {
+        let api = world.api_as(&api_token(world, name, &[held, "agent.read"], "").await);
+        let path = format!("/api/v1/agents/{}", uuid::Uuid::nil());
+        api.act(&format!("{path}/{verb}")).await.refused(404, "not_found");
+        api.act(&format!("{path}/{refused}")).await.refused(403, "forbidden");
+    }
 }
 
 #[tokio::test]

@@ -93,7 +93,7 @@ fn the_parts_of_the_controller() {
             ("config", Vec::new()),
             ("lifecycle", Vec::new()),
             ("store", with(&[])),
-            ("app", with(&["store"])),
+            ("app", with(&["store", "config"])),
             ("http", with(&["app", "store", "lifecycle"])),
             ("grpc", with(&["app", "store"])),
             ("background", with(&["app", "store"])),

@@ -8,7 +8,7 @@ use opsconductor_tests::{Agent, SOON, World, eventually};
 use serde_json::{Value, json};
 
 async fn two() -> (World, World) {
-    let first = World::builder().impatient().announcing().start().await;
+    let first = World::builder().impatient_but_for_absence().announcing().start().await;
     let second = first.second_controller().await;
     (first, second)
 }

@@ -5,6 +5,7 @@
 //! With `OPSC_CRASH_HITS=5` each process dies at the second to the fifth time that it reaches a point too, where it does;
 //! `OPSC_CRASH_POINTS` names a part of the points.
 
+mod database;
 mod jobs;
 mod points;
 mod stand;

@@ -9,7 +9,7 @@ use model::{
     run::RunState,
     selector::Selector,
 };
-use opsconductor_tests::{Agent, World};
+use opsconductor_tests::{Agent, SOON, World, eventually};
 use serde_json::json;
 use sqlx::{PgConnection, Row};
 
@@ -105,7 +105,9 @@ async fn a_whole_execution_that_was_copied_is_not_run() {
     let mut sql = world.sql().await;
     let copy = model::id::uuid_v7(opsconductor_tests::clock::now(), pki::random());
     for statement in [
-        "insert into executions select ($1::uuid), org_id, summary, command, actor, request_id, created_at, start_before,
+        "insert into executions (id, org_id, summary, command, actor, request_id, created_at, start_before, ended_at,
+             cancel_requested_at, state, manifest, manifest_signature, manifest_certificate, runs_total, runs_waiting)
+             select ($1::uuid), org_id, summary, command, actor, request_id, created_at, start_before,
              ended_at, cancel_requested_at, state, manifest, manifest_signature, manifest_certificate, runs_total,
              runs_waiting from executions limit 1",
         "insert into output_positions values ($1)",
@@ -117,6 +119,113 @@ async fn a_whole_execution_that_was_copied_is_not_run() {
     world.api().act(&format!("/api/v1/executions/{}/cancel", original.id)).await.accepted();
     agent.run();
     refused(&world, copy, &marker).await;
+}
+
+/// Checks that the only run of the execution was refused and audited, and that the host began `began` runs.
+async fn refused_again(world: &World, id: impl ToString, marker: &str, began: usize) {
+    let id = id.to_string();
+    eventually(SOON, "the run is refused", async || {
+        let run = world.api().runs(&id).await.remove(0);
+        (run.reason == Some(Reason::ManifestMismatch)).then_some(())
+    })
+    .await;
+    let audited = sqlx::query("select count(*) from audit_entries where verb = 'run.manifest_mismatch'")
+        .fetch_one(&mut world.sql().await)
+        .await
+        .expect("the owner may");
+    assert_eq!(audited.get::<i64, _>(0), 1);
+    let marks = std::fs::read_to_string(marker).unwrap_or_default();
+    assert_eq!(marks.lines().count(), began);
+}
+
+#[tokio::test]
+async fn a_run_whose_attempts_were_edited_is_not_run() {
+    for statement in [
+        "update runs set attempt = 5 where execution_id = $1",
+        "insert into attempts (execution_id, run_id, number, org_id, agent_id, state, fence, epoch, offered_at, deadline)
+         select execution_id, id, 1, org_id, agent_id, 'withdrawn', 1, 1, now(), now() from runs where execution_id = $1",
+        "insert into attempts (execution_id, run_id, number, org_id, agent_id, state, fence, epoch, offered_at, deadline)
+         select execution_id, id, 1, org_id, agent_id, 'offered', 1, 1, now(), now() from runs where execution_id = $1",
+    ] {
+        let (world, mut agent, marker) = absent().await;
+        let execution = world.api().start_shell("one", &format!("echo >> '{marker}'")).await;
+        execute(&mut world.sql().await, statement, execution.id.0).await;
+        agent.run();
+        refused_again(&world, execution.id, &marker, 0).await;
+        // Others are not held up by it.
+        assert_eq!(world.api().shell("one", "true").await.run().state, RunState::Succeeded, "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_was_put_off_by_hand_does_not_happen() {
+    let (world, mut agent, marker) = absent().await;
+    let body = json!({
+        "targets": { "names": ["one"] }, "command": { "program": { "shell": format!("echo >> '{marker}'") } },
+        "start_within_seconds": 1,
+    });
+    let id = world.api().post("/api/v1/executions", &body).await.accepted().value()["id"].clone();
+    let id: uuid::Uuid = id.as_str().and_then(|id| id.parse().ok()).expect("an id");
+    let later = "update runs set start_before = now() + interval '1 day' where execution_id = $1";
+    execute(&mut world.sql().await, later, id).await;
+    eventually(SOON, "its time is over", async || {
+        let over = sqlx::query_scalar::<_, bool>("select start_before < now() from executions where id = $1");
+        over.bind(id).fetch_one(&mut world.sql().await).await.expect("the owner may").then_some(())
+    })
+    .await;
+    agent.run();
+    refused_again(&world, id, &marker, 0).await;
+}
+
+/// A run that has ended is put back into the queue, with whatever else would make that look right.
+#[tokio::test]
+async fn a_run_that_was_put_back_is_not_run_again() {
+    const BACK: &str = "update runs set state = 'queued', ended_at = null, due_at = now(),
+        start_before = now() + interval '1 day' where execution_id = $1";
+    const RETRY: &str =
+        "update executions set command = command || '{\"idempotent\": true, \"retry\": {\"attempts\": 9,
+        \"backoff_seconds\": 1, \"max_backoff_seconds\": 1}}' where id = $1";
+    for (exit, policy, restart) in [(0, false, false), (1, false, false), (1, true, false), (1, true, true)] {
+        let world = World::start().await;
+        let _agent = world.agent("one").start().await;
+        let marker = world.folder().join("ran").display().to_string();
+        let finished = world.api().shell("one", &format!("echo >> '{marker}'; exit {exit}")).await;
+        let mut sql = world.sql().await;
+        if policy {
+            execute(&mut sql, RETRY, finished.execution.id.0).await;
+        }
+        if restart {
+            // What was verified before is not remembered.
+            world.kill_controller();
+            world.start_controller().await;
+        }
+        execute(&mut sql, BACK, finished.execution.id.0).await;
+        refused_again(&world, finished.id(), &marker, 1).await;
+    }
+}
+
+/// A policy that was written into the rows while the run was going on is none.
+#[tokio::test]
+async fn a_policy_that_nobody_signed_tries_nothing_again() {
+    let world = World::start().await;
+    let mut agent = world.agent("one").start().await;
+    let marker = world.folder().join("ran").display().to_string();
+    let gate = world.folder().join("gate");
+    let line =
+        format!("echo >> '{marker}'; while [ ! -e '{}' ]; do sleep 0.05; done; exit 1", gate.display());
+    let execution = world.api().start_shell("one", &line).await;
+    eventually(SOON, "it begins", async || Path::new(&marker).exists().then_some(())).await;
+    let retry =
+        "update executions set command = command || '{\"retry\": {\"attempts\": 9, \"backoff_seconds\": 1,
+        \"max_backoff_seconds\": 1}}' where id = $1";
+    execute(&mut world.sql().await, retry, execution.id.0).await;
+    world.kill_controller();
+    world.start_controller().await;
+    std::fs::write(&gate, "").expect("the folder can be written");
+    let finished = world.api().finished(execution.id).await;
+    assert_eq!((finished.run().state, finished.run().attempt), (RunState::Failed, 1), "{finished:?}");
+    assert_eq!(std::fs::read_to_string(&marker).expect("it ran").lines().count(), 1);
+    agent.stop();
 }
 
 #[tokio::test]

@@ -187,6 +187,19 @@ async fn a_call_without_a_token_gets_no_keys() {
         let status = call(request).await.expect_err("it was answered");
         assert_eq!(status.code(), code, "{status}");
     }
+    // A row that no controller signed, with the hash of a secret that somebody knows.
+    let forged = pki::JoinToken { id: model::id::JoinTokenId(uuid::Uuid::now_v7()), ..guessed };
+    let copied = "insert into join_tokens
+        select $1::uuid, org_id, $2::bytea, created_at, created_by, expires_at, signature, certificate from join_tokens limit 1";
+    let inserted = sqlx::query(copied)
+        .bind(forged.id.0)
+        .bind(&pki::hash_secret(&forged.secret[..])[..])
+        .execute(&mut world.sql().await)
+        .await
+        .expect("the owner may");
+    assert_eq!(inserted.rows_affected(), 1);
+    let status = call(request(&forged.reveal(), key.clone())).await.expect_err("a row handed out the keys");
+    assert!(status.code() == Code::Unauthenticated && status.message().contains("not known"), "{status}");
     call(request(&token, key.clone())).await.expect("the token is good");
     let status = call(request(&token, key)).await.expect_err("it was answered twice");
     assert!(status.code() == Code::Unauthenticated && status.message().contains("used"), "{status}");

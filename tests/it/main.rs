@@ -4,9 +4,11 @@
 
 mod access;
 mod architecture;
+mod backpressure;
 mod bad_input;
 mod controllers;
 mod crash_matrix;
+mod deadlines;
 mod dispatch;
 mod enroll;
 mod exec;
@@ -14,8 +16,10 @@ mod joining;
 mod network;
 mod output;
 mod platform;
+mod queue;
 mod renew;
 mod restored;
+mod retry;
 mod storage;
 mod survive;
 mod upgrade;

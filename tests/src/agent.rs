@@ -29,10 +29,8 @@ pub struct NewAgent {
     labels: BTreeMap<String, String>,
     slots: u32,
     controller: SocketAddr,
-    configured: Vec<SocketAddr>,
     data: Option<PathBuf>,
-    clock: Option<&'static str>,
-    settings: Vec<(&'static str, String)>,
+    variables: Vec<(String, String)>,
     network: Option<PathBuf>,
 }
 
@@ -45,11 +43,9 @@ impl NewAgent {
             labels: BTreeMap::new(),
             slots: 16,
             controller,
-            configured: Vec::new(),
             data: None,
+            variables: Vec::new(),
             network: None,
-            clock: None,
-            settings: Vec::new(),
         }
     }
 
@@ -78,20 +74,26 @@ impl NewAgent {
     }
 
     /// Its clock is off by so much when it runs, as `faketime` says it (`+1h`, `-1h`, `+400d`). It enrolls with the right one.
-    pub fn clock(mut self, offset: &'static str) -> Self {
-        self.clock = Some(offset);
-        self
+    pub fn clock(self, offset: &str) -> Self {
+        self.variable("LD_PRELOAD", faketime().display().to_string())
+            .variable("FAKETIME", offset)
+            .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
     }
 
     /// Has these controllers in its configuration, instead of knowing the one that it enrolls with.
-    pub fn controllers(mut self, doors: &[SocketAddr]) -> Self {
-        self.configured = doors.to_vec();
-        self
+    pub fn controllers(self, doors: &[SocketAddr]) -> Self {
+        let doors: Vec<String> = doors.iter().map(ToString::to_string).collect();
+        self.setting("CONTROLLER", doors.join(","))
     }
 
     /// Configures one of its keys, by the name of its variable without the prefix.
-    pub fn setting(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.settings.push((name, value.to_string()));
+    pub fn setting(self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.variable(&format!("OPSC_AGENT_{name}"), value.to_string())
+    }
+
+    /// Runs with this variable in its environment.
+    pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
         self
     }
 
@@ -120,9 +122,7 @@ impl NewAgent {
             name: self.name,
             slots: self.slots,
             controller: self.controller,
-            clock: self.clock,
-            configured: self.configured,
-            settings: self.settings,
+            variables: self.variables,
             network: self.network,
             process: None,
         }
@@ -155,9 +155,7 @@ pub struct Agent {
     log: PathBuf,
     slots: u32,
     controller: SocketAddr,
-    clock: Option<&'static str>,
-    configured: Vec<SocketAddr>,
-    settings: Vec<(&'static str, String)>,
+    variables: Vec<(String, String)>,
     /// The network namespace that it runs in, if not the test's own.
     network: Option<PathBuf>,
     process: Option<Process>,
@@ -186,7 +184,8 @@ fn command_in(network: Option<&Path>, data: &Path, arguments: &[&str]) -> Comman
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("OPSC_AGENT_CONFIG", crate::postgres::empty_file())
-        .env("OPSC_AGENT_POLICY", data.join("policy.toml"));
+        .env("OPSC_AGENT_POLICY", data.join("policy.toml"))
+        .envs(crate::mutant());
     command
 }
 
@@ -238,22 +237,15 @@ impl Agent {
     }
 
     fn spawn(&mut self, mut command: Command) {
-        let settings = self.settings.iter().map(|(name, value)| (format!("OPSC_AGENT_{name}"), value));
         command
-            .envs(settings)
             .env("OPSC_AGENT_SLOTS", self.slots.to_string())
             .env("OPSC_AGENT_LOG__LEVEL", "info,opsconductor_agent=debug")
             .env("OPSC_AGENT_TIMING__RECONNECT_SECONDS", "2");
-        if let Some(offset) = self.clock {
-            command
-                .env("LD_PRELOAD", faketime())
-                .env("FAKETIME", offset)
-                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        if self.world.is_impatient() {
+            // As its controller says later.
+            command.env("OPSC_AGENT_TIMING__SILENCE_SECONDS", "3");
         }
-        if !self.configured.is_empty() {
-            let doors: Vec<String> = self.configured.iter().map(ToString::to_string).collect();
-            command.env("OPSC_AGENT_CONTROLLER", doors.join(","));
-        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }
 
@@ -278,7 +270,7 @@ impl Agent {
         self.process.as_ref().expect("it runs").pid()
     }
 
-    pub(crate) fn log_file(&self) -> &Path {
+    pub fn log_file(&self) -> &Path {
         &self.log
     }
 

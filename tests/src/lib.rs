@@ -10,10 +10,12 @@
 
 pub mod agent;
 pub mod api;
+pub mod chaos;
 pub mod clock;
 pub mod door;
 pub mod host;
 pub mod opsctl;
+pub mod player;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
@@ -35,6 +37,14 @@ pub use world::World;
 pub const SOON: Duration = Duration::from_secs(30);
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What a mutant's build is told by (see `make chaos-mutants`); nothing else of the environment reaches a process.
+pub(crate) fn mutant() -> Option<(&'static str, std::ffi::OsString)> {
+    std::env::var_os(MUTANT).map(|mutant| (MUTANT, mutant))
+}
+
+/// Names the mutation of a mutant's build.
+pub const MUTANT: &str = "OPSC_MUTANT";
 
 /// Waits until `look` gives something.
 ///

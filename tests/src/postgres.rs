@@ -1,6 +1,6 @@
-//! One Postgres for a test process, and a database of its own for each World.
+//! One Postgres for a test process, and a database of its own for each World; and [`Mortal`] ones, for tests that kill it.
 //!
-//! The cluster is private: a socket in the scene's folder, an unprivileged user, nothing flushed to the disk. Databases
+//! A cluster is private: a socket in the scene's folder, an unprivileged user, nothing flushed to the disk. Databases
 //! are copies of one that the real `opsconductor-controller migrate` has brought up to date.
 
 use std::{
@@ -17,11 +17,16 @@ use std::{
 use nix::unistd::{Gid, Uid, User, chown};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::{process::Process, scene};
+use crate::{
+    process::{Process, kill_tree},
+    scene,
+};
 
 /// How long the server may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const TEMPLATE: &str = "migrated";
+/// In a mortal one, what a commit wrote is with the kernel before it is answered; the shared one never dies.
+const SETTINGS_OF_MORTALS: [&str; 2] = ["synchronous_commit=on", "full_page_writes=on"];
 const SETTINGS: [&str; 8] = [
     "listen_addresses=",
     "fsync=off",
@@ -33,15 +38,49 @@ const SETTINGS: [&str; 8] = [
     "max_wal_size=1GB",
 ];
 
-static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
+static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
+    let cluster = Cluster::start("postgres", &[]);
+    cluster.make_migrated(TEMPLATE);
+    cluster
+});
 
+#[derive(Debug)]
 struct Cluster {
     folder: PathBuf,
-    _server: Process,
+    log: PathBuf,
+    more_settings: &'static [&'static str],
+    server: Process,
+}
+
+/// A Postgres of a test's own, with one migrated database, that can be killed and started again.
+#[derive(Debug)]
+pub struct Mortal(Cluster);
+
+impl Mortal {
+    pub fn start() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("mortal-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let cluster = Cluster::start(&name, &SETTINGS_OF_MORTALS);
+        cluster.make_migrated(TEMPLATE);
+        Self(cluster)
+    }
+
+    /// The URL of its database.
+    pub fn url(&self) -> String {
+        self.0.url(TEMPLATE)
+    }
+
+    /// SIGKILL to all of its processes, and a new start.
+    pub fn die_and_start(&mut self) {
+        kill_tree(self.0.server.pid());
+        self.0.server.kill();
+        self.0.serve();
+        self.0.wait();
+    }
 }
 
 /// The folder with Postgres' server programs.
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let from_environment = std::env::var_os("PG_BIN").map(PathBuf::from);
     let on_path = std::env::var_os("PATH");
     let on_path = on_path.iter().flat_map(std::env::split_paths);
@@ -61,7 +100,7 @@ fn programs() -> PathBuf {
 }
 
 /// Whom the server runs as: Postgres refuses to be root.
-fn user() -> Option<(Uid, Gid)> {
+pub(crate) fn user() -> Option<(Uid, Gid)> {
     if !scene::is_root() {
         return None;
     }
@@ -70,7 +109,7 @@ fn user() -> Option<(Uid, Gid)> {
     Some((user.uid, user.gid))
 }
 
-fn command(program: &Path) -> Command {
+pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").current_dir("/").process_group(0);
     if let Some((uid, gid)) = user() {
@@ -80,52 +119,52 @@ fn command(program: &Path) -> Command {
 }
 
 impl Cluster {
-    fn start() -> Self {
-        let folder = scene::folder().join("postgres");
+    fn start(name: &str, more_settings: &'static [&'static str]) -> Self {
+        let folder = scene::folder().join(name);
         std::fs::create_dir(&folder).expect("the scene's folder can be written");
         if let Some((uid, gid)) = user() {
             chown(&folder, Some(uid), Some(gid)).expect("root may give folders away");
         }
-        let (programs, data) = (programs(), folder.join("data"));
-        let made = command(&programs.join("initdb"))
+        let made = command(&programs().join("initdb"))
             .arg("-D")
-            .arg(&data)
+            .arg(folder.join("data"))
             .args(["-U", "postgres", "--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8"])
             .stdin(Stdio::null())
             .output()
             .expect("initdb starts");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let mut server = command(&programs.join("postgres"));
-        server
-            .arg("-D")
-            .arg(&data)
-            .arg("-k")
-            .arg(&folder)
-            .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
-        let server = Process::spawn(&mut server, scene::folder().join("postgres.log"));
-        let cluster = Self { folder, _server: server };
+        let log = scene::folder().join(format!("{name}.log"));
+        let server = serve(&folder, &log, more_settings);
+        let mut cluster = Self { folder, log, more_settings, server };
         cluster.wait();
-        cluster.make_template();
         cluster
     }
 
-    fn wait(&self) {
+    fn serve(&mut self) {
+        self.server = serve(&self.folder, &self.log, self.more_settings);
+    }
+
+    fn wait(&mut self) {
         let begun = Instant::now();
         while std::os::unix::net::UnixStream::connect(self.folder.join(".s.PGSQL.5432")).is_err()
             || !std::fs::read_to_string(self.folder.join("data/postmaster.pid"))
                 .is_ok_and(|text| text.contains("ready"))
         {
             assert!(begun.elapsed() < READY_WITHIN, "not within {READY_WITHIN:?}: the start of Postgres");
+            if self.server.ended().is_some() {
+                // Something of a killed one was still there.
+                self.serve();
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    fn make_template(&self) {
-        self.create(TEMPLATE, None);
+    fn make_migrated(&self, name: &str) {
+        self.create(name, None);
         let migrated = Command::new(scene::binary("opsconductor-controller"))
             .arg("migrate")
             .env_clear()
-            .env("OPSC_DATABASE__URL", self.url(TEMPLATE))
+            .env("OPSC_DATABASE__URL", self.url(name))
             .env("OPSCTL_CONFIG", empty_file())
             .output()
             .expect("the controller starts");
@@ -151,6 +190,13 @@ impl Cluster {
     fn url(&self, database: &str) -> String {
         format!("postgres:///{database}?host={}&port=5432&user=postgres", self.folder.display())
     }
+}
+
+fn serve(folder: &Path, log: &Path, more_settings: &[&str]) -> Process {
+    let mut server = command(&programs().join("postgres"));
+    let settings = SETTINGS.iter().chain(more_settings).flat_map(|setting| ["-c", setting]);
+    server.arg("-D").arg(folder.join("data")).arg("-k").arg(folder).args(settings);
+    Process::spawn(&mut server, log.to_owned())
 }
 
 /// A configuration file that says nothing, so that none of the machine's own is read.

@@ -86,13 +86,15 @@ pub fn free_port() -> u16 {
     panic!("no port is free between {FIRST} and {}", FIRST + COUNT);
 }
 
-/// The binary `name` as `cargo build --workspace` made it, beside this test's own.
+/// The binary `name` as `cargo build --workspace` made it, beside this one or, for a test, above it.
 ///
 /// # Panics
 /// When it is not there.
 pub fn binary(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a process knows its program");
-    let path = own.parent().and_then(Path::parent).expect("target/debug/deps").join(name);
+    let beside = own.parent().expect("a program is in a folder");
+    let folder = if beside.ends_with("deps") { beside.parent().unwrap_or(beside) } else { beside };
+    let path = folder.join(name);
     assert!(path.exists(), "{} is missing: run `cargo build --workspace` first", path.display());
     path
 }

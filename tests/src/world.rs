@@ -34,12 +34,18 @@ pub struct Builder {
     database: Option<String>,
     agents: String,
     announces: bool,
-    timing: &'static str,
+    timing: String,
     data: Option<PathBuf>,
     any_address: bool,
 }
 
 impl Builder {
+    /// With this migrated database, of a server that the caller answers for.
+    pub fn database(mut self, url: String) -> Self {
+        self.database = Some(url);
+        self
+    }
+
     /// With a private Postgres of the controller's own instead of the one that all tests share.
     pub fn embedded(mut self) -> Self {
         self.embedded = true;
@@ -64,12 +70,6 @@ impl Builder {
         self
     }
 
-    /// On this database.
-    pub fn database(mut self, url: String) -> Self {
-        self.database = Some(url);
-        self
-    }
-
     /// The controller keeps its state in this folder instead of a new one.
     pub fn data(mut self, folder: &Path) -> Self {
         self.data = Some(folder.to_owned());
@@ -78,16 +78,29 @@ impl Builder {
 
     /// What is waited for takes seconds instead of minutes: an agent that is away for [`LOST_AFTER`] is lost.
     pub fn impatient(mut self) -> Self {
-        self.timing = "[timing]\nstart_window = '2s'\nclock_skew = '1s'\nlost_after = '4s'\nheartbeat = '1s'\n\
-                       silence = '3s'\nlease = '3s'\n";
+        self.timing =
+            "[timing]\nstart_window = '2s'\nclock_skew = '1s'\nlost_after = '4s'\nheartbeat = '1s'\n\
+                       silence = '3s'\nlease = '3s'\n"
+                .to_owned();
         self
     }
 
-    /// As [`Self::impatient`], but an agent that is away is not lost: a test that waits for its return may take its time.
-    pub fn watchful(mut self) -> Self {
-        self.timing = "[timing]\nstart_window = '20s'\nclock_skew = '5s'\nlost_after = '300s'\nheartbeat = '1s'\n\
-                       silence = '3s'\nlease = '3s'\n";
-        self
+    /// As impatient, but an agent may be away for minutes before it is lost.
+    pub fn impatient_but_for_absence(self) -> Self {
+        let mut patient = self.impatient();
+        patient.timing = patient.timing.replace("lost_after = '4s'", "lost_after = '5m'");
+        patient
+    }
+
+    /// As that, and orders may wait for seconds: a test that waits for an agent's return may take its time.
+    pub fn watchful(self) -> Self {
+        let mut patient = self.impatient_but_for_absence();
+        let slow =
+            [("start_window = '2s'", "start_window = '20s'"), ("clock_skew = '1s'", "clock_skew = '5s'")];
+        for (quick, slow) in slow {
+            patient.timing = patient.timing.replace(quick, slow);
+        }
+        patient
     }
 
     /// The agents' door is open at every address of this machine, for agents on hosts of their own.
@@ -118,7 +131,7 @@ impl Builder {
 struct Settings {
     agents: String,
     announces: bool,
-    timing: &'static str,
+    timing: String,
     any_address: bool,
 }
 
@@ -282,7 +295,8 @@ impl World {
             .arg("--config")
             .arg(self.inner.folder.join("controller.toml"))
             .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin");
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .envs(crate::mutant());
         command
     }
 
@@ -295,9 +309,14 @@ impl World {
         *self.controller() = Some(process);
     }
 
-    /// Whether the controller's process has ended by itself.
-    pub fn controller_has_ended(&self) -> bool {
-        self.running(|process| process.ended().is_some())
+    /// How the controller's process ended, if it has.
+    pub fn controller_ended(&self) -> Option<ExitStatus> {
+        self.running(Process::ended)
+    }
+
+    /// The controller's process.
+    pub fn controller_pid(&self) -> u32 {
+        self.running(|process| process.pid())
     }
 
     /// Starts the controller that was killed or stopped, and waits until it is ready.
@@ -333,10 +352,6 @@ impl World {
         self.running(Process::terminate)
     }
 
-    pub fn controller_pid(&self) -> u32 {
-        self.running(|process| process.pid())
-    }
-
     /// Sends it a signal, as SIGSTOP and SIGCONT.
     pub fn signal_controller(&self, signal: Signal) {
         self.running(|process| process::signal(process.pid(), signal));
@@ -370,6 +385,10 @@ impl World {
         let url =
             self.inner.database.as_ref().expect("an embedded Postgres lets nobody but its controller in");
         PgConnection::connect(url).await.expect("the database answers")
+    }
+
+    pub(crate) fn is_impatient(&self) -> bool {
+        !self.inner.settings.timing.is_empty()
     }
 
     /// The URL of the database.

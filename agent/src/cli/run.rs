@@ -51,6 +51,8 @@ pub(super) fn run(config: &Config, kill_jobs: bool) -> Result<(), Failure> {
         policy: config.policy.clone(),
         kill_jobs,
         clock_skew: config.timing.clock_skew(),
+        spool_bytes: config.spool_bytes,
+        block_for: config.timing.block_for(),
     };
     let settings = Settings {
         folder,

@@ -273,6 +273,7 @@ impl Attempt {
                             return Parted::Foreign;
                         }
                         is_greeted = true;
+                        fault::point("executor.shim.greeted");
                     }
                     while let Some(message) = take_message(&mut heard) {
                         match message {

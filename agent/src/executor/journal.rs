@@ -88,7 +88,7 @@ pub struct Entry {
 /// One change of the journal.
 #[derive(Debug, Clone)]
 pub enum Change {
-    Put(AttemptKey, Entry),
+    Put(AttemptKey, Box<Entry>),
     Forget(AttemptKey),
     Fence(u64),
 }

@@ -55,6 +55,8 @@ pub(super) struct Rules {
     pub(super) slots: usize,
     pub(super) kill_jobs: bool,
     pub(super) clock_skew: Duration,
+    pub(super) spool_bytes: u64,
+    pub(super) block_for: Duration,
 }
 
 #[derive(Debug)]
@@ -206,6 +208,7 @@ impl Manager {
                 }
                 OnAdopt::Follow => {
                     tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, "looking after a run of an earlier agent");
+                    fault::point("executor.run.adopting");
                     let is_doubtful = entry.state() == State::Starting;
                     let attempt = Attempt { is_doubtful, ..self.attempt(key, entry.boot_id) };
                     self.tasks.spawn(async move {
@@ -243,6 +246,7 @@ impl Manager {
                 // A link that does not wait for it any more will ask again.
                 let (journal_epoch, fence) = (self.epoch.clone(), self.fence);
                 let _ = answer.send(Inventory { journal_epoch, fence, held: held.clone() });
+                fault::point("executor.inventory.told");
                 for key in held {
                     self.say_newest(key);
                 }
@@ -299,7 +303,7 @@ impl Manager {
         match self.admit(order) {
             Ok(spec) => {
                 let entry = self.entry(key, State::Starting, None);
-                let put = Change::Put(key, entry.clone());
+                let put = Change::Put(key, entry.clone().into());
                 let changes = std::iter::once(put).chain(also).collect();
                 let journaled = self.journal.write(changes);
                 let attempt = self.attempt(key, entry.boot_id.clone());
@@ -376,7 +380,7 @@ impl Manager {
                 let report = report::started(key, pid, at, &self.shared.boot_id);
                 let mut entry = self.entry(key, State::Started, Some(report.clone()));
                 (entry.pid, entry.started_at) = (pid, at);
-                let written = self.journal.write(vec![Change::Put(key, entry.clone())]);
+                let written = self.journal.write(vec![Change::Put(key, entry.clone().into())]);
                 self.entries.insert(key, entry);
                 fault::point("executor.started.telling");
                 self.later(written);
@@ -469,7 +473,7 @@ impl Manager {
     ) -> impl Future<Output = Result<(), super::journal::JournalError>> + Send + use<> {
         let entry = self.entry(key, state, report);
         self.entries.insert(key, entry.clone());
-        self.journal.write(vec![Change::Put(key, entry)])
+        self.journal.write(vec![Change::Put(key, entry.into())])
     }
 
     /// Lets a write finish that nothing waits for.

@@ -64,6 +64,10 @@ pub struct Config {
     pub kill_jobs: bool,
     /// How far this host's clock and a controller's may be apart.
     pub clock_skew: Duration,
+    /// Bytes of output on the disk, of all runs, that the controller does not hold yet. When they are taken, processes wait.
+    pub spool_bytes: u64,
+    /// For how long they wait, until their output gets a gap.
+    pub block_for: Duration,
 }
 
 /// Why the executor cannot start.
@@ -159,6 +163,8 @@ impl Executor {
             slots: usize::try_from(config.slots).unwrap_or(usize::MAX),
             kill_jobs: config.kill_jobs,
             clock_skew: config.clock_skew,
+            spool_bytes: config.spool_bytes,
+            block_for: config.block_for,
         };
         let manager = Manager::new(shared, rules, opened);
         Ok(tokio::spawn(manager.serve(from_link, shutdown)))

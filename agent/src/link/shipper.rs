@@ -11,6 +11,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    io,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -21,7 +22,7 @@ use proto::{OutputFrame, OutputReply, output_client::OutputClient, output_frame,
 use rustls::ClientConfig;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,7 +36,10 @@ use super::{
     session::Online,
     spool::Spool,
 };
-use crate::messages::{AttemptKey, ToExecutor};
+use crate::{
+    messages::{AttemptKey, ToExecutor},
+    segment,
+};
 
 mod attempt;
 
@@ -97,6 +101,8 @@ pub(crate) struct Shipper {
     waiting: Vec<oneshot::Sender<()>>,
     stream: Option<Stream>,
     connecting: Option<JoinHandle<Result<Stream, String>>>,
+    /// Files whose stored part is given back to the disk right now.
+    letting_go: JoinSet<AttemptKey>,
     backoff: Backoff,
     /// No connection before this time.
     not_before: Instant,
@@ -126,6 +132,7 @@ impl Shipper {
             waiting: Vec::new(),
             stream: None,
             connecting: None,
+            letting_go: JoinSet::new(),
             backoff: Backoff::new(BACKOFF_BASE, BACKOFF_CAP),
             not_before: now,
             next_batch: now,
@@ -165,6 +172,12 @@ impl Shipper {
                 connected = async { self.connecting.as_mut().expect("guarded").await }, if self.connecting.is_some() => {
                     self.connecting = None;
                     self.connected(connected.unwrap_or_else(|error| Err(error.to_string())));
+                }
+                Some(done) = self.letting_go.join_next() => {
+                    if let Some((key, attempt)) = done.ok().and_then(|key| Some((key, self.attempts.get_mut(&key)?))) {
+                        attempt.has_let_go();
+                        self.let_go(key);
+                    }
                 }
                 changed = self.online.changed() => {
                     if changed.is_err() {
@@ -332,10 +345,26 @@ impl Shipper {
                 if let Some(saved) = saved {
                     self.spool.save_cursor(key, saved).await;
                 }
+                self.let_go(key);
             }
             Some(output_reply::Reply::Rejected(rejection)) => self.rejected(&rejection),
             None => {}
         }
+    }
+
+    /// Gives the room of what is stored back to the disk, so that who waits for it can go on.
+    fn let_go(&mut self, key: AttemptKey) {
+        let Some((folder, position)) = self.attempts.get_mut(&key).and_then(Attempt::let_go) else { return };
+        self.letting_go.spawn_blocking(move || {
+            match segment::let_go(&folder, position) {
+                // The folder of a settled attempt is removed.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(run.id = %key.run_id, attempt = key.attempt, %error, "cannot let go of stored output");
+                }
+                _ => {}
+            }
+            key
+        });
     }
 
     fn rejected(&mut self, rejection: &proto::Rejection) {
@@ -359,6 +388,7 @@ impl Shipper {
         let saved = if held == Cursor::default() { None } else { self.spool.cursor(key).await };
         let Some(attempt) = self.attempts.get_mut(&key) else { return };
         attempt.resumed(Instant::now(), held, saved);
+        fault::point("link.held.applied");
     }
 
     /// The wire names an attempt on this stream without its execution.

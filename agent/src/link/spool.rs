@@ -362,6 +362,7 @@ impl Owner {
             Ok(()) => {
                 self.memory.clear();
                 self.store = Some(store);
+                fault::point("link.spool.opened");
             }
             Err(error) => self.fail(&error),
         }

@@ -14,6 +14,7 @@ pub mod lock;
 mod output;
 mod pace;
 mod prepare;
+mod quota;
 pub mod record;
 mod run;
 mod spawn;
@@ -29,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use model::{Reason, id::RunId, limits};
+use model::{Reason, id::RunId};
 use nix::{
     fcntl::{OFlag, open},
     sys::{
@@ -47,6 +48,7 @@ use self::{
     lock::Lock,
     output::Output,
     prepare::Failure,
+    quota::Quota,
     record::{Place, Spare},
     run::{Means, Run},
     spec::Spec,
@@ -115,11 +117,12 @@ impl Shim {
         prctl::set_child_subreaper(true).context("the shim cannot become the sub-reaper")?;
         prctl::set_dumpable(false).context("the shim cannot be closed to others")?;
         let signals = take_over_signals().context("the signals cannot be taken over")?;
-        let limit = spec.command.as_ref().map_or(0, |command| command.output_limit_bytes);
-        let limit = if limit == 0 { limits::RUN_OUTPUT_BYTES } else { limit.min(limits::RUN_OUTPUT_BYTES) };
         let writer = Writer::create(here).context("the output file cannot be made")?;
         let spare = Spare::reserve(here).context("there is no room for the end of the output")?;
-        let output = Output::new(writer, spare, limit);
+        // The folders of all attempts are beside each other.
+        let quota = Quota::new("..".into(), Some(spec.spool_bytes).filter(|bytes| *bytes > 0));
+        let block_for = Duration::from_millis(spec.block_for_ms);
+        let output = Output::new(writer, spare, run::output_limit(&spec), quota, block_for);
         let place = Place::reserve(here).context("the exit record's place cannot be had")?;
         fault::point("shim.place.reserved");
         let control = Control::bind_here().context("the control socket cannot be opened")?;

@@ -2,24 +2,26 @@
 //!
 //! 1. Every byte that was read is counted and hashed, whether it is kept or not.
 //! 2. What is not kept becomes a gap record of its stream: before the stream's next data, or at the end.
-//! 3. A full disk blocks: nothing more is read, so the process waits, for at most [`limits::BLOCK_FOR`]; after that
-//!    what cannot be written is dropped, until the disk takes [`PATIENCE_BYTES`] in a row again.
+//! 3. A full disk blocks, and so does the host's full quota: nothing more is read, so the process waits, for at most the time
+//!    that was ordered; after that what cannot be written is dropped, until [`PATIENCE_BYTES`] in a row are taken again.
 
 use std::{
     io::{self, ErrorKind},
     os::fd::AsFd,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use model::{api::output::Stream, limits};
 use nix::errno::Errno;
 use sha2::{Digest as _, Sha256};
 
-use super::record::Spare;
+use super::{quota::Quota, record::Spare};
 use crate::{clock, segment::Writer};
 
 /// What a disk that was full for too long must take before it is waited for again.
 const PATIENCE_BYTES: u64 = 1024 * 1024;
+/// How long it is waited for once the process was ended.
+const BRIEFLY: Duration = Duration::from_secs(1);
 
 /// What a look into a pipe brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,11 @@ pub(super) struct Output {
     stderr: Totals,
     /// Bytes of both streams that may still be kept.
     left: u64,
+    /// There were more.
+    is_over_limit: bool,
+    quota: Quota,
+    /// How long a process waits for room.
+    block_for: Duration,
     buffer: Vec<u8>,
     blocked: Option<Blocked>,
     /// The disk stayed full for too long: do not wait for it again before it has taken so many bytes in a row.
@@ -72,13 +79,16 @@ struct Blocked {
 
 impl Output {
     /// Output that goes to `writer`; at most `limit` bytes of it are kept.
-    pub(super) fn new(writer: Writer, spare: Spare, limit: u64) -> Self {
+    pub(super) fn new(writer: Writer, spare: Spare, limit: u64, quota: Quota, block_for: Duration) -> Self {
         Self {
             writer,
             spare,
             stdout: Totals::default(),
             stderr: Totals::default(),
             left: limit,
+            is_over_limit: false,
+            quota,
+            block_for,
             buffer: vec![0; limits::CHUNK_BYTES],
             blocked: None,
             impatient_for: 0,
@@ -88,6 +98,16 @@ impl Output {
     /// Nothing may be read while this is so; call [`Output::retry`] from time to time.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.is_some()
+    }
+
+    /// Whether the process wrote more than is kept of it.
+    pub(super) fn is_over_limit(&self) -> bool {
+        self.is_over_limit
+    }
+
+    /// The process was ended: its last words are worth a short wait, not a long one.
+    pub(super) fn be_brief(&mut self) {
+        self.block_for = self.block_for.min(BRIEFLY);
     }
 
     /// Reads once from a pipe and keeps what came.
@@ -117,6 +137,7 @@ impl Output {
         totals.bytes += data.len() as u64;
         totals.hash.update(data);
         let (kept, over) = data.split_at(kept);
+        self.is_over_limit |= !over.is_empty();
         if !kept.is_empty() {
             self.store(stream, time, kept);
         }
@@ -149,6 +170,7 @@ impl Output {
             Stream::Stdout => (&mut self.writer, &mut self.stdout),
             Stream::Stderr => (&mut self.writer, &mut self.stderr),
         };
+        self.quota.take(length)?;
         if totals.gap > 0 {
             writer.append_gap(stream, time, totals.recorded, totals.gap)?;
             totals.recorded += totals.gap;
@@ -162,13 +184,13 @@ impl Output {
         Ok(())
     }
 
-    /// Tries again to write what waits; gives it up after [`limits::BLOCK_FOR`].
+    /// Tries again to write what waits; gives it up after a time.
     pub(super) fn retry(&mut self) {
         let Some(blocked) = self.blocked.take() else { return };
         let (stream, length, over) = (blocked.stream, blocked.data.len() as u64, blocked.over);
         match self.write(stream, blocked.time, &blocked.data) {
             Ok(()) => self.totals(stream).gap += over,
-            Err(error) if is_full(&error) && blocked.since.elapsed() < limits::BLOCK_FOR => {
+            Err(error) if is_full(&error) && blocked.since.elapsed() < self.block_for => {
                 self.blocked = Some(blocked);
             }
             Err(_) => {

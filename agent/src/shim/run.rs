@@ -47,6 +47,8 @@ pub(super) struct Bounds {
     pub(super) kill_grace: Duration,
     /// How long killing may take until what is left counts as unkillable.
     pub(super) kill_within: Duration,
+    /// End the run when it writes more than is kept; how much that is.
+    pub(super) halt_at: Option<u64>,
 }
 
 /// What a run is led with.
@@ -238,6 +240,9 @@ impl<'a> Run<'a> {
         }
         if self.alone {
             self.let_go_of_pipes(ready);
+            if self.why.is_some() {
+                self.output.be_brief();
+            }
         }
         self.output.retry();
         if ready.starting {
@@ -281,6 +286,9 @@ impl<'a> Run<'a> {
                 self.pace.read(bytes, Instant::now());
                 self.control.output();
                 fault::point("shim.output.told");
+                if self.bounds.halt_at.is_some() && self.output.is_over_limit() {
+                    self.stop(Reason::OutputLimit);
+                }
             }
             Ok(Copied::Nothing) => {}
             Ok(Copied::End) | Err(_) => return None,
@@ -446,6 +454,9 @@ fn not_ended(pids: &[i32]) -> String {
 fn ended_by_us(why: Reason, killed: bool, bounds: Bounds) -> String {
     let mut detail = match why {
         Reason::TimeLimit => format!("it ran longer than {} s", bounds.timeout.as_secs_f64()),
+        Reason::OutputLimit => {
+            format!("it wrote more than {} bytes of output, its limit", bounds.halt_at.unwrap_or_default())
+        }
         Reason::HostStopping => {
             "the process that owns the run was asked to end (SIGTERM), as when the host shuts down".to_owned()
         }
@@ -479,10 +490,18 @@ fn ended_by_itself(exit: Option<Exit>, left_behind: usize) -> (Reason, String) {
 /// What the order says, within what the agent allows.
 pub(super) fn bounds(spec: &Spec) -> Bounds {
     let longest = u64::try_from(*limits::TIMEOUT_SECONDS.end()).unwrap_or(u64::MAX);
-    let timeout = spec.command.as_ref().map_or(0, |command| command.timeout_ms);
+    let command = spec.command.as_ref();
+    let timeout = command.map_or(0, |command| command.timeout_ms);
     Bounds {
         timeout: Duration::from_millis(timeout).min(Duration::from_secs(longest)),
         kill_grace: Duration::from_millis(spec.kill_grace_ms),
         kill_within: Duration::from_millis(spec.kill_within_ms),
+        halt_at: command.filter(|command| command.halt_at_output_limit).map(|_| output_limit(spec)),
     }
+}
+
+/// Bytes of output that are kept.
+pub(super) fn output_limit(spec: &Spec) -> u64 {
+    let ordered = spec.command.as_ref().map_or(0, |command| command.output_limit_bytes);
+    if ordered == 0 { limits::RUN_OUTPUT_BYTES } else { ordered.min(limits::RUN_OUTPUT_BYTES) }
 }

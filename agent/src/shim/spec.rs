@@ -37,6 +37,12 @@ pub struct Spec {
     /// Milliseconds from the first kill until what is left counts as unkillable.
     #[prost(uint64, tag = "7")]
     pub kill_within_ms: u64,
+    /// Bytes that the output of all of the host's attempts may take on its disk; 0: as many as it has.
+    #[prost(uint64, tag = "8")]
+    pub spool_bytes: u64,
+    /// Milliseconds for which the process waits when there is no room for its output.
+    #[prost(uint64, tag = "9")]
+    pub block_for_ms: u64,
 }
 
 impl std::fmt::Debug for Spec {

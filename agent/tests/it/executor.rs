@@ -277,7 +277,7 @@ async fn a_host_with_too_many_unsettled_runs_takes_no_new_one() {
         let key = new_key();
         let execution_id = key.execution_id.to_bytes();
         let entry = Entry { execution_id, state: State::Ended.into(), ..Entry::default() };
-        Change::Put(key, entry)
+        Change::Put(key, entry.into())
     };
     let changes = std::iter::repeat_with(ended).take(limits::HOST_UNSETTLED).collect();
     world.remember(changes).await;

@@ -22,7 +22,7 @@ fn entry(key: AttemptKey, state: State, boot_id: &str) -> Entry {
 
 async fn remembered(state: State, boot_id: &str) -> (World, AttemptKey) {
     let (world, key) = (World::new(), new_key());
-    world.remember(vec![Change::Put(key, entry(key, state, boot_id))]).await;
+    world.remember(vec![Change::Put(key, entry(key, state, boot_id).into())]).await;
     (world, key)
 }
 

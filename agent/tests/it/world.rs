@@ -103,6 +103,8 @@ impl World {
             program: PathBuf::from(env!("CARGO_BIN_EXE_opsconductor-agent")),
             policy: self.policy(),
             kill_jobs,
+            spool_bytes: model::limits::HOST_SPOOL_BYTES,
+            block_for: model::limits::BLOCK_FOR,
         };
         let until = Instant::now() + LONG;
         let (to_executor, from_executor, shutdown, task) = loop {

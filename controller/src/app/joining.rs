@@ -1,11 +1,12 @@
 //! How another controller gets the keys of the authority's intermediates.
 //!
-//! Invariants: the keys are sealed to the key of the one that joins, after its token was spent; the root's key is never
-//! read here. Whoever holds these keys is this installation, for all of its organizations.
+//! Invariants: the keys are sealed to the key of the one that joins, after its token was spent; a token counts only with
+//! the signature of a controller, so that nobody makes one by writing a row; the root's key is never read here. Whoever
+//! holds these keys is this installation, for all of its organizations.
 
 use std::net::IpAddr;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Invalid,
     api::controller::CreatedJoinToken,
@@ -30,6 +31,14 @@ use crate::{
 /// Binds the sealed keys to their purpose.
 pub(crate) const SEAL_INFO: &[u8] = b"opsconductor join";
 
+/// What the signature of a token is made over, so that it can stand for nothing else.
+const KIND: &str = "join-token";
+
+/// The signed bytes of a token.
+fn payload(id: JoinTokenId, secret_hash: &[u8; 32], expires_at: Timestamp) -> Vec<u8> {
+    [id.to_bytes(), secret_hash.to_vec(), expires_at.as_second().to_be_bytes().to_vec()].concat()
+}
+
 /// What the sealed keys belong to.
 pub(crate) fn aad(token: JoinTokenId, controller: ControllerId) -> Vec<u8> {
     [token.to_bytes(), controller.to_bytes()].concat()
@@ -52,13 +61,19 @@ pub(crate) async fn create_token(app: &App, by: &Authorized<ControllerJoin>) -> 
         root_pin: app.info.root_pin,
     };
     let expires_at = now + SignedDuration::from_secs(limits::JOIN_TOKEN_TTL_SECONDS);
+    // In whole seconds, as it is signed.
+    let expires_at = Timestamp::from_second(expires_at.as_second()).unwrap_or(expires_at);
+    let secret_hash = pki::token::hash_secret(&token.secret[..]);
+    let signer = app.ca.signer();
     let new = NewJoinToken {
         id: token.id,
         org_id: by.org_id(),
-        secret_hash: &pki::token::hash_secret(&token.secret[..]),
+        secret_hash: &secret_hash,
         created_at: now,
         created_by: &by.actor().name,
         expires_at,
+        signature: &signer.sign(KIND, &payload(token.id, &secret_hash, expires_at)),
+        certificate: signer.certificate(),
     };
     let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
     store::join_tokens::insert(&mut tx, &new).await?;
@@ -92,7 +107,7 @@ pub(crate) async fn join(app: &App, from: IpAddr, request: proto::JoinRequest) -
     let now = clock::now();
     let hash = pki::token::hash_secret(&token.secret[..]);
     let mut tx = app.db.worker().begin().await.during("begin")?;
-    let Some(org) = store::join_tokens::spend(&mut tx, token.id, &hash, id, now).await? else {
+    let Some(spent) = store::join_tokens::spend(&mut tx, token.id, &hash, id, now).await? else {
         let why = store::join_tokens::explain(&mut tx, token.id, &hash, now).await?;
         tracing::warn!(join_token.id = %token.id, address = %from, "a controller was refused");
         return Err(Error::BadCredential(match why {
@@ -101,6 +116,11 @@ pub(crate) async fn join(app: &App, from: IpAddr, request: proto::JoinRequest) -
             Some(_) | None => "the join token is not known".to_owned(),
         }));
     };
+    let signed = payload(token.id, &hash, spent.expires_at);
+    if let Err(error) = app.ca.verifier().verify(KIND, &signed, &spent.signature, &spent.certificate, now) {
+        tracing::error!(join_token.id = %token.id, address = %from, %error, "a join token that no controller made was refused");
+        return Err(Error::BadCredential("the join token is not known".to_owned()));
+    }
     let pem = app.ca.authority().to_pem();
     let keys = proto::AuthorityKeys {
         agents_key: pem.agents_key.to_string(),
@@ -117,7 +137,7 @@ pub(crate) async fn join(app: &App, from: IpAddr, request: proto::JoinRequest) -
         request_id: "",
         detail: json!({ "address": from }),
     };
-    audit::record(&mut tx, org, now, entry).await?;
+    audit::record(&mut tx, spent.org_id, now, entry).await?;
     tx.commit().await.during("commit")?;
     tracing::warn!(controller.id = %id, address = %from, "another controller has joined: it has the authority's keys");
     Ok(proto::JoinAnswer {

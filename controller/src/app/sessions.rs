@@ -59,7 +59,7 @@ pub(crate) struct Connected {
 pub(crate) struct Sessions {
     connected: RwLock<HashMap<AgentId, Arc<Connected>>>,
     connections: RwLock<HashMap<AgentId, Vec<CancellationToken>>>,
-    /// Where agents reach the living controllers that say so.
+    /// Where agents reach the controllers that say so.
     doors: RwLock<Vec<String>>,
 }
 
@@ -72,7 +72,7 @@ impl Sessions {
         self.connected.read().expect("no holder of this lock panics").len()
     }
 
-    /// What agents are told of the doors of the living controllers.
+    /// What agents are told of the controllers' doors.
     pub(crate) fn doors(&self) -> Vec<String> {
         self.doors.read().expect("no holder of this lock panics").clone()
     }

@@ -181,7 +181,7 @@ async fn plan(app: &App, connection: &mut PgConnection, queued: Vec<Queued>, now
                 let tried = tried.get(&RunId(run.id)).map_or(&[][..], Vec::as_slice);
                 judge(&run, verified, tried, now)
                     .map(|this| (Arc::clone(verified), this))
-                    .map_err(|why| why.to_owned())
+                    .map_err(str::to_owned)
             }
         };
         match verdict {

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::id::AgentId;
 
 use super::noted;
@@ -13,6 +13,9 @@ use crate::{app::App, clock, error::Result, store};
 
 /// So many renewals may fail before the sessions count as gone.
 const RENEWALS: u32 = 4;
+
+/// Agents are told of a controller that has been away for less.
+const FORGOTTEN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Renews the lease, then rests.
 pub(super) async fn round(app: &Arc<App>) -> Result<()> {
@@ -31,7 +34,8 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
         )
         .await?;
         app.wake.set_company(others > 0);
-        app.sessions.set_doors(store::controllers::announced(app.db.worker(), now).await?);
+        let since = now.saturating_sub(FORGOTTEN).unwrap_or(Timestamp::MIN);
+        app.sessions.set_doors(store::controllers::announced(app.db.worker(), now, since).await?);
         fault::point("controller.lease.renewed");
         agree(app, now).await?;
         Ok(())

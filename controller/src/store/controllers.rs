@@ -88,12 +88,13 @@ pub(crate) async fn list(pool: &PgPool, now: Timestamp) -> Result<Vec<Controller
         .collect())
 }
 
-/// Where agents reach the living controllers, those that say so.
-pub(crate) async fn announced(pool: &PgPool, now: Timestamp) -> Result<Vec<String>> {
+/// Where agents reach the controllers that say so: the living first, then those that have been away since `since` at most.
+pub(crate) async fn announced(pool: &PgPool, now: Timestamp, since: Timestamp) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"select announce as "announce!" from controllers
-           where announce is not null and lease_until > $1 order by id limit $2"#,
+           where announce is not null and lease_until > $2 order by lease_until > $1 desc, id limit $3"#,
         now.to_sqlx(),
+        since.to_sqlx(),
         limits::ANNOUNCED_CONTROLLERS as i64
     )
     .fetch_all(pool)

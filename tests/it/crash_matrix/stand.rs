@@ -41,7 +41,10 @@ pub(super) struct Stand {
 
 impl Stand {
     pub(super) async fn new() -> Self {
-        let world = World::start().await;
+        Self::on(World::start().await).await
+    }
+
+    pub(super) async fn on(world: World) -> Self {
         let agent = world.agent("one").start().await;
         let (api, log) = (world.api(), world.folder().join("fault.log"));
         Self { world, agent, api, log, armed: None, jobs: Vec::new(), started: 0 }
@@ -53,8 +56,7 @@ impl Stand {
         self.arm(point, hit);
         let excuse = match Victim::of(point) {
             Victim::Shim if !RECORDED.contains(&point) => Excuse::ShimDied,
-            Victim::Agent => Excuse::AgentDied,
-            Victim::Controller | Victim::Shim => Excuse::None,
+            Victim::Agent | Victim::Controller | Victim::Shim => Excuse::None,
         };
         for kind in KINDS {
             self.run(kind, excuse).await;
@@ -82,10 +84,12 @@ impl Stand {
         }
     }
 
-    /// Kills the process, and starts it with what is armed.
+    /// Kills the process, and starts it with what is armed of it.
     fn restart(&mut self, victim: Victim) {
         let log = self.log.to_str().expect("our paths are UTF-8");
-        let armed = self.armed.as_deref().map(|point| [("OPSC_FAULT", point), ("OPSC_FAULT_LOG", log)]);
+        let is_controller = |victim: Victim| victim == Victim::Controller;
+        let armed = self.armed.as_deref().filter(|it| is_controller(Victim::of(it)) == is_controller(victim));
+        let armed = armed.map(|point| [("OPSC_FAULT", point), ("OPSC_FAULT_LOG", log)]);
         let variables = armed.as_ref().map_or(&[][..], |armed| &armed[..]);
         match victim {
             Victim::Controller => {
@@ -106,7 +110,7 @@ impl Stand {
 
     /// Starts again what has died, which only the armed process may.
     fn tend(&mut self) {
-        let (agent, controller) = (self.agent.has_ended(), self.world.controller_has_ended());
+        let (agent, controller) = (self.agent.has_ended(), self.world.controller_ended().is_some());
         if !agent && !controller {
             return;
         }
@@ -147,21 +151,11 @@ impl Stand {
         }
         let mut job = self.start(kind).await;
         match kind {
-            Kind::Cancelled => {
-                self.has_begun(&job).await;
-                let path = format!("/api/v1/executions/{}/cancel", job.id);
-                self.until("the cancel is taken", async |stand| {
-                    let request = stand.api.request(Method::POST, &path);
-                    stand.api.try_send(request).await.filter(|answer| answer.status / 100 == 2)
-                })
-                .await;
-            }
+            Kind::Cancelled => self.cancel(&job).await,
             Kind::Long => {
                 self.has_saved_its_place(&job).await;
                 self.tend();
-                let armed = self.armed.take_if(|point| Victim::of(point) == Victim::Controller);
                 self.restart(Victim::Agent);
-                self.armed = armed.or(self.armed.take());
             }
             Kind::Short | Kind::Refused | Kind::Stubborn => {}
         }
@@ -169,15 +163,20 @@ impl Stand {
         if kind == Kind::Refused {
             std::fs::remove_file(&policy).expect("it was written");
         }
+        self.lets_go().await;
+        self.jobs.push(job);
+    }
+
+    /// Waits until the agent has removed all that it had of runs.
+    pub(super) async fn lets_go(&mut self) {
         let attempts = self.agent.data.join("executor/attempts");
         self.until("the agent lets go of what is over", async |_| {
             std::fs::read_dir(&attempts).ok()?.next().is_none().then_some(())
         })
         .await;
-        self.jobs.push(job);
     }
 
-    async fn start(&mut self, kind: Kind) -> Job {
+    pub(super) async fn start(&mut self, kind: Kind) -> Job {
         self.started += 1;
         let (body, tale, mark) = Job::request(kind, self.world.folder(), self.started);
         let key = format!("matrix-{}", self.started);
@@ -190,6 +189,17 @@ impl Stand {
             })
             .await;
         Job::new(kind, execution.id, tale, mark)
+    }
+
+    /// Cancels a run that has begun.
+    pub(super) async fn cancel(&mut self, job: &Job) {
+        self.has_begun(job).await;
+        let path = format!("/api/v1/executions/{}/cancel", job.id);
+        self.until("the cancel is taken", async |stand| {
+            let request = stand.api.request(Method::POST, &path);
+            stand.api.try_send(request).await.filter(|answer| answer.status / 100 == 2)
+        })
+        .await;
     }
 
     /// Waits until the run's program was started, or it is known that it is over.
@@ -216,6 +226,12 @@ impl Stand {
             (run.output.stdout.stored_bytes > BYTES || run.state.is_terminal()).then_some(())
         })
         .await;
+    }
+
+    /// Asks for an execution, and takes no answer for one.
+    pub(super) async fn look(&mut self, id: ExecutionId) {
+        self.tend();
+        let _ = self.api.try_get(&format!("/api/v1/executions/{id}")).await;
     }
 
     /// The only run of an execution that has ended; of one that succeeded, all output is stored.

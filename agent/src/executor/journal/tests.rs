@@ -24,12 +24,12 @@ async fn what_was_written_is_there_after_reopening() {
     assert!(first.entries.is_empty());
     let journal = first.journal.clone();
     let both = tokio::join!(
-        journal.write(vec![Change::Put(key(1), entry(State::Starting)), Change::Fence(7)]),
-        journal.write(vec![Change::Put(key(2), entry(State::Refused)), Change::Fence(6)]),
+        journal.write(vec![Change::Put(key(1), entry(State::Starting).into()), Change::Fence(7)]),
+        journal.write(vec![Change::Put(key(2), entry(State::Refused).into()), Change::Fence(6)]),
     );
     both.0.unwrap();
     both.1.unwrap();
-    journal.write(vec![Change::Put(key(1), entry(State::Started))]).await.unwrap();
+    journal.write(vec![Change::Put(key(1), entry(State::Started).into())]).await.unwrap();
     journal.write(vec![Change::Forget(key(2))]).await.unwrap();
     let epoch = first.epoch.clone();
     assert!(
@@ -49,7 +49,7 @@ async fn a_damaged_journal_is_set_aside_and_a_new_epoch_begins() {
     let data = tempfile::tempdir().unwrap();
     let folder = data.path().join("journal");
     let first = Journal::open(&folder).unwrap();
-    first.journal.write(vec![Change::Put(key(1), entry(State::Started))]).await.unwrap();
+    first.journal.write(vec![Change::Put(key(1), entry(State::Started).into())]).await.unwrap();
     let epoch = first.epoch.clone();
     close(first);
     for file in std::fs::read_dir(&folder).unwrap().flatten().filter(|file| file.path().is_file()) {
@@ -94,7 +94,7 @@ impl Drop for SmallDisk {
 async fn write_until_full(journal: &Journal) -> u32 {
     for attempt in 2.. {
         let big = Entry { boot_id: "x".repeat(100_000), ..entry(State::Ended) };
-        if let Err(error) = journal.write(vec![Change::Put(key(attempt), big)]).await {
+        if let Err(error) = journal.write(vec![Change::Put(key(attempt), big.into())]).await {
             assert!(error.is_no_space(), "{error:?}");
             return attempt;
         }
@@ -111,14 +111,14 @@ async fn a_full_disk_is_got_over() {
     let folder = disk.0.path().join("journal");
     let first = Journal::open(&folder).unwrap();
     let journal = first.journal.clone();
-    journal.write(vec![Change::Put(key(1), entry(State::Starting))]).await.unwrap();
+    journal.write(vec![Change::Put(key(1), entry(State::Starting).into())]).await.unwrap();
     disk.fill();
     let failed = write_until_full(&journal).await;
     assert!(
-        journal.write(vec![Change::Put(key(1), entry(State::Ended)), Change::Fence(9)]).await.is_err(),
+        journal.write(vec![Change::Put(key(1), entry(State::Ended).into()), Change::Fence(9)]).await.is_err(),
         "it stays full"
     );
-    journal.write(vec![Change::Put(key(failed), entry(State::Settled))]).await.unwrap_err();
+    journal.write(vec![Change::Put(key(failed), entry(State::Settled).into())]).await.unwrap_err();
     disk.free();
     // Of what failed only the newest counts.
     while journal.write(Vec::new()).await.is_err() {

@@ -10,7 +10,7 @@ use crate::{
         policy::Policy,
     },
     segment,
-    shim::spec::Spec,
+    shim::{self, spec::Spec},
 };
 
 /// Bytes that must be free on the disk for a new run.
@@ -35,11 +35,12 @@ impl Manager {
             );
             return Err(Refusal { reason: Reason::AgentBusy, detail });
         }
-        let unshipped = self.unshipped_bytes();
-        if unshipped > limits::HOST_SPOOL_BYTES {
+        // A folder that cannot be read refuses the run where it is to be made.
+        let unshipped = segment::bytes_on_disk(&self.shared.attempts).unwrap_or_default();
+        if unshipped > self.rules.spool_bytes {
             let detail = format!(
-                "{unshipped} bytes of output wait to be shipped, over the limit HOST_SPOOL_BYTES of {}",
-                limits::HOST_SPOOL_BYTES
+                "{unshipped} bytes of output wait to be shipped, over this host's spool_bytes of {}",
+                self.rules.spool_bytes
             );
             return Err(Refusal { reason: Reason::AgentBusy, detail });
         }
@@ -50,14 +51,10 @@ impl Manager {
                 return Err(Refusal { reason: Reason::NoSpace, detail });
             }
         }
-        order::spec(order, &self.shared.keys.seal_key).map_err(|fault| Refusal::new(fault.reason(), &fault))
-    }
-
-    /// Bytes of output of attempts that are not settled, as far as they are on the disk.
-    fn unshipped_bytes(&self) -> u64 {
-        self.unsettled()
-            .filter_map(|(key, _)| std::fs::metadata(self.shared.folder(*key).join(segment::FILE_NAME)).ok())
-            .map(|file| file.len())
-            .sum()
+        let spec = order::spec(order, &self.shared.keys.seal_key);
+        let mut spec = spec.map_err(|fault| Refusal::new(fault.reason(), &fault))?;
+        spec.spool_bytes = self.rules.spool_bytes;
+        spec.block_for_ms = shim::millis(self.rules.block_for);
+        Ok(spec)
     }
 }

@@ -162,7 +162,7 @@ impl Journal {
     fn apply(&mut self, changes: Vec<Change>) {
         for change in changes {
             match change {
-                Change::Put(key, entry) => drop(self.entries.insert(key, entry)),
+                Change::Put(key, entry) => drop(self.entries.insert(key, *entry)),
                 Change::Forget(key) => drop(self.entries.remove(&key)),
                 Change::Fence(fence) => self.fence = self.fence.max(fence),
             }
@@ -212,7 +212,7 @@ impl Agent {
         let entry =
             Entry { execution_id, state: state.into(), at: now + self.clock, report, ..Entry::default() };
         self.executor.known.entries.insert(key, entry.clone());
-        self.executor.writes.push_back((vec![Change::Put(key, entry)], then));
+        self.executor.writes.push_back((vec![Change::Put(key, Box::new(entry))], then));
     }
 
     fn refuse(&mut self, now: Time, key: AttemptKey, reason: Reason) {

@@ -7,7 +7,8 @@
 //! 3. `drained` is said only when the attempt is over, its file has no more, and all that was cut is stored.
 //! 4. The file is open only while there is a connection and the attempt is not over and read to its end: of a host
 //!    that was away for long there are many.
-//! 5. A file that cannot be read holds up its own attempt, no other.
+//! 5. What is stored is let go on the disk, in steps: the room of the host's output is what the controller lacks.
+//! 6. A file that cannot be read holds up its own attempt, no other.
 
 use std::{collections::VecDeque, io, path::PathBuf, time::Duration};
 
@@ -29,6 +30,9 @@ pub(super) const IN_FLIGHT_BYTES: usize = 1024 * 1024;
 const CHUNK_OVERHEAD: usize = 100;
 /// How often the place to resume from is remembered on disk.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of the file that are let go at once while there is more to ship, and when there is not.
+const LET_GO_BYTES: u64 = 1024 * 1024;
+const LET_GO_REST_BYTES: u64 = 64 * 1024;
 /// How long a file that cannot be read is left alone.
 const BLIND_BASE: Duration = Duration::from_secs(1);
 const BLIND_CAP: Duration = Duration::from_secs(30);
@@ -73,6 +77,11 @@ pub(super) struct Attempt {
     /// The controller does not want the output.
     rejected: bool,
     saved_at: Instant,
+    /// All of the file before this position is stored.
+    stored_to: u64,
+    /// All before this one is let go, or is about to be.
+    let_go_to: u64,
+    is_letting_go: bool,
 }
 
 impl Attempt {
@@ -94,6 +103,9 @@ impl Attempt {
             answered: false,
             rejected: false,
             saved_at: Instant::now(),
+            stored_to: 0,
+            let_go_to: 0,
+            is_letting_go: false,
         }
     }
 
@@ -340,12 +352,28 @@ impl Attempt {
     pub(super) fn stored(&mut self, cursor: Cursor) -> Option<SavedCursor> {
         let stored = self.unstored.iter().take_while(|cut| cut.chunk.seq < cursor.next_seq).count();
         let last = self.drop_stored(stored)?;
+        self.stored_to = last.position;
         if self.saved_at.elapsed() < SAVE_EVERY {
             return None;
         }
         self.saved_at = Instant::now();
         let [stdout_offset, stderr_offset] = last.after.offsets;
         Some(SavedCursor { stdout_offset, stderr_offset, position: last.position })
+    }
+
+    /// What of the file is worth letting go now: its folder, and up to where. To be answered by [`Self::has_let_go`].
+    pub(super) fn let_go(&mut self) -> Option<(PathBuf, u64)> {
+        let step = if self.has_unstored() { LET_GO_BYTES } else { LET_GO_REST_BYTES };
+        if self.is_letting_go || self.stored_to < self.let_go_to + step {
+            return None;
+        }
+        self.is_letting_go = true;
+        self.let_go_to = self.stored_to;
+        Some((self.folder.clone(), self.stored_to))
+    }
+
+    pub(super) fn has_let_go(&mut self) {
+        self.is_letting_go = false;
     }
 
     fn drop_stored(&mut self, count: usize) -> Option<Cut> {

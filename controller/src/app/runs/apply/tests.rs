@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{super::Finish, *};
 use crate::store::attempts::Exit;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Event {
     Dispatch,
     /// Of the attempt at this place, modulo their number.
@@ -164,7 +164,7 @@ impl Rows {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn no_history_breaks_the_rules(

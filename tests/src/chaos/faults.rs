@@ -1,0 +1,369 @@
+//! What is broken, how, and how it is known that it was.
+
+use std::{sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use tokio::{sync::OwnedMutexGuard, time::sleep};
+
+use super::{
+    forge,
+    history::Record,
+    job::pick,
+    lab::{Host, Lab},
+    network::Weather,
+};
+use crate::{Agent, process};
+
+/// How a part is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    AgentKilled,
+    AgentTerminated,
+    AgentFrozen,
+    ShimKilled,
+    JournalLost,
+    ControllerKilled,
+    ControllerTerminated,
+    ControllerFrozen,
+    PostgresKilled,
+    BackendKilled,
+    BackendTerminated,
+    NetworkCut,
+    NetworkStalled,
+    NetworkOneWay,
+    NetworkSlow,
+    NetworkCutMidFrame,
+    RowForged,
+    FenceRewound,
+}
+
+impl Kind {
+    /// All of them, with how often they come in relation to each other.
+    pub const ALL: [(Self, usize); 18] = [
+        (Self::AgentKilled, 14),
+        (Self::AgentTerminated, 8),
+        (Self::AgentFrozen, 8),
+        (Self::ShimKilled, 12),
+        (Self::JournalLost, 2),
+        (Self::ControllerKilled, 2),
+        (Self::ControllerTerminated, 1),
+        (Self::ControllerFrozen, 2),
+        (Self::PostgresKilled, 1),
+        (Self::BackendKilled, 1),
+        (Self::BackendTerminated, 12),
+        (Self::NetworkCut, 9),
+        (Self::NetworkStalled, 7),
+        (Self::NetworkOneWay, 7),
+        (Self::NetworkSlow, 6),
+        (Self::NetworkCutMidFrame, 8),
+        (Self::RowForged, 5),
+        (Self::FenceRewound, 1),
+    ];
+
+    /// Whether it hits all hosts at once.
+    pub fn is_central(self) -> bool {
+        matches!(
+            self,
+            Self::ControllerKilled
+                | Self::ControllerTerminated
+                | Self::ControllerFrozen
+                | Self::PostgresKilled
+                | Self::BackendKilled
+                | Self::BackendTerminated
+                | Self::FenceRewound
+        )
+    }
+
+    /// Whether a host, or all of them, may be out of the controller's reach by it.
+    pub fn keeps_away(self) -> bool {
+        !matches!(self, Self::ShimKilled | Self::RowForged)
+    }
+
+    /// As the tables of the report name it.
+    pub fn name(self) -> String {
+        serde_json::to_value(self).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
+/// One fault that is over: who was hit, how that is known, and the runs and executions that it was done to.
+struct Done {
+    victim: String,
+    proof: String,
+    subjects: Vec<String>,
+}
+
+impl Done {
+    fn to(victim: &str, proof: String) -> Self {
+        Self { victim: victim.to_owned(), proof, subjects: Vec::new() }
+    }
+}
+
+const CONTROLLER: &str = "controller";
+const POSTGRES: &str = "postgres";
+
+/// Breaks something and mends it; false when there was nothing of that kind to break just now.
+pub async fn inject(lab: &Lab, kind: Kind, rng: &mut Rng) -> bool {
+    let at = lab.history.now();
+    let done = match kind {
+        Kind::AgentKilled | Kind::AgentTerminated | Kind::JournalLost | Kind::AgentFrozen => {
+            agent(lab, kind, rng).await
+        }
+        Kind::ShimKilled => shim_killed(lab, rng),
+        Kind::ControllerKilled | Kind::ControllerTerminated | Kind::ControllerFrozen => {
+            controller(lab, kind, rng).await
+        }
+        Kind::PostgresKilled => postgres_killed(lab, rng).await,
+        Kind::BackendKilled => backend_killed(lab).await,
+        Kind::BackendTerminated => backend_terminated(lab).await,
+        Kind::NetworkCut
+        | Kind::NetworkStalled
+        | Kind::NetworkOneWay
+        | Kind::NetworkSlow
+        | Kind::NetworkCutMidFrame => network(lab, kind, rng).await,
+        Kind::RowForged => {
+            forge::row(lab, rng).await.map(|(proof, subjects)| Done { subjects, ..Done::to(POSTGRES, proof) })
+        }
+        Kind::FenceRewound => fence_rewound(lab, rng).await,
+    };
+    let Some(Done { victim, proof, subjects }) = done else { return false };
+    lab.history.add(Record::Fault { at, until: lab.history.now(), kind, victim, proof, subjects });
+    true
+}
+
+fn millis(rng: &mut Rng, from: u64, to: u64) -> Duration {
+    Duration::from_millis(rng.u64(from..to))
+}
+
+/// A pause that is mostly short, and now and then longer than an agent may be away.
+fn pause(rng: &mut Rng) -> Duration {
+    if rng.u32(0..12) == 0 { millis(rng, 4_000, 8_000) } else { millis(rng, 0, 1_500) }
+}
+
+/// A host that nobody breaks at the moment.
+fn whole_host<'a>(lab: &'a Lab, rng: &mut Rng) -> Option<(&'a Host, OwnedMutexGuard<Agent>)> {
+    (0..5).find_map(|_| {
+        let host = pick(rng, &lab.hosts);
+        Arc::clone(&host.agent).try_lock_owned().ok().map(|agent| (host, agent))
+    })
+}
+
+async fn agent(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
+    let (host, mut agent) = whole_host(lab, rng)?;
+    if agent.has_ended() {
+        return None;
+    }
+    let pid = agent.pid();
+    let proof = match kind {
+        Kind::AgentFrozen => {
+            process::signal(pid, Signal::SIGSTOP);
+            sleep(
+                millis(rng, 500, 3_000)
+                    + if rng.u32(0..8) == 0 { Duration::from_secs(4) } else { Duration::ZERO },
+            )
+            .await;
+            let state = stat_state(pid);
+            process::signal(pid, Signal::SIGCONT);
+            (state == Some('T')).then(|| format!("{pid} stood still"))?
+        }
+        Kind::AgentTerminated => {
+            agent = tokio::task::spawn_blocking(move || {
+                agent.stop();
+                agent
+            })
+            .await
+            .expect("an agent obeys SIGTERM");
+            format!("{pid} ended by itself")
+        }
+        _ => {
+            agent.kill();
+            format!("{pid} was killed")
+        }
+    };
+    if kind != Kind::AgentFrozen {
+        sleep(pause(rng)).await;
+        let mut lost = true;
+        if kind == Kind::JournalLost {
+            // A flush of the kernel's own may still be on its way into the folder.
+            lost = std::fs::remove_dir_all(host.data.join("executor/journal")).is_ok();
+        }
+        agent.run();
+        if !lost {
+            return None;
+        }
+    }
+    Some(Done::to(&host.name, proof))
+}
+
+fn stat_state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// Kills a process that owns an attempt.
+fn shim_killed(lab: &Lab, rng: &mut Rng) -> Option<Done> {
+    let mut shims: Vec<(u32, String, String)> = Vec::new();
+    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Ok(arguments) = std::fs::read_to_string(entry.path().join("cmdline")) else { continue };
+        let Some((folder, attempt)) = arguments.split_once("/executor/attempts/") else { continue };
+        let Some(host) = lab.hosts.iter().find(|host| folder.ends_with(&*host.data.to_string_lossy())) else {
+            continue;
+        };
+        let attempt = attempt.trim_end_matches('\0');
+        let Some((run, _)) = attempt.rsplit_once('-') else { continue };
+        shims.push((pid, host.name.clone(), run.to_owned()));
+    }
+    // A child before it executes its program looks like its shim, and comes after it.
+    shims.sort();
+    let (_, host, run) = shims.get(rng.usize(0..shims.len().max(1)))?.clone();
+    let (pid, ..) = shims.iter().find(|(_, _, of)| *of == run)?;
+    process::signal(*pid, Signal::SIGKILL);
+    Some(Done { subjects: vec![run], ..Done::to(&host, format!("{pid} was killed")) })
+}
+
+async fn controller(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
+    // Neither dies while the other is being mended.
+    let _central = lab.database.try_lock().ok()?;
+    let pid = lab.world.controller_pid();
+    let proof = match kind {
+        Kind::ControllerFrozen => {
+            process::signal(pid, Signal::SIGSTOP);
+            sleep(millis(rng, 300, 3_500)).await;
+            let state = stat_state(pid);
+            process::signal(pid, Signal::SIGCONT);
+            (state == Some('T')).then(|| format!("{pid} stood still"))?
+        }
+        Kind::ControllerTerminated => {
+            let world = lab.world.clone();
+            let status = tokio::task::spawn_blocking(move || world.stop_controller()).await;
+            format!("{pid} ended: {}", status.expect("a controller obeys SIGTERM"))
+        }
+        _ => {
+            lab.world.kill_controller();
+            format!("{pid} was killed")
+        }
+    };
+    if kind != Kind::ControllerFrozen {
+        sleep(millis(rng, 0, 800)).await;
+        lab.start_controller().await;
+    }
+    Some(Done::to(CONTROLLER, proof))
+}
+
+async fn postgres_killed(lab: &Lab, rng: &mut Rng) -> Option<Done> {
+    let mut database = lab.database.try_lock().ok()?;
+    let pid = database.kill();
+    sleep(millis(rng, 0, 800)).await;
+    database.start_again().await;
+    mend_controller(lab).await;
+    Some(Done::to(POSTGRES, format!("{pid} was killed")))
+}
+
+/// A backend that crashes takes all others with it; the server starts anew by itself.
+async fn backend_killed(lab: &Lab) -> Option<Done> {
+    let database = lab.database.try_lock().ok()?;
+    let pid = database.backend()?;
+    process::signal(pid, Signal::SIGKILL);
+    sleep(Duration::from_millis(100)).await;
+    assert!(database.is_ready(Duration::from_secs(60)).await, "Postgres does not come back");
+    mend_controller(lab).await;
+    (!process::is_alive(pid)).then(|| Done::to(POSTGRES, format!("{pid} was killed")))
+}
+
+/// A controller may end when its database is not there while it starts.
+async fn mend_controller(lab: &Lab) {
+    if let Some(status) = lab.world.controller_ended() {
+        lab.history.add(Record::Fell {
+            at: lab.history.now(),
+            who: CONTROLLER.to_owned(),
+            how: status.to_string(),
+        });
+        lab.start_controller().await;
+    }
+}
+
+async fn backend_terminated(lab: &Lab) -> Option<Done> {
+    let mut sql = lab.sql().await?;
+    let pid: Option<(i32, bool)> = sqlx::query_as(
+        "select pid, pg_terminate_backend(pid) from pg_stat_activity
+         where application_name = 'opsconductor-controller' order by random() limit 1",
+    )
+    .fetch_optional(&mut sql)
+    .await
+    .ok()?;
+    let (pid, true) = pid? else { return None };
+    Some(Done::to(POSTGRES, format!("the backend {pid} was told to end")))
+}
+
+async fn network(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
+    let (host, _agent) = whole_host(lab, rng)?;
+    let before = host.network.harm();
+    let (weather, lasts) = match kind {
+        Kind::NetworkCut => (Weather::Cut, pause(rng)),
+        Kind::NetworkStalled => {
+            (Weather::Stalled { to_controller: true, to_host: true }, millis(rng, 500, 3_000) + pause(rng))
+        }
+        Kind::NetworkOneWay => {
+            let to_host = rng.bool();
+            (Weather::Stalled { to_controller: !to_host, to_host }, millis(rng, 500, 3_000) + pause(rng))
+        }
+        Kind::NetworkSlow => (Weather::Slow, millis(rng, 1_000, 4_000)),
+        _ => (Weather::CutMidFrame, Duration::from_secs(3)),
+    };
+    host.network.set(weather);
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < lasts && !(weather == Weather::CutMidFrame && host.network.harm() > before) {
+        sleep(Duration::from_millis(20).min(lasts)).await;
+    }
+    host.network.set(Weather::Fair);
+    (host.network.harm() > before).then(|| Done::to(&host.name, host.network.tell()))
+}
+
+/// The fences go back, as after the restore of a backup, and some hosts open sessions meanwhile; then they go on where
+/// they were. What is ordered under an old number must not start.
+async fn fence_rewound(lab: &Lab, rng: &mut Rng) -> Option<Done> {
+    let _central = lab.database.try_lock().ok()?;
+    let mut sql = lab.sql().await?;
+    let (highest, begun): (i64, String) =
+        sqlx::query_as("select last_value, now()::text from fences").fetch_one(&mut sql).await.ok()?;
+    sqlx::query("select setval('fences', 1)").execute(&mut sql).await.ok()?;
+    cut(&[pick(rng, &lab.hosts), pick(rng, &lab.hosts)]).await;
+    sleep(Duration::from_secs(4)).await;
+    let low = loop {
+        if let Some(mut sql) = lab.sql().await
+            && let Ok(low) = mend_fences(&mut sql, highest, &begun).await
+        {
+            break low;
+        }
+        sleep(Duration::from_millis(100)).await;
+    };
+    let low: Vec<&Host> = low.iter().filter_map(|(name,)| lab.host(name)).collect();
+    let names: Vec<&str> = low.iter().map(|host| &host.name[..]).collect();
+    let proof = format!("from {highest} to 1; sessions of {names:?} began meanwhile");
+    let is_done = !names.is_empty();
+    cut(&low).await;
+    is_done.then(|| Done::to(POSTGRES, proof))
+}
+
+/// Puts the fences where they would be; says which hosts opened sessions meanwhile.
+async fn mend_fences(
+    sql: &mut PgConnection,
+    highest: i64,
+    begun: &str,
+) -> Result<Vec<(String,)>, sqlx::Error> {
+    sqlx::query("select setval('fences', $1)").bind(highest + 1_000).execute(&mut *sql).await?;
+    let names = "select a.name from sessions s join agents a on a.id = s.agent_id where s.fence <= $1 and s.opened_at >= $2::timestamptz";
+    sqlx::query_as(names).bind(highest).bind(begun).fetch_all(sql).await
+}
+
+async fn cut(hosts: &[&Host]) {
+    hosts.iter().for_each(|host| host.network.set(Weather::Cut));
+    sleep(Duration::from_millis(100)).await;
+    hosts.iter().for_each(|host| host.network.set(Weather::Fair));
+}

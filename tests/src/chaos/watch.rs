@@ -1,0 +1,208 @@
+//! What is looked at from outside, while everything runs and when all is over.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sqlx::Row;
+use tokio::time::sleep;
+
+use super::{history::Record, job::MARK, lab::Lab, workload};
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// So many looks at processes for one at memory and disks.
+const USE_EVERY: u32 = 4;
+/// What is left over may take so long to be cleared away.
+const CLEARED_WITHIN: Duration = Duration::from_secs(60);
+const PROBED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Looks at processes, memory and disks for as long as it is let.
+pub async fn watch(lab: Arc<Lab>) {
+    for look in 0_u32.. {
+        let (looking, at) = (Arc::clone(&lab), lab.history.now());
+        let runs = tokio::task::spawn_blocking(alive).await.expect("it does not panic");
+        lab.history.add(Record::Alive { at, runs: runs.into_iter().collect() });
+        if look.is_multiple_of(USE_EVERY) {
+            used(&looking).await;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The runs that have a living process, by the environment of the processes.
+fn alive() -> BTreeSet<String> {
+    let mark = format!("{MARK}=");
+    let mut runs = BTreeSet::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        if !entry.file_name().to_str().is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit())) {
+            continue;
+        }
+        let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+        let variables =
+            || environment.split(|byte| *byte == 0).filter_map(|pair| std::str::from_utf8(pair).ok());
+        if variables().any(|variable| variable.starts_with(&mark)) {
+            runs.extend(
+                variables().filter_map(|variable| variable.strip_prefix("OPSC_RUN_ID=")).map(str::to_owned),
+            );
+        }
+    }
+    runs
+}
+
+async fn used(lab: &Lab) {
+    let add = |who: &str, memory_kib: Option<u64>, disk_kib| {
+        if let Some(memory_kib) = memory_kib {
+            lab.history.add(Record::Used {
+                at: lab.history.now(),
+                who: who.to_owned(),
+                memory_kib,
+                disk_kib,
+            });
+        }
+    };
+    add("controller", memory(lab.world.controller_pid()), 0);
+    for host in &lab.hosts {
+        // Whoever is just being broken is looked at another time.
+        let Ok(agent) = host.agent.try_lock() else { continue };
+        add(&host.name, memory(agent.pid()), folder_kib(&host.data));
+    }
+}
+
+fn memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// What a folder takes; files that vanish meanwhile take nothing.
+fn folder_kib(folder: &Path) -> u64 {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().fold(0, |sum, entry| {
+        let Ok(metadata) = entry.metadata() else { return sum };
+        sum + if metadata.is_dir() { folder_kib(&entry.path()) } else { metadata.len() / 1024 }
+    })
+}
+
+/// Starts whatever ended by itself, and notes it.
+pub async fn supervise(lab: Arc<Lab>) {
+    loop {
+        sleep(Duration::from_millis(500)).await;
+        for host in &lab.hosts {
+            let Ok(mut agent) = host.agent.try_lock() else { continue };
+            if agent.has_ended() {
+                let (at, log) = (lab.history.now(), agent.log());
+                let last = log.lines().last().unwrap_or_default().to_owned();
+                lab.history.add(Record::Fell { at, who: host.name.clone(), how: last });
+                agent.run();
+            }
+        }
+        if let Ok(_database) = lab.database.try_lock()
+            && let Some(status) = lab.world.controller_ended()
+        {
+            let (at, who) = (lab.history.now(), "controller".to_owned());
+            lab.history.add(Record::Fell { at, who, how: status.to_string() });
+            lab.start_controller().await;
+        }
+    }
+}
+
+/// When all is over: does every host work, is nothing left, and what do rows, audit and the hosts' own file say?
+pub async fn last_look(lab: &Lab) {
+    let history = &lab.history;
+    for host in &lab.hosts {
+        let succeeded = probe(lab, &host.name).await;
+        history.add(Record::Probed { host: host.name.clone(), succeeded });
+    }
+    for host in &lab.hosts {
+        let attempts = host.data.join("executor/attempts");
+        let names = || -> Vec<String> {
+            let entries = std::fs::read_dir(&attempts).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        };
+        let begun = Instant::now();
+        while !names().is_empty() && begun.elapsed() < CLEARED_WITHIN {
+            sleep(LOOK_EVERY).await;
+        }
+        history.add(Record::Left { at: history.now(), host: host.name.clone(), folders: names() });
+    }
+    executions(lab).await;
+    starts(lab);
+    rows(lab).await;
+}
+
+async fn probe(lab: &Lab, host: &str) -> bool {
+    let body = serde_json::json!({
+        "targets": { "names": [host] }, "command": { "program": { "shell": "true" } },
+    });
+    let request = lab.api.request(reqwest::Method::POST, "/api/v1/executions").json(&body);
+    let Some(answer) = lab.api.try_send(request).await.filter(|answer| answer.status < 300) else {
+        return false;
+    };
+    let id = answer.value()["id"].as_str().unwrap_or_default().to_owned();
+    let begun = Instant::now();
+    while begun.elapsed() < PROBED_WITHIN {
+        if let Some(runs) = workload::runs(lab, &id).await
+            && runs.iter().all(|run| run.state.is_terminal())
+        {
+            return runs.iter().all(|run| run.state == model::run::RunState::Succeeded);
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    false
+}
+
+/// What has become of every execution that was acknowledged.
+async fn executions(lab: &Lab) {
+    let acknowledged: Vec<(u64, String)> = lab
+        .history
+        .all()
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Acknowledged { number, execution, .. } => Some((number, execution)),
+            _ => None,
+        })
+        .collect();
+    for (number, execution) in acknowledged {
+        let answer = lab.api.try_get(&format!("/api/v1/executions/{execution}")).await;
+        let shown = answer.filter(|answer| answer.status == 200).map(|answer| answer.json());
+        let ended = shown.is_some_and(|shown: model::api::execution::Execution| shown.state.is_terminal());
+        lab.history.add(Record::Ended { number, execution, ended });
+    }
+}
+
+/// What the hosts' processes have told.
+fn starts(lab: &Lab) {
+    let text = std::fs::read_to_string(&lab.starts).unwrap_or_default();
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        let mut word = || words.next().unwrap_or_default().to_owned();
+        let (run, attempt, number, token, folder) = (word(), word(), word(), word(), word());
+        let host =
+            lab.hosts.iter().find(|host| host.data.parent().is_some_and(|of| of == Path::new(&folder)));
+        let host = host.map_or_else(|| "?".to_owned(), |host| host.name.clone());
+        let (attempt, number) = (attempt.parse().unwrap_or(0), number.parse().unwrap_or(0));
+        lab.history.add(Record::Started { run, attempt, number, token, host });
+    }
+}
+
+/// What the tables say of attempts and of refusals.
+async fn rows(lab: &Lab) {
+    let mut sql = lab.sql().await.expect("nothing is broken any more");
+    let attempts = sqlx::query(
+        "select t.run_id::text as run, t.number, a.name, t.fence from attempts t join agents a on a.id = t.agent_id
+         order by t.offered_at, t.run_id",
+    );
+    for row in attempts.fetch_all(&mut sql).await.expect("the owner may") {
+        let (run, attempt, host, fence) =
+            (row.get("run"), row.get("number"), row.get("name"), row.get("fence"));
+        lab.history.add(Record::Offered { run, attempt, host, fence });
+    }
+    let audited = sqlx::query("select object from audit_entries where verb = 'run.manifest_mismatch'");
+    for row in audited.fetch_all(&mut sql).await.expect("the owner may") {
+        let object: String = row.get("object");
+        let run = object.strip_prefix("run/").unwrap_or_default().to_owned();
+        lab.history.add(Record::Audited { run });
+    }
+}
