@@ -74,10 +74,10 @@ async fn a_damaged_journal_is_what_it_was_or_is_set_aside() {
     let original = data.path().join("original");
     let opened = Journal::open(&original).unwrap();
     for attempt in 1..=4 {
-        opened.journal.write(vec![Change::Put(key(attempt), entry(State::Starting))]).await.unwrap();
+        opened.journal.write(vec![Change::Put(key(attempt), entry(State::Starting).into())]).await.unwrap();
         opened
             .journal
-            .write(vec![Change::Put(key(attempt), entry(State::Started)), Change::Fence(7)])
+            .write(vec![Change::Put(key(attempt), entry(State::Started).into()), Change::Fence(7)])
             .await
             .unwrap();
     }

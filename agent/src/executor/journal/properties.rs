@@ -74,7 +74,7 @@ async fn agrees(steps: Vec<Step>) {
                             let execution_id = key(attempt).execution_id.to_bytes();
                             let entry = Entry { execution_id, state: state.into(), ..Entry::default() };
                             entries.insert(key(attempt), entry.clone());
-                            Change::Put(key(attempt), entry)
+                            Change::Put(key(attempt), entry.into())
                         }
                         What::Forget(attempt) => {
                             entries.remove(&key(attempt));
