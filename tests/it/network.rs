@@ -4,13 +4,19 @@ use std::{path::PathBuf, time::Duration};
 
 use model::{Reason, api::output::Stream, execution::ExecutionState, run::RunState};
 use opsconductor_tests::{
-    Agent, Api, Finished, Host, Proxy, SOON, World, eventually,
+    Agent, Api, Finished, Host, Proxy, SOON, World,
+    door::Puppet,
+    eventually,
     host::Partition,
     proxy::Way::{self, ToAgent, ToController},
     scene,
     world::LOST_AFTER,
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use proto::{
+    AgentFrame, ControllerFrame, Hello, agent_frame, controller_frame::Frame, session_client::SessionClient,
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 
 /// Lines of a streaming run.
 const LINES: usize = 60;
@@ -243,6 +249,80 @@ async fn a_crowd_that_says_nothing_holds_up_nobody() {
     drop((crowd, newcomer));
 }
 
+/// Whoever answers nothing, because the network swallows it, and then forgets, may have started what it was ordered.
+#[tokio::test]
+async fn what_an_agent_forgot_before_it_answered_is_not_started_again() {
+    let world = World::builder().watchful().start().await;
+    let proxy = Proxy::start(world.door());
+    let mut agent = world.agent("one").through(proxy.address()).start().await;
+    proxy.stall_one(ToController);
+    let line = format!("echo began >> '{}'; sleep 1000", tale(&world).display());
+    let execution = world.api().start_shell("one", &line).await;
+    eventually(SOON, "it begins", async || (told(&world) == "began\n").then_some(())).await;
+    agent.kill();
+    let journal = agent.data.join("executor/journal");
+    for file in std::fs::read_dir(&journal).expect("it is there").flatten() {
+        if file.path().is_file() {
+            let length = usize::try_from(file.metadata().expect("it is there").len()).expect("it is small");
+            std::fs::write(file.path(), vec![0xa5; length]).expect("it is ours");
+        }
+    }
+    proxy.heal();
+    agent.run();
+    let finished = world.api().finished(execution.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::Unknown, "{finished:?}");
+    assert_eq!((finished.run().reason, finished.run().attempt), (Some(Reason::JournalLost), 1));
+    assert_eq!(told(&world), "began\n", "it was started again");
+}
+
+/// Opens a stream of a session and says nothing yet.
+async fn stream(
+    puppet: &Puppet,
+    world: &World,
+) -> (mpsc::Sender<AgentFrame>, tonic::Streaming<ControllerFrame>) {
+    let (frames, outbound) = mpsc::channel(4);
+    let channel = puppet.connect(world.door()).await.expect("it is enrolled");
+    let answer =
+        SessionClient::new(channel).open(ReceiverStream::new(outbound)).await.expect("it is enrolled");
+    (frames, answer.into_inner())
+}
+
+/// An agent that left a connection behind says there, late, that it does not hold what it was ordered on the next one.
+#[tokio::test]
+async fn a_hello_that_comes_late_opens_nothing() {
+    let world = World::start().await;
+    let token = world.enroll_token(&serde_json::json!({})).await;
+    let puppet = Puppet::enroll(world.door(), &token, "one").await;
+    let hello = |since_boot| {
+        let (boot_id, journal_epoch) = ("boot".to_owned(), vec![7; 16]);
+        let hello = Hello {
+            protocol_min: 1,
+            protocol_max: 1,
+            slots: 4,
+            boot_id,
+            journal_epoch,
+            since_boot,
+            ..Hello::default()
+        };
+        AgentFrame { frame: Some(agent_frame::Frame::Hello(hello)) }
+    };
+    let (left_behind, mut of_left_behind) = stream(&puppet, &world).await;
+    let (next, mut of_next) = stream(&puppet, &world).await;
+    next.send(hello(2)).await.expect("there is room");
+    let execution = world.api().start_shell("one", "true").await;
+    loop {
+        let frame = of_next.message().await.expect("the stream holds").expect("the stream goes on");
+        if matches!(frame.frame, Some(Frame::Order(_))) {
+            break;
+        }
+    }
+    left_behind.send(hello(1)).await.expect("there is room");
+    let answer = of_left_behind.message().await.expect("the stream holds").and_then(|frame| frame.frame);
+    assert!(matches!(&answer, Some(Frame::Goodbye(goodbye)) if goodbye.code == "superseded"), "{answer:?}");
+    let run = world.api().runs(execution.id).await.remove(0);
+    assert_eq!((run.state, run.attempt), (RunState::Active, 1), "{run:?}");
+}
+
 /// A World and an agent on a host of its own; none where there can be no such host.
 async fn on_a_host(world: World) -> Option<(World, Host, Agent)> {
     let host = Host::new()?;
@@ -301,15 +381,11 @@ async fn is_lost_and_found(
     assert_eq!(finished.run().reason, Some(Reason::AgentLost));
     host.heal();
     agent.is_within("online", lost_after + SOON).await;
-    let mut sql = world.sql().await;
     let observed = eventually(SOON, "the late result is noted", async || {
-        let query = sqlx::query_scalar::<_, Option<serde_json::Value>>(
-            "select observed_outcome from runs where execution_id = $1",
-        );
-        query.bind(execution.id.0).fetch_one(&mut sql).await.expect("the run is there")
+        api.runs(execution.id).await.remove(0).observed
     })
     .await;
-    assert_eq!(observed["reason"], "exited", "{observed}");
+    assert_eq!(observed.reason, Reason::Exited, "{observed:?}");
     let run = &finished.run();
     assert_eq!((run.state, run.attempt), (RunState::Unknown, 1), "{run:?}");
     let last = format!("\n{LINES}\n");

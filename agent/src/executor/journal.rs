@@ -460,4 +460,8 @@ fn key_of(bytes: &[u8], entry: &Entry) -> Option<AttemptKey> {
 }
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

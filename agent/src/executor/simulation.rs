@@ -15,7 +15,10 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
-use model::id::{ExecutionId, RunId};
+use model::{
+    id::{ExecutionId, RunId},
+    run::RunState,
+};
 use uuid::Uuid;
 
 use self::{agent::Agent, controller::Controller};
@@ -279,10 +282,8 @@ impl World {
 
     fn check(&self) {
         for (number, run) in self.controller.runs.iter().enumerate() {
-            if run.state == model::run::RunState::Cancelled {
-                if self.agent.is_alive(number as u64) {
-                    broken(format!("confirmed-kill: run {number} is cancelled, and lives"));
-                }
+            if run.state == RunState::Cancelled && self.agent.is_alive(number as u64) {
+                broken(format!("confirmed-kill: run {number} is cancelled, and lives"));
             }
         }
     }

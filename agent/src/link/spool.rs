@@ -24,6 +24,8 @@ use self::store::Store;
 use super::report::{ReportId, report_id};
 use crate::{clock, messages::AttemptKey};
 
+#[cfg(test)]
+mod properties;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use model::{
 use prost::Message as _;
 use proto::report::Body;
 
-use super::{AGENT, Down, Mutant, SKEW, Session, Time, Up, World, name, run_of};
+use super::{AGENT, Mutant, SKEW, Session, Time, Up, World, name, run_of};
 use crate::{
     executor::{
         decide::{self, Newest, OnAdopt, OnCancel, OnOrder},
@@ -20,6 +20,9 @@ use crate::{
     },
     messages::AttemptKey,
 };
+
+mod host;
+mod link;
 
 /// What the journal has on the disk.
 #[derive(Debug, Clone, Default)]
@@ -463,191 +466,6 @@ impl World {
                 // On a full disk the answer counts for more than its memory.
                 Then::Say(report) => agent.executor.outbox.push_back(ToLink::Report(report)),
                 Then::Clear(key) => drop(agent.executor.clearing.insert(key)),
-            }
-        }
-    }
-
-    /// What `executor/attempt.rs` does next for an attempt.
-    fn task_step(&mut self, key: AttemptKey) {
-        let takes_its_time = self.has(Mutant::TakesItsTime);
-        let (now, agent) = (self.now, &mut self.agent);
-        let Some(task) = agent.executor.running.get_mut(&key) else { return };
-        let folder = agent.folders.get_mut(&key);
-        match (task.step, folder) {
-            (Step::Journaling, _) => {}
-            (Step::Folder, Some(_)) => agent.end(now, key, report::lost(key, Reason::JournalLost, "")),
-            (Step::Folder, None) => {
-                task.step = Step::Shim;
-                agent.folders.insert(key, Folder { shim: Shim::None, record: None, cancel: false });
-                let report = report::accepted(key);
-                if let Some(entry) = agent.executor.known.entries.get_mut(&key) {
-                    entry.report = Some(report.clone());
-                }
-                agent.executor.outbox.push_back(ToLink::Report(report));
-            }
-            (Step::Shim, Some(folder)) => {
-                let reason = if task.cancel {
-                    Reason::Cancelled
-                } else if !takes_its_time && decide::is_too_late(task.start_by, now + agent.clock) {
-                    Reason::StartExpired
-                } else {
-                    task.step = Step::Follow;
-                    folder.shim = Shim::Ready;
-                    return self.witness.decided(key);
-                };
-                let record = record(key, reason);
-                folder.record = Some(record.clone());
-                agent.end(now, key, report::finished(key, record, Vec::new()));
-            }
-            (Step::Follow, Some(Folder { record: Some(record), .. })) => {
-                let report = report::finished(key, record.clone(), Vec::new());
-                agent.end(now, key, report);
-            }
-            (Step::Follow, Some(folder)) if matches!(folder.shim, Shim::Ready | Shim::Running) => {
-                folder.cancel |= task.cancel;
-                if folder.shim == Shim::Running && !std::mem::replace(&mut task.told_start, true) {
-                    let report = report::started(key, 1, now, "");
-                    agent.put(now, key, State::Started, Some(report.clone()), Then::Nothing);
-                    agent.executor.outbox.push_back(ToLink::Report(report));
-                }
-            }
-            (Step::Follow, folder) => {
-                let never_began = folder.is_none_or(|folder| folder.shim == Shim::None);
-                if never_began && agent.proves {
-                    agent.executor.running.remove(&key);
-                    agent.executor.clearing.insert(key);
-                    agent.refuse(now, key, Reason::NotStarted);
-                } else {
-                    agent.end(now, key, report::lost(key, Reason::ShimLost, ""));
-                }
-            }
-            (Step::Shim, None) => unreachable!("a folder is there until its attempt is settled"),
-        }
-    }
-
-    /// Shims go on by themselves.
-    fn shim_step(&mut self) {
-        let keys: Vec<AttemptKey> = self.agent.folders.keys().copied().collect();
-        let Some(key) = self.rng.choice(keys) else { return };
-        let folder = self.agent.folders.get_mut(&key).unwrap();
-        match folder.shim {
-            Shim::None | Shim::Gone => {}
-            Shim::Ready => {
-                folder.shim = Shim::Running;
-                self.say(|| format!("{} runs", name(key)));
-                self.witness.started(key);
-            }
-            Shim::Running if self.faults && self.rng.u8(..) < 4 => folder.shim = Shim::Gone,
-            Shim::Running => {
-                let reason = match (folder.cancel, self.rng.u8(0..4)) {
-                    (_, 0) => Reason::Exited,
-                    (true, _) => Reason::Cancelled,
-                    _ => return,
-                };
-                folder.shim = Shim::Gone;
-                folder.record = Some(record(key, reason));
-            }
-        }
-    }
-
-    fn clear_away(&mut self) {
-        let Some(key) = self.agent.executor.clearing.iter().next().copied() else { return };
-        match self.agent.folders.get_mut(&key) {
-            Some(folder) if matches!(folder.shim, Shim::Ready | Shim::Running) => folder.cancel = true,
-            _ => {
-                self.agent.folders.remove(&key);
-                self.agent.executor.clearing.remove(&key);
-            }
-        }
-    }
-
-    pub(super) fn link_step(&mut self) {
-        match self.rng.u8(0..4) {
-            0 => self.intake(),
-            1 => self.spool_flushes(),
-            2 => self.send_report(),
-            _ => {
-                let link = &mut self.agent.link;
-                if link.session.is_none() && !link.is_opening {
-                    link.is_opening = true;
-                    link.to_executor.push_back(ToExecutor::Inventory);
-                }
-            }
-        }
-    }
-
-    fn intake(&mut self) {
-        let agent = &mut self.agent;
-        let mut report = match agent.executor.outbox.pop_front() {
-            Some(ToLink::Report(report)) => report,
-            Some(ToLink::Ended(key, report)) => {
-                agent.link.ended.insert(key);
-                report
-            }
-            None => return,
-        };
-        if !agent.link.reports.values().any(|(known, _)| is_same(known, &report)) {
-            agent.last_seq += 1;
-            report.seq = agent.last_seq;
-            agent.link.reports.insert(report.seq, (report, false));
-        }
-    }
-
-    fn spool_flushes(&mut self) {
-        let agent = &mut self.agent;
-        for (_, is_durable) in agent.link.reports.values_mut() {
-            *is_durable = true;
-        }
-        agent.spool = agent.link.reports.iter().map(|(seq, (report, _))| (*seq, report.clone())).collect();
-    }
-
-    fn send_report(&mut self) {
-        let early = self.has(Mutant::SettlesEarly);
-        let link = &mut self.agent.link;
-        let Some(at) = link.session.filter(|_| link.is_welcome) else { return };
-        let next = link.reports.iter().find(|(seq, _)| !link.sent.contains(seq));
-        let Some((seq, (report, _))) = next.filter(|(_, (report, durable))| *durable || !is_final(report))
-        else {
-            return;
-        };
-        link.sent.insert(*seq);
-        let (seq, report) = (*seq, report.clone());
-        if early && matches!(report.body, Some(Body::Finished(_))) {
-            link.reports.remove(&seq);
-            link.to_executor.push_back(ToExecutor::Settled(key_of(&report)));
-            self.witness.handed_over.insert(key_of(&report));
-        }
-        self.sessions[at].up.push_back(Up::Report(report));
-    }
-
-    pub(super) fn deliver_down(&mut self) {
-        self.hear_of_ends();
-        let Some(at) = self.agent.link.session else { return };
-        let Some(message) = self.sessions[at].down.pop_front() else { return };
-        let link = &mut self.agent.link;
-        match message {
-            Down::Welcome => link.is_welcome = true,
-            Down::Order(order) => link.to_executor.push_back(ToExecutor::Order(order)),
-            Down::Cancel(key) => link.to_executor.push_back(ToExecutor::Cancel(key)),
-            Down::Ack(seq) => {
-                if !link.sent.remove(&seq) {
-                    return;
-                }
-                let Some((report, _)) = link.reports.remove(&seq) else { return };
-                let key = key_of(&report);
-                match report.body {
-                    Some(Body::Accepted(_) | Body::Started(_)) | None => {}
-                    Some(Body::Refused(_)) => link.to_executor.push_back(ToExecutor::Settled(key)),
-                    Some(Body::Finished(_) | Body::Lost(_)) => {
-                        if matches!(report.body, Some(Body::Finished(_))) {
-                            self.witness.handed_over.insert(key);
-                        }
-                        // Its output is taken for shipped.
-                        if link.ended.remove(&key) {
-                            link.to_executor.push_back(ToExecutor::Settled(key));
-                        }
-                    }
-                }
             }
         }
     }

@@ -25,11 +25,11 @@ fn report(n: u128, body: Body) -> proto::Report {
     }
 }
 
-fn accepted(n: u128) -> proto::Report {
+pub(super) fn accepted(n: u128) -> proto::Report {
     report(n, Body::Accepted(proto::Accepted { at: 7 }))
 }
 
-fn finished(n: u128) -> proto::Report {
+pub(super) fn finished(n: u128) -> proto::Report {
     report(n, Body::Finished(proto::Finished { record: vec![1, 2, 3], signature: vec![4; 64] }))
 }
 
@@ -39,13 +39,13 @@ async fn seqs(spool: &Spool, base: u64) -> Vec<u64> {
 }
 
 /// A new spool, its thread, and the number before its first.
-fn open(folder: &Path) -> (Spool, thread::JoinHandle<()>, u64) {
+pub(super) fn open(folder: &Path) -> (Spool, thread::JoinHandle<()>, u64) {
     let (spool, thread) = Spool::open(folder).unwrap();
     let base = spool.watch().borrow().ready;
     (spool, thread, base)
 }
 
-fn close(spool: Spool, thread: thread::JoinHandle<()>) {
+pub(super) fn close(spool: Spool, thread: thread::JoinHandle<()>) {
     drop(spool);
     thread.join().unwrap();
 }
