@@ -29,8 +29,8 @@ impl Scene {
         let agent = world
             .agent("one")
             .through(proxy.address())
-            .setting("SPOOL_BYTES", &SPOOL_BYTES)
-            .setting("TIMING__BLOCK_FOR_SECONDS", &block_for_seconds)
+            .setting("SPOOL_BYTES", SPOOL_BYTES)
+            .setting("TIMING__BLOCK_FOR_SECONDS", block_for_seconds)
             .start()
             .await;
         let content: Vec<u8> =

@@ -74,7 +74,7 @@ enum Up {
 #[derive(Debug, Clone)]
 enum Down {
     Welcome,
-    Order(proto::WorkOrder),
+    Order(Box<proto::WorkOrder>),
     Cancel(AttemptKey),
     /// The report of this number is answered.
     Ack(u64),

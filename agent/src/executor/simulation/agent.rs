@@ -78,7 +78,7 @@ struct Task {
 
 #[derive(Debug)]
 enum ToExecutor {
-    Order(proto::WorkOrder),
+    Order(Box<proto::WorkOrder>),
     Cancel(AttemptKey),
     Settled(AttemptKey),
     Inventory,

@@ -178,7 +178,7 @@ impl World {
                     key.attempt
                 ));
             }
-            self.settle(key, if never_came { Happening::Withdrawn } else { Happening::Lost });
+            self.settle(key, if never_came { &Happening::Withdrawn } else { &Happening::Lost });
         }
         if let Some(older) = self.controller.session.replace(at) {
             self.sessions[older].open[CONTROLLER] = false;
@@ -235,12 +235,12 @@ impl World {
             }),
             ..proto::WorkOrder::default()
         };
-        self.sessions[at].down.push_back(Down::Order(order));
+        self.sessions[at].down.push_back(Down::Order(Box::new(order)));
     }
 
     fn withdraw_unsent(&mut self) {
         if let Some(key) = self.controller.unsent.pop_front() {
-            self.settle(key, Happening::Withdrawn);
+            self.settle(key, &Happening::Withdrawn);
         }
     }
 
@@ -282,7 +282,7 @@ impl World {
             .map(|(key, _)| *key)
             .collect();
         for key in lost {
-            self.settle(key, Happening::Lost);
+            self.settle(key, &Happening::Lost);
         }
     }
 
@@ -292,7 +292,7 @@ impl World {
         let batch: Vec<(usize, proto::Report)> = self.controller.waiting.drain(..count).collect();
         for (at, report) in batch {
             let key = super::agent::key_of(&report);
-            self.settle(key, happening(report.body.expect("a report has a body")));
+            self.settle(key, &happening(report.body.expect("a report has a body")));
             if self.sessions[at].open[CONTROLLER] {
                 self.sessions[at].down.push_back(Down::Ack(report.seq));
             }
@@ -300,9 +300,9 @@ impl World {
     }
 
     /// What `controller/src/app/runs.rs` does with what happened to an attempt.
-    fn settle(&mut self, key: AttemptKey, happening: Happening) {
+    fn settle(&mut self, key: AttemptKey, happening: &Happening) {
         let Some(attempt) = self.controller.attempts.get_mut(&key) else { return };
-        let event = match &happening {
+        let event = match happening {
             Happening::Accepted => AttemptEvent::Accept,
             Happening::Started => AttemptEvent::Start,
             Happening::Finished { .. } => AttemptEvent::Finish,
@@ -310,14 +310,14 @@ impl World {
             Happening::Withdrawn => AttemptEvent::Withdraw,
             Happening::Lost => AttemptEvent::Lose,
         };
-        if let Happening::Finished { record, .. } = &happening
+        if let Happening::Finished { record, .. } = happening
             && matches!(attempt.state, AttemptState::Lost)
         {
             attempt.result = Some(record.clone());
         }
         let Ok(next) = attempt::next(attempt.state, event) else { return };
         attempt.state = next;
-        let why = match &happening {
+        let why = match happening {
             Happening::Finished { record, .. } => {
                 attempt.result = Some(record.clone());
                 "it had finished"
