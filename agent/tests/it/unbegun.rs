@@ -35,7 +35,7 @@ async fn an_attempt_without_a_folder_never_began_and_never_will() {
     assert_eq!(agent.refusal().await.0, "not_started", "its order starts nothing any more");
     agent.stop().await;
     let mut agent = world.start(1, false).await;
-    assert!(agent.held.is_empty());
+    assert_eq!(agent.held, [key], "until the controller has answered the refusal");
     world.run(&agent, key, "true").await;
     assert_eq!(agent.refusal().await.0, "not_started", "nor after a restart");
     agent.stop().await;
