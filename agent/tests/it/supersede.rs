@@ -183,6 +183,28 @@ async fn what_a_killed_shim_left_is_ended_first() {
     agent.stop().await;
 }
 
+#[tokio::test]
+async fn what_is_left_of_an_attempt_that_is_over_is_ended_first() {
+    let (world, first) = (World::new(), new_key());
+    let execution_id = first.execution_id.to_bytes();
+    let entry = Entry { execution_id, state: State::Settled.into(), ..Entry::default() };
+    world.remember(vec![Change::Put(first, entry.into())]).await;
+    let mut left = std::process::Command::new("sleep")
+        .arg("1000")
+        .env("OPSC_RUN_ID", first.run_id.to_string())
+        .env("OPSC_ATTEMPT", "1")
+        .spawn()
+        .unwrap();
+    let mut agent = world.start(1, false).await;
+    let second = later(first, 2);
+    supersede(&world, &agent, second, 1, &line(&world, "true")).await;
+    let heard = until_ended(&world, &mut agent, second).await;
+    assert!(heard.contains(&(2, "exited".to_owned())), "{heard:?}");
+    assert!(!is_alive(left.id().try_into().unwrap()));
+    left.wait().unwrap();
+    agent.stop().await;
+}
+
 /// Removes a control group that nobody knows any more, once it is empty.
 fn remove_when_empty(path: String) {
     std::thread::spawn(move || {
