@@ -22,6 +22,16 @@ async fn sessions(of: &World, by: &World) -> i64 {
     found.map_or(0, |one: &Value| one["sessions"].as_i64().expect("a number"))
 }
 
+/// Waits until the agent was told of these controllers.
+async fn knows(agent: &Agent, controllers: &[&World]) {
+    let known = agent.data.join("link/controllers");
+    eventually(SOON, "the agent knows the controllers", async || {
+        let text = std::fs::read_to_string(&known).unwrap_or_default();
+        controllers.iter().all(|world| text.contains(&world.door().to_string())).then_some(())
+    })
+    .await;
+}
+
 async fn serves(world: &World, by: &World, count: i64) {
     eventually(SOON, "the controller serves these sessions", async || {
         (sessions(world, by).await == count).then_some(())
@@ -113,12 +123,7 @@ async fn agents_go_to_the_other_one_when_theirs_is_killed() {
     let mut configured = first.agent("two").controllers(&[first.door(), second.door()]).enroll().await;
     configured.run();
     configured.online().await;
-    let known = told.data.join("link/controllers");
-    eventually(SOON, "the agent knows both controllers", async || {
-        let text = std::fs::read_to_string(&known).unwrap_or_default();
-        [&first, &second].iter().all(|world| text.contains(&world.door().to_string())).then_some(())
-    })
-    .await;
+    knows(&told, &[&first, &second]).await;
 
     let (shell, file) = until(&told, "go");
     let execution = first.api().start_shell("one", &shell).await;
@@ -177,6 +182,7 @@ async fn sessions_of_a_killed_controller_end_with_its_lease() {
 async fn a_controller_that_slept_past_its_lease_disturbs_nothing() {
     let (first, second) = two().await;
     let agent = first.agent("one").start().await;
+    knows(&agent, &[&first, &second]).await;
     let (shell, file) = until(&agent, "go");
     let execution = first.api().start_shell("one", &shell).await;
     line(&first, execution.id, "begun").await;

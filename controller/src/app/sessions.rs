@@ -77,8 +77,20 @@ impl Sessions {
         self.doors.read().expect("no holder of this lock panics").clone()
     }
 
+    /// Remembers where the controllers' doors are, and tells the agents when that has changed.
     pub(crate) fn set_doors(&self, doors: Vec<String>) {
-        *self.doors.write().expect("no holder of this lock panics") = doors;
+        let before = {
+            let mut known = self.doors.write().expect("no holder of this lock panics");
+            std::mem::replace(&mut *known, doors.clone())
+        };
+        if before == doors {
+            return;
+        }
+        let frame = proto::controller_frame::Frame::Controllers(proto::Controllers { controllers: doors });
+        for session in self.all() {
+            // Who has no room for it now learns it with the next welcome.
+            let _ = session.outbound.try_send(proto::ControllerFrame { frame: Some(frame.clone()) });
+        }
     }
 
     /// All sessions that are served here.

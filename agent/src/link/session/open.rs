@@ -63,6 +63,8 @@ struct Open {
     urgent: Option<agent_frame::Frame>,
     facts: Facts,
     local_ip: IpAddr,
+    /// With whom.
+    address: Address,
     heard: Instant,
 }
 
@@ -132,6 +134,7 @@ impl Session {
             urgent: None,
             facts,
             local_ip,
+            address: address.clone(),
             heard: Instant::now(),
         };
         self.converse(open, outbound, inbound, channel, period(welcome.heartbeat_ms, limits::HEARTBEAT_EVERY))
@@ -255,7 +258,7 @@ impl Session {
     }
 
     /// Handles one frame of the controller; what ends the session comes back.
-    async fn receive(&self, open: &mut Open, frame: controller_frame::Frame) -> Option<End> {
+    async fn receive(&mut self, open: &mut Open, frame: controller_frame::Frame) -> Option<End> {
         match frame {
             controller_frame::Frame::Order(envelope) => {
                 fault::point("link.order.received");
@@ -272,6 +275,10 @@ impl Session {
             }
             controller_frame::Frame::Ack(ack) => self.acknowledge(open, ack).await,
             controller_frame::Frame::Goodbye(goodbye) => Some(End::Goodbye(goodbye)),
+            controller_frame::Frame::Controllers(announced) => {
+                self.learn(&open.address.clone(), &announced.controllers);
+                None
+            }
             controller_frame::Frame::Welcome(_) => None,
         }
     }
