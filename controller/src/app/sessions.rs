@@ -27,6 +27,7 @@ use super::{
 use crate::{
     clock,
     error::{During, Error, Result},
+    mutant,
     store::{self, sessions::Said},
 };
 
@@ -225,6 +226,7 @@ pub(crate) async fn open(
     let boot_id: String =
         hello.boot_id.chars().filter(|c| !c.is_control()).take(limits::NAME_CHARS).collect();
     let since_boot = i64::try_from(hello.since_boot).unwrap_or(i64::MAX);
+    let obeyed = if mutant::is("fence_ignored") { 0 } else { obeyed };
     let said = Said { obeyed, boot_id: &boot_id, since_boot };
     // What it was offered in a session that ended so long ago is lost whatever it holds.
     let patience = SignedDuration::try_from(app.info.timing.lost_after).unwrap_or(SignedDuration::MAX);

@@ -380,15 +380,9 @@ impl<'a> Book<'a> {
             fault.kind == Fault::ShimKilled && fault.subjects.iter().any(|subject| subject == id)
         });
         match (end.state, end.reason) {
-            // An agent that dies between its decision and the shim's first step cannot tell either.
-            (RunState::Unknown, Some(Reason::ShimLost)) => {
-                shim_killed || done_to(Fault::AgentKilled) || done_to(Fault::HostCrashed)
-            }
+            (RunState::Unknown, Some(Reason::ShimLost)) => shim_killed || done_to(Fault::HostCrashed),
             (RunState::Unknown, Some(Reason::JournalLost)) => done_to(Fault::JournalLost),
             (RunState::Unknown, Some(Reason::AgentLost)) => self.was_away(run.host, asked, end.at, promise),
-            (RunState::Failed, Some(Reason::OrderRefused)) => {
-                self.faults.iter().filter(within).any(|fault| fault.kind == Fault::FenceRewound)
-            }
             (RunState::Failed, Some(Reason::ManifestMismatch)) => self
                 .faults
                 .iter()

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use fastrand::Rng;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
 use tokio::{sync::OwnedMutexGuard, time::sleep};
 
 use super::{
@@ -358,42 +357,23 @@ async fn network(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
     (host.network.harm() > before).then(|| Done::to(at, &host.name, host.network.tell()))
 }
 
-/// The fences go back, as after the restore of a backup, and some hosts open sessions meanwhile; then they go on where
-/// they were. What is ordered under an old number must not start.
+/// The fences of some hosts go back, as after the restore of a backup, and the hosts open sessions anew: what is ordered
+/// from then on has to be above what they have obeyed.
 async fn fence_rewound(lab: &Lab, rng: &mut Rng) -> Option<Done> {
-    let _central = lab.database.lock().await;
     let at = lab.history.now();
     let mut sql = lab.sql().await?;
-    let (highest, begun): (i64, String) =
-        sqlx::query_as("select last_value, now()::text from fences").fetch_one(&mut sql).await.ok()?;
-    sqlx::query("select setval('fences', 1)").execute(&mut sql).await.ok()?;
-    cut(&[pick(rng, &lab.hosts), pick(rng, &lab.hosts)]).await;
-    sleep(Duration::from_millis(2_500)).await;
-    let low = loop {
-        if let Some(mut sql) = lab.sql().await
-            && let Ok(low) = mend_fences(&mut sql, highest, &begun).await
-        {
-            break low;
-        }
-        sleep(Duration::from_millis(100)).await;
-    };
-    let low: Vec<&Host> = low.iter().filter_map(|(name,)| lab.host(name)).collect();
-    let names: Vec<&str> = low.iter().map(|host| &host.name[..]).collect();
-    let proof = format!("from {highest} to 1; sessions of {names:?} began meanwhile");
-    let is_done = !names.is_empty();
-    cut(&low).await;
-    is_done.then(|| Done::to(at, POSTGRES, proof))
-}
-
-/// Puts the fences where they would be; says which hosts opened sessions meanwhile.
-async fn mend_fences(
-    sql: &mut PgConnection,
-    highest: i64,
-    begun: &str,
-) -> Result<Vec<(String,)>, sqlx::Error> {
-    sqlx::query("select setval('fences', $1)").bind(highest + 1_000).execute(&mut *sql).await?;
-    let names = "select a.name from sessions s join agents a on a.id = s.agent_id where s.fence <= $1 and s.opened_at >= $2::timestamptz";
-    sqlx::query_as(names).bind(highest).bind(begun).fetch_all(sql).await
+    let hosts = [pick(rng, &lab.hosts), pick(rng, &lab.hosts)];
+    let names: Vec<&str> = hosts.iter().map(|host| &host.name[..]).collect();
+    let rewound = sqlx::query(
+        "update sessions s set fence = 0 from agents a where a.id = s.agent_id and a.name = any($1) and s.fence > 0",
+    )
+    .bind(&names)
+    .execute(&mut sql)
+    .await
+    .ok()?
+    .rows_affected();
+    cut(&hosts).await;
+    (rewound > 0).then(|| Done::to(at, POSTGRES, format!("the fences of {names:?} went back to 0")))
 }
 
 async fn cut(hosts: &[&Host]) {
