@@ -45,7 +45,7 @@ use crate::{
 mod clear;
 mod last_word;
 
-pub(super) use self::clear::{Grave, bury, clear_away};
+pub(super) use self::clear::{Grave, bury, clear_away, remove_output};
 
 const EXIT_RECORD_KIND: &str = "exit-record";
 /// How long a new shim may take to say that it is ready.

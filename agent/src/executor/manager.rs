@@ -43,6 +43,8 @@ mod supersede;
 /// Events of attempts that wait to be dealt with.
 const EVENTS: usize = 256;
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// Earlier attempts of a run that are looked for in the journal; far more than there can be within its memory.
+const EARLIER_ATTEMPTS: usize = 100_000;
 /// How long runs that are stopped with the agent may take.
 const STOP_WITHIN: Duration = limits::KILL_GRACE.saturating_add(Duration::from_secs(10));
 
@@ -284,6 +286,13 @@ impl Manager {
                 return;
             }
         }
+        if let Some(number) = self.unnamed(key, &order.content) {
+            // A controller whose database went back would run it a second time.
+            let detail =
+                format!("attempt {number} of this run began here, and the order does not know of it");
+            self.outbox.push_back(ToLink::Report(report::lost(key, Reason::JournalLost, detail)));
+            return;
+        }
         tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, execution.id = %key.execution_id,
             request.id = order.content.request_id, actor = order.content.actor, "took an order");
         fault::point("executor.order.taken");
@@ -295,6 +304,16 @@ impl Manager {
             return self.supersede(order);
         }
         self.begin(order, raised);
+    }
+
+    /// An earlier attempt of the run that may have begun here, and that the order does not name.
+    fn unnamed(&self, key: AttemptKey, order: &proto::WorkOrder) -> Option<u32> {
+        (1..key.attempt).rev().take(EARLIER_ATTEMPTS).find(|number| {
+            let earlier = self.entries.get(&AttemptKey { attempt: *number, ..key });
+            earlier.is_some_and(|entry| entry.state() != State::Refused)
+                && *number != order.superseded_attempt
+                && !order.begun.contains(number)
+        })
     }
 
     /// Begins what is ordered, if this host takes it; `also` goes into the journal with it.
@@ -354,11 +373,16 @@ impl Manager {
         let written = self.put(key, State::Settled, None);
         let folder = self.shared.folder(key);
         self.tasks.spawn(async move {
-            // A full disk gets its room back by just this, so it is no reason to keep the folder: should the next agent
-            // take the attempt for unsettled, the controller says again that it holds all.
-            log_failure(written.await);
+            let is_written = written.await;
             fault::point("executor.settled.written");
-            attempt::clear_away(folder, None).await;
+            if is_written.is_ok() {
+                attempt::clear_away(folder, None).await;
+            } else {
+                // A full disk gets its room back by the output. The rest stays: without it the next agent, whose journal may
+                // know only that the attempt was to start, would believe that it never began.
+                attempt::remove_output(&folder);
+            }
+            log_failure(is_written);
             fault::point("executor.folder.removed");
             None
         });

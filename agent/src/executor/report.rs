@@ -4,7 +4,7 @@ use model::Reason;
 use prost::Message as _;
 use proto::report::Body;
 
-use crate::{clock, messages::AttemptKey};
+use crate::{clock, messages::AttemptKey, shim::record};
 
 pub(super) fn accepted(key: AttemptKey) -> proto::Report {
     report(key, Body::Accepted(proto::Accepted { at: clock::now_micros() }))
@@ -16,12 +16,12 @@ pub(super) fn started(key: AttemptKey, pid: u32, at: i64, boot_id: &str) -> prot
 
 pub(super) fn refused(key: AttemptKey, reason: Reason, detail: impl Into<String>) -> proto::Report {
     let (at, reason) = (clock::now_micros(), reason.as_str().to_owned());
-    report(key, Body::Refused(proto::Refused { at, reason, detail: detail.into() }))
+    report(key, Body::Refused(proto::Refused { at, reason, detail: record::detail(detail.into()) }))
 }
 
 pub(super) fn lost(key: AttemptKey, reason: Reason, detail: impl Into<String>) -> proto::Report {
     let (at, reason) = (clock::now_micros(), reason.as_str().to_owned());
-    report(key, Body::Lost(proto::Lost { at, reason, detail: detail.into() }))
+    report(key, Body::Lost(proto::Lost { at, reason, detail: record::detail(detail.into()) }))
 }
 
 pub(super) fn finished(key: AttemptKey, record: Vec<u8>, signature: Vec<u8>) -> proto::Report {

@@ -225,12 +225,13 @@ impl Cutter {
             ..chunk
         };
         self.cursor.next_seq += 1;
-        self.cursor.offsets[lane(stream)] += length;
+        let offset = &mut self.cursor.offsets[lane(stream)];
+        *offset = offset.saturating_add(length);
         Cut { chunk, after: self.cursor, position: self.position() }
     }
 
-    /// Place in the file: all that is before it is cut.
-    fn position(&self) -> u64 {
+    /// Place in the file: all that is before it is cut, or was held already.
+    pub(crate) fn position(&self) -> u64 {
         self.pending.as_ref().map_or_else(|| self.reader.position(), |pending| pending.position)
     }
 }

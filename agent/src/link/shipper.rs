@@ -389,6 +389,7 @@ impl Shipper {
         let Some(attempt) = self.attempts.get_mut(&key) else { return };
         attempt.resumed(Instant::now(), held, saved);
         fault::point("link.held.applied");
+        self.let_go(key);
     }
 
     /// The wire names an attempt on this stream without its execution.

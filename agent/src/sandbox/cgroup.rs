@@ -67,13 +67,22 @@ impl Cgroup {
             .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
     }
 
-    /// Removes the group.
+    /// Removes the group, and those that a job made below it.
     ///
     /// # Errors
-    /// When a process is in it: one that was killed may take moments to be gone.
+    /// When a process is in one of them: one that was killed may take moments to be gone.
     pub fn remove(&self) -> io::Result<()> {
-        std::fs::remove_dir(&self.path)
+        remove_tree(&self.path)
     }
+}
+
+fn remove_tree(group: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(group)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(group)
 }
 
 /// The two ways into a group, open.

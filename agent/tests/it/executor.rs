@@ -5,7 +5,7 @@ use std::time::Duration;
 use model::limits;
 use opsconductor_agent::{
     executor::journal::{Change, Entry, State},
-    messages::{ToExecutor, ToLink},
+    messages::{AttemptKey, ToExecutor, ToLink},
 };
 use pki::seal;
 use prost::Message as _;
@@ -185,6 +185,24 @@ async fn orders_that_may_not_run_are_refused() {
     world.run(&agent, new_key(), "true").await;
     // What was refused before and not answered is said again first.
     while !agent.refusal().await.1.contains("fence") {}
+    agent.stop().await;
+}
+
+/// As after the restore of a backup: the controller has forgotten that the run was begun once.
+#[tokio::test]
+async fn an_order_that_does_not_know_of_an_earlier_attempt_starts_nothing() {
+    let world = World::new();
+    let mut agent = world.start(1, false).await;
+    let first = new_key();
+    world.run(&agent, first, "true").await;
+    agent.ended().await;
+    let second = AttemptKey { attempt: 2, ..first };
+    world.run(&agent, second, "true").await;
+    let lost = agent.loss().await;
+    assert!(lost.0 == "journal_lost" && lost.1.contains("attempt 1"), "{lost:?}");
+    let named = proto::WorkOrder { begun: vec![1], ..world.order(&agent, second, command("true")) };
+    agent.to_executor.send(world.sign(&named)).await.unwrap();
+    agent.ended().await;
     agent.stop().await;
 }
 

@@ -16,12 +16,14 @@ const KIND: &str = "work-order";
 const SEAL_INFO: &[u8] = b"opsconductor environment";
 
 /// What is special about an attempt's order.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Try {
     /// The first that may begin anything: it has to before the manifest's own time is over.
     pub is_first: bool,
     /// The newest attempt whose outcome is not known.
     pub superseded: Option<i32>,
+    /// The attempts that may have begun.
+    pub begun: Vec<u32>,
 }
 
 /// The signed order for one attempt.
@@ -33,7 +35,7 @@ pub(crate) fn sign(
     session: &Connected,
     (execution, run, attempt): Key,
     verified: &Verified,
-    this: Try,
+    this: &Try,
     now: Timestamp,
 ) -> Result<proto::Envelope, pki::Error> {
     let attempt = u32::try_from(attempt).unwrap_or(0);
@@ -55,6 +57,7 @@ pub(crate) fn sign(
         manifest_digest: verified.digest.to_vec(),
         request_id: verified.request_id.clone(),
         actor: verified.actor.clone(),
+        begun: this.begun.clone(),
         superseded_attempt: this.superseded.and_then(|number| u32::try_from(number).ok()).unwrap_or(0),
     };
     let payload = order.encode_to_vec();

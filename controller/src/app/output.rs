@@ -154,6 +154,13 @@ pub(crate) enum ChunkFault {
     UnreadableData,
 }
 
+impl ChunkFault {
+    /// Whether the chunk itself is wrong, however often it is sent, and not its place in the stream.
+    pub(crate) const fn is_of_the_data(self) -> bool {
+        !matches!(self, Self::OutOfSequence | Self::WrongOffset)
+    }
+}
+
 /// Checks chunks of one attempt that should follow `place`, and moves it behind them.
 ///
 /// # Errors

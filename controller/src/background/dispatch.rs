@@ -12,6 +12,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
+    attempt::AttemptState,
     id::{AgentId, ExecutionId, OrgId, RunId},
     retry::{self, Next, Tried},
     run::RunState,
@@ -128,7 +129,7 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
     app.live.nudge(touched);
     for (offer, planned) in offers.iter().zip(&plan.good) {
         if !send(app, by_agent[&offer.agent_id], offer, planned, now) {
-            withdraw(app, offer).await;
+            withdraw(app, by_agent[&offer.agent_id], offer).await;
         }
         fault::point("controller.order.sent");
     }
@@ -208,10 +209,16 @@ fn judge(
     }
     match retry::next(&verified.command, tried) {
         Next::First if now >= verified.start_by => Err("the time in which it was to start is over"),
-        Next::First => Ok(Try { is_first: true, superseded: None }),
-        Next::Again { superseded, .. } => Ok(Try { is_first: false, superseded }),
+        Next::First => Ok(Try { is_first: true, superseded: None, begun: begun(tried) }),
+        Next::Again { superseded, .. } => Ok(Try { is_first: false, superseded, begun: begun(tried) }),
         Next::Over(why) => Err(why),
     }
+}
+
+/// The attempts that may have begun on their host.
+fn begun(tried: &[Tried]) -> Vec<u32> {
+    let begun = tried.iter().filter(|one| matches!(one.state, AttemptState::Finished | AttemptState::Lost));
+    begun.filter_map(|one| u32::try_from(one.number).ok()).collect()
 }
 
 /// Ends runs that nobody authorised, and says so in the audit.
@@ -255,7 +262,7 @@ async fn refuse(
 fn send(app: &App, session: &Connected, offer: &Offer, planned: &Planned, now: Timestamp) -> bool {
     let (execution, run) = (ExecutionId(offer.execution_id), RunId(offer.run_id));
     let key = (execution, run, offer.number);
-    match orders::sign(app, session, key, &planned.verified, planned.this, now) {
+    match orders::sign(app, session, key, &planned.verified, &planned.this, now) {
         Ok(envelope) => {
             let frame = proto::controller_frame::Frame::Order(envelope);
             fault::point("controller.order.signed");
@@ -268,10 +275,20 @@ fn send(app: &App, session: &Connected, offer: &Offer, planned: &Planned, now: T
     }
 }
 
-/// Takes back an offer whose order was never sent.
-async fn withdraw(app: &App, offer: &Offer) {
+/// Takes back an offer whose order was never sent. It is recorded with the reports of agents; where that fails the session
+/// ends, and the next one takes the offer back.
+async fn withdraw(app: &App, session: &Arc<Connected>, offer: &Offer) {
     let key = (ExecutionId(offer.execution_id), RunId(offer.run_id), offer.number);
     let report = runs::Report { key, agent_id: AgentId(offer.agent_id), happening: Happening::Withdrawn };
-    // It is recorded with the reports of agents; the agent's next session would do it too.
-    app.reports.put(report).await;
+    let recorded = app.reports.put(report).await;
+    let session = Arc::clone(session);
+    tokio::spawn(async move {
+        let is_recorded = match recorded {
+            Some(answer) => answer.await.is_ok(),
+            None => false,
+        };
+        if !is_recorded {
+            session.end.cancel();
+        }
+    });
 }

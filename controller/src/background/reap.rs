@@ -48,9 +48,15 @@ async fn lose(app: &App) -> Result<()> {
     let patience = SignedDuration::try_from(app.info.timing.lost_after).unwrap_or(SignedDuration::MAX);
     let before = now.checked_sub(patience).unwrap_or(jiff::Timestamp::MIN);
     let offered_before = now.saturating_sub(app.info.timing.answer_within()).unwrap_or(jiff::Timestamp::MIN);
-    let absent = store::attempts::of_absent(app.db.worker(), before, RUNS).await?;
-    let unanswered = store::attempts::unanswered(app.db.worker(), offered_before, RUNS).await?;
-    let overdue = store::attempts::overdue(app.db.worker(), now, before, RUNS).await?;
+    // While this controller was away nobody could come back to it: the agents' absence counts from its start.
+    let is_settled = now.duration_since(app.info.started_at) > patience;
+    let absent_since = if is_settled { before } else { jiff::Timestamp::UNIX_EPOCH };
+    let long_before =
+        offered_before.saturating_sub(app.info.timing.lost_after).unwrap_or(jiff::Timestamp::MIN);
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    let absent = store::attempts::of_absent(&mut tx, absent_since, RUNS).await?;
+    let unanswered = store::attempts::unanswered(&mut tx, offered_before, long_before, RUNS).await?;
+    let overdue = store::attempts::overdue(&mut tx, now, before, RUNS).await?;
     let reports: Vec<runs::Report> = absent
         .into_iter()
         .map(|(key, agent_id, is_revoked)| {
@@ -75,9 +81,8 @@ async fn lose(app: &App) -> Result<()> {
         }))
         .collect();
     if reports.is_empty() {
-        return Ok(());
+        return tx.rollback().await.during("rollback");
     }
-    let mut tx = app.db.worker().begin().await.during("begin")?;
     let settled = runs::settle(app, &mut tx, reports, now).await?;
     tx.commit().await.during("commit")?;
     settled.announce(app);

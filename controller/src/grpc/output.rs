@@ -167,6 +167,12 @@ impl ShipStream {
                     cursors.push((key, good.advance.to));
                     checked.push(good);
                 }
+                // What a job wrote into its own output file must not hold up the output of others.
+                Err(fault) if fault.is_of_the_data() => {
+                    tracing::warn!(agent.id = %self.agent, run.id = %key.0, %fault, "a run's output is rejected");
+                    self.places.remove(&key);
+                    self.reply(rejection(&key.0.to_bytes(), key.1, &fault.to_string())).await?;
+                }
                 Err(fault) => {
                     return Err(Status::failed_precondition(format!(
                         "{fault}: run {} attempt {}",

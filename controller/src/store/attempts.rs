@@ -262,9 +262,10 @@ pub(crate) async fn open_of(
         .collect())
 }
 
-/// Open attempts of agents that have had no session since `before`, and of revoked ones.
+/// Open attempts of agents that have had no session since `before`, and of revoked ones. Their sessions are held: nobody of
+/// them comes back meanwhile.
 pub(crate) async fn of_absent(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     before: Timestamp,
     limit: i64,
 ) -> Result<Vec<((ExecutionId, RunId, i32), AgentId, bool)>> {
@@ -274,11 +275,11 @@ pub(crate) async fn of_absent(
            join agents g on g.id = s.agent_id
            join attempts a on a.agent_id = s.agent_id and a.state in ('offered', 'accepted', 'started')
            where not s.connected and (s.closed_at < $1 or g.revoked_at is not null)
-           limit $2"#,
+           limit $2 for share of s"#,
         before.to_sqlx(),
         limit
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await
     .during("query for attempts of absent agents")?;
     Ok(records
@@ -287,20 +288,24 @@ pub(crate) async fn of_absent(
         .collect())
 }
 
-/// Attempts that were offered before `before` to an agent that has a session and has not answered.
+/// Attempts, locked, that were offered before `before` to an agent that has had a session since then and has not answered;
+/// and those offered before `long_before`, however often their agents opened sessions.
 pub(crate) async fn unanswered(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     before: Timestamp,
+    long_before: Timestamp,
     limit: i64,
 ) -> Result<Vec<((ExecutionId, RunId, i32), AgentId)>> {
     let records = sqlx::query!(
         "select a.execution_id, a.run_id, a.number, a.agent_id
          from attempts a join sessions s on s.agent_id = a.agent_id and s.connected
-         where a.state = 'offered' and a.offered_at < $1 and s.opened_at < $1 limit $2",
+         where a.state = 'offered' and a.offered_at < $1 and (s.opened_at < $1 or a.offered_at < $2)
+         limit $3 for update of a skip locked",
         before.to_sqlx(),
+        long_before.to_sqlx(),
         limit
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await
     .during("query for unanswered orders")?;
     Ok(records
@@ -309,9 +314,10 @@ pub(crate) async fn unanswered(
         .collect())
 }
 
-/// Attempts whose deadline was over at `now`, and whose agents have had the session of before `before` to say so.
+/// Attempts, locked, whose deadline was over at `now`, and whose agents have had the session of before `before` to say so;
+/// and those whose deadline was over before `before`, however often their agents opened sessions.
 pub(crate) async fn overdue(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     now: Timestamp,
     before: Timestamp,
     limit: i64,
@@ -319,12 +325,13 @@ pub(crate) async fn overdue(
     let records = sqlx::query!(
         "select a.execution_id, a.run_id, a.number, a.agent_id
          from attempts a join sessions s on s.agent_id = a.agent_id and s.connected
-         where a.state in ('accepted', 'started') and a.deadline < $1 and s.opened_at < $2 limit $3",
+         where a.state in ('accepted', 'started') and a.deadline < $1 and (s.opened_at < $2 or a.deadline < $2)
+         limit $3 for update of a skip locked",
         now.to_sqlx(),
         before.to_sqlx(),
         limit
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await
     .during("query for overdue attempts")?;
     Ok(records

@@ -150,7 +150,7 @@ pub(crate) async fn take_queued(
                       where a.execution_id = r.execution_id and a.run_id = r.id and a.number > r.attempt
                   ) as "is_behind!"
            from unnest($1::uuid[], $2::int[]) as ready(agent_id, slots)
-           join agents g on g.id = ready.agent_id and g.draining_since is null
+           join agents g on g.id = ready.agent_id and g.draining_since is null and g.revoked_at is null
            cross join lateral (
                select q.execution_id, q.id, q.org_id, q.agent_id, q.generation, q.attempt
                from runs q

@@ -13,6 +13,7 @@ use crate::{
     executor::name,
     messages::AttemptKey,
     sandbox::strays,
+    segment,
     shim::{self, control::ToShim, lock::Lock, record},
 };
 
@@ -51,6 +52,12 @@ pub(in crate::executor) async fn clear_away(folder: PathBuf, aside: Option<PathB
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(CLEAR_AGAIN);
     }
+}
+
+/// Removes what takes the room in a folder that is to stay.
+pub(in crate::executor) fn remove_output(folder: &Path) {
+    // Gone already, or kept by a file system in trouble: the folder is cleared away later.
+    let _ = std::fs::remove_file(folder.join(segment::FILE_NAME));
 }
 
 /// Clears the folder once; false while its shim lives.

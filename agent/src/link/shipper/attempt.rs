@@ -246,7 +246,9 @@ impl Attempt {
         // A lost answer, or none: what the controller holds ends where one of our chunks does, or where they begin.
         let known = self.unstored.iter().position(|cut| cut.after == held).map(|at| at + 1);
         if let Some(stored) = known {
-            self.drop_stored(stored);
+            if let Some(last) = self.drop_stored(stored) {
+                self.stored_to = last.position;
+            }
             return;
         }
         let continues = self.unstored.is_empty() && self.cutter.as_ref().is_some_and(|c| c.cursor() == held);
@@ -256,7 +258,12 @@ impl Attempt {
         self.forget_unstored();
         self.more = true;
         match Cutter::open(self.key, &self.folder, held, saved) {
-            Ok(cutter) => self.cutter = Some(cutter),
+            Ok(mut cutter) => {
+                // All that is held is passed over now, and may be let go: a process may wait for just that room.
+                let _ = cutter.has_more();
+                self.stored_to = cutter.position();
+                self.cutter = Some(cutter);
+            }
             Err(error) => {
                 self.stage = Stage::New;
                 self.blinded(now, &error);

@@ -18,8 +18,11 @@ use crate::store::{
     runs::Change,
 };
 
-/// How long an agent that was busy, or did not get its order, is left alone with this run.
-const BUSY_PAUSE: SignedDuration = SignedDuration::from_secs(1);
+/// How long an agent that was busy, or did not get its order, is left alone with this run: a second, then twice as long each
+/// time, up to about a minute.
+fn busy_pause(attempt: i32) -> SignedDuration {
+    SignedDuration::from_secs(1 << attempt.saturating_sub(1).clamp(0, 6))
+}
 
 /// An attempt and its run while a batch is applied to them.
 #[derive(Debug)]
@@ -171,7 +174,7 @@ fn apply_to_run(
             ended(finish.reason, finish.exit_code)
         }
         Happening::Refused { reason: Reason::AgentBusy | Reason::NotStarted, .. } | Happening::Withdrawn => {
-            change.due_at = Some(now + BUSY_PAUSE);
+            change.due_at = Some(now + busy_pause(of.locked.number));
             RunEvent::Returned
         }
         Happening::Refused { reason, detail } => {
