@@ -34,7 +34,11 @@ fn later(key: AttemptKey, attempt: u32) -> AttemptKey {
 }
 
 async fn supersede(world: &World, agent: &Agent, key: AttemptKey, old: u32, line: &str) {
-    let order = proto::WorkOrder { superseded_attempt: old, ..world.order(agent, key, command(line)) };
+    let order = proto::WorkOrder {
+        superseded_attempt: old,
+        begun: (1..key.attempt).collect(),
+        ..world.order(agent, key, command(line))
+    };
     agent.to_executor.send(world.sign(&order)).await.unwrap();
 }
 
