@@ -27,9 +27,8 @@ command -v cc >/dev/null || packages+=(gcc)
 [[ -e /usr/include/stdlib.h ]] || packages+=(libc6-dev)
 [[ -e /etc/ssl/certs/ca-certificates.crt ]] || packages+=(ca-certificates)
 has_postgres || packages+=(postgresql)
-# The tests part hosts of their own from the controller, which only root can make.
-((EUID != 0)) || command -v ip >/dev/null || packages+=(iproute2)
 if [[ ${1:-} == tests ]]; then
+    # Other clocks, and hosts of the tests' own.
     compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
     command -v ip >/dev/null || packages+=(iproute2)
 fi
