@@ -387,7 +387,10 @@ impl<'a> Book<'a> {
                 .faults
                 .iter()
                 .any(|f| f.kind == Fault::RowForged && f.subjects.iter().any(|subject| subject == execution)),
-            (RunState::Failed, Some(Reason::Signaled | Reason::SpawnFailed)) => shim_killed,
+            // A host that loses its power takes its processes one after the other; a shim may see its job go before it goes itself.
+            (RunState::Failed, Some(Reason::Signaled | Reason::SpawnFailed)) => {
+                shim_killed || done_to(Fault::HostCrashed)
+            }
             (RunState::Failed | RunState::Expired, Some(Reason::StartExpired)) => self
                 .faults
                 .iter()
