@@ -12,7 +12,6 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -30,6 +29,7 @@ use tonic::Streaming;
 
 use self::attempt::{Attempt, chunk_size};
 use super::{
+    Sources,
     backoff::Backoff,
     connect::{Address, connect},
     cut::{Compressor, Cursor, compressor},
@@ -38,7 +38,6 @@ use super::{
 };
 use crate::{
     messages::{AttemptKey, ToExecutor},
-    segment,
 };
 
 mod attempt;
@@ -65,10 +64,10 @@ const NOT_RESUMED: &str = "not_resumed";
 /// What the shipper is told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// There is (more) output of an attempt in its folder.
-    Grew { key: AttemptKey, folder: PathBuf },
+    /// There is (more) output of an attempt.
+    Grew(AttemptKey),
     /// The attempt is over; how many bytes its process wrote, if known.
-    Ended { key: AttemptKey, folder: PathBuf, totals: Option<[u64; 2]> },
+    Ended { key: AttemptKey, totals: Option<[u64; 2]> },
     /// The controller answered the attempt's final report.
     FinalAnswered(AttemptKey),
     /// To be answered as soon as the controller holds all output that the shipper knows of.
@@ -111,6 +110,7 @@ pub(crate) struct Shipper {
     /// When a connection without output is closed.
     idle_at: Instant,
     spool: Spool,
+    sources: Sources,
     executor: mpsc::Sender<ToExecutor>,
     commands: mpsc::Receiver<Command>,
     online: watch::Receiver<Option<Online>>,
@@ -119,6 +119,7 @@ pub(crate) struct Shipper {
 impl Shipper {
     pub(crate) fn new(
         spool: Spool,
+        sources: Sources,
         executor: mpsc::Sender<ToExecutor>,
         commands: mpsc::Receiver<Command>,
         online: watch::Receiver<Option<Online>>,
@@ -138,6 +139,7 @@ impl Shipper {
             next_batch: now,
             idle_at: now,
             spool,
+            sources,
             executor,
             commands,
             online,
@@ -192,8 +194,8 @@ impl Shipper {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Grew { key, folder } => self.attempt(key, folder).grew(),
-            Command::Ended { key, folder, totals } => self.attempt(key, folder).end(totals),
+            Command::Grew(key) => self.attempt(key).grew(),
+            Command::Ended { key, totals } => self.attempt(key).end(totals),
             // Of an attempt that ended before this agent started the executor speaks again; then it is answered again.
             Command::FinalAnswered(key) => {
                 if let Some(attempt) = self.attempts.get_mut(&key) {
@@ -204,10 +206,10 @@ impl Shipper {
         }
     }
 
-    fn attempt(&mut self, key: AttemptKey, folder: PathBuf) -> &mut Attempt {
+    fn attempt(&mut self, key: AttemptKey) -> &mut Attempt {
         self.attempts.entry(key).or_insert_with(|| {
             self.turns.push_back(key);
-            Attempt::new(key, folder)
+            Attempt::new(key, (self.sources)(key))
         })
     }
 
@@ -354,9 +356,9 @@ impl Shipper {
 
     /// Gives the room of what is stored back to the disk, so that who waits for it can go on.
     fn let_go(&mut self, key: AttemptKey) {
-        let Some((folder, position)) = self.attempts.get_mut(&key).and_then(Attempt::let_go) else { return };
+        let Some((source, position)) = self.attempts.get_mut(&key).and_then(Attempt::let_go) else { return };
         self.letting_go.spawn_blocking(move || {
-            match segment::let_go(&folder, position) {
+            match source.let_go(position) {
                 // The folder of a settled attempt is removed.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(run.id = %key.run_id, attempt = key.attempt, %error, "cannot let go of stored output");

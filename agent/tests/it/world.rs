@@ -49,6 +49,7 @@ pub(crate) struct Agent {
     pub(crate) task: JoinHandle<()>,
     pub(crate) epoch: Vec<u8>,
     pub(crate) held: Vec<AttemptKey>,
+    attempts: PathBuf,
 }
 
 pub(crate) fn new_key() -> AttemptKey {
@@ -123,7 +124,8 @@ impl World {
         let (answer, asked) = oneshot::channel();
         to_executor.send(ToExecutor::Inventory(answer)).await.unwrap();
         let Inventory { journal_epoch: epoch, held, .. } = asked.await.unwrap();
-        Agent { to_executor, from_executor, shutdown, task, epoch, held }
+        let attempts = self.data.path().join("executor/attempts");
+        Agent { to_executor, from_executor, shutdown, task, epoch, held, attempts }
     }
 
     pub(crate) fn order(&self, agent: &Agent, key: AttemptKey, command: proto::Command) -> proto::WorkOrder {
@@ -167,7 +169,7 @@ impl World {
 
     /// The folder of an attempt.
     pub(crate) fn folder(&self, key: AttemptKey) -> PathBuf {
-        self.data.path().join(format!("executor/attempts/{}-{}", key.run_id, key.attempt))
+        folder_of(&self.data.path().join("executor/attempts"), key)
     }
 
     pub(crate) async fn run(&self, agent: &Agent, key: AttemptKey, line: &str) {
@@ -193,15 +195,15 @@ impl Agent {
         loop {
             match self.next().await {
                 ToLink::Report(report) | ToLink::Ended { report, .. } => return report,
-                ToLink::OutputGrew { .. } => {}
+                ToLink::OutputGrew(_) => {}
             }
         }
     }
 
     pub(crate) async fn ended(&mut self) -> (AttemptKey, PathBuf, proto::Report) {
         loop {
-            if let ToLink::Ended { key, folder, report } = self.next().await {
-                return (key, folder, report);
+            if let ToLink::Ended { key, report } = self.next().await {
+                return (key, folder_of(&self.attempts, key), report);
             }
         }
     }
@@ -244,6 +246,10 @@ impl Agent {
         self.task.await.unwrap();
         heard
     }
+}
+
+fn folder_of(attempts: &Path, key: AttemptKey) -> PathBuf {
+    attempts.join(format!("{}-{}", key.run_id, key.attempt))
 }
 
 pub(crate) fn output(folder: &Path) -> Vec<u8> {

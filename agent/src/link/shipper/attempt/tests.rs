@@ -13,7 +13,7 @@ fn attempt(folder: &std::path::Path) -> Attempt {
         run_id: RunId(Uuid::from_u128(2)),
         attempt: 1,
     };
-    Attempt::new(key, folder.to_owned())
+    Attempt::new(key, Arc::new(folder.to_owned()))
 }
 
 fn all(attempt: &mut Attempt) -> Vec<proto::Chunk> {

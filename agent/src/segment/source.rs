@@ -1,0 +1,89 @@
+//! Where a reader has the file of an attempt from: the attempt's folder, or somebody who may enter that.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+};
+
+use super::{FILE_HEADER, FILE_NAME};
+
+/// Says where reading begins: a position, little-endian.
+const FROM_FILE_NAME: &str = "output.from";
+const NEW_FROM_FILE_NAME: &str = "output.from.new";
+
+/// The output file of one attempt, for who reads it.
+pub trait Source: fmt::Debug + Send + Sync {
+    /// Opens the file; none when it is not there.
+    ///
+    /// # Errors
+    /// When it is there and cannot be opened.
+    fn open(&self) -> io::Result<Option<Opened>>;
+
+    /// Gives the room of all before `position`, where a record begins, back to the disk. A file system that cannot do
+    /// that keeps it until the file is removed.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    fn let_go(&self, position: u64) -> io::Result<()>;
+}
+
+/// An open file, only to be read.
+#[derive(Debug)]
+pub struct Opened {
+    pub file: File,
+    /// Where the first record is that was not let go; 0 when none was.
+    pub begins_at: u64,
+}
+
+/// The attempt's own folder.
+impl Source for PathBuf {
+    fn open(&self) -> io::Result<Option<Opened>> {
+        match File::open(self.join(FILE_NAME)) {
+            Ok(file) => Ok(Some(Opened { file, begins_at: begins_at(self)? })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn let_go(&self, position: u64) -> io::Result<()> {
+        let begin = FILE_HEADER.len() as u64;
+        if position <= begins_at(self)?.max(begin) {
+            return Ok(());
+        }
+        let file = OpenOptions::new().write(true).open(self.join(FILE_NAME))?;
+        if position > file.metadata()?.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the position is behind the file's end"));
+        }
+        // On the disk before the room is given back: zeros that nobody knows of would read as damage.
+        let new = self.join(NEW_FROM_FILE_NAME);
+        let mut from = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        from.write_all(&position.to_le_bytes())?;
+        from.sync_data()?;
+        std::fs::rename(&new, self.join(FROM_FILE_NAME))?;
+        File::open(self)?.sync_all()?;
+        let (begin, length) = (i64::try_from(begin), i64::try_from(position - begin));
+        let (Ok(begin), Ok(length)) = (begin, length) else { return Ok(()) };
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match fallocate(&file, hole, begin, length) {
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn begins_at(folder: &Path) -> io::Result<u64> {
+    match std::fs::read(folder.join(FROM_FILE_NAME)) {
+        // One that was cut short says nothing: the file is read from its beginning.
+        Ok(bytes) => Ok(bytes.try_into().map_or(0, u64::from_le_bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
