@@ -23,4 +23,5 @@ mod restored;
 mod retry;
 mod storage;
 mod survive;
+mod two_processes;
 mod upgrade;

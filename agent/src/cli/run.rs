@@ -41,6 +41,9 @@ pub(super) fn run(config: &Config, kill_jobs: bool) -> Result<(), Failure> {
     give_folder(&folder, user)?;
     let program = std::env::current_exe().context("cannot find the agent's own binary")?;
     let keeper = Keeper {
+        // This very binary, whatever an upgrade has put in its place meanwhile.
+        program: "/proc/self/exe".into(),
+        arguments: vec!["link".to_owned()],
         data: config.data.clone(),
         folder,
         attempts: executor::attempts_folder(&config.data),

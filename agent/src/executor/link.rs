@@ -56,6 +56,9 @@ const NOT_FOR_THE_LINK: [&str; 1] = ["OPSC_AGENT_TOKEN"];
 /// What it takes to start one.
 #[derive(Debug)]
 pub struct Keeper {
+    /// What is started, and its first arguments; the data folder follows.
+    pub program: PathBuf,
+    pub arguments: Vec<String>,
     /// The agent's data folder.
     pub data: PathBuf,
     /// Its part of that, which is its working directory.
@@ -149,10 +152,10 @@ impl Keeper {
         let (own_files, its_files) = net::UnixStream::pair().map_err(LinkError::Start)?;
         credentials::ask_for(&own).map_err(LinkError::Start)?;
         own.set_nonblocking(true).map_err(LinkError::Start)?;
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(&self.program);
         command
             .arg0("opsconductor-agent")
-            .arg("link")
+            .args(&self.arguments)
             .arg(&self.data)
             .current_dir(&self.folder)
             .stdin(OwnedFd::from(its))

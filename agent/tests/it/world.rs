@@ -36,7 +36,7 @@ pub(crate) struct World {
     authority: Authority,
     signer: Signer,
     org_id: OrgId,
-    agent_id: AgentId,
+    pub(crate) agent_id: AgentId,
     result_key: Vec<u8>,
     pub(crate) seal_key: Vec<u8>,
 }
@@ -92,8 +92,8 @@ impl World {
         self.data.path().join("policy.toml")
     }
 
-    pub(crate) async fn start(&self, slots: u32, kill_jobs: bool) -> Agent {
-        let config = Config {
+    pub(crate) fn config(&self, slots: u32, kill_jobs: bool) -> Config {
+        Config {
             clock_skew: model::limits::CLOCK_SKEW,
             data: self.data.path().to_owned(),
             slots,
@@ -106,7 +106,11 @@ impl World {
             kill_jobs,
             spool_bytes: model::limits::HOST_SPOOL_BYTES,
             block_for: model::limits::BLOCK_FOR,
-        };
+        }
+    }
+
+    pub(crate) async fn start(&self, slots: u32, kill_jobs: bool) -> Agent {
+        let config = self.config(slots, kill_jobs);
         let until = Instant::now() + LONG;
         let (to_executor, from_executor, shutdown, task) = loop {
             let (to_executor, from_link) = mpsc::channel(16);
@@ -129,12 +133,17 @@ impl World {
     }
 
     pub(crate) fn order(&self, agent: &Agent, key: AttemptKey, command: proto::Command) -> proto::WorkOrder {
+        self.order_of(&agent.epoch, key, command)
+    }
+
+    /// The same, for the journal of this epoch.
+    pub(crate) fn order_of(&self, epoch: &[u8], key: AttemptKey, command: proto::Command) -> proto::WorkOrder {
         let now = Timestamp::now();
         proto::WorkOrder {
             trust_domain: DOMAIN.to_owned(),
             org_id: self.org_id.to_bytes(),
             agent_id: self.agent_id.to_bytes(),
-            journal_epoch: agent.epoch.clone(),
+            journal_epoch: epoch.to_vec(),
             execution_id: key.execution_id.to_bytes(),
             run_id: key.run_id.to_bytes(),
             attempt: key.attempt,
