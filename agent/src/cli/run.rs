@@ -14,6 +14,7 @@ use nix::{
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
@@ -22,7 +23,12 @@ use super::{Failure, LOCK_PATIENCE, USAGE, anchor_of, lock, private_folder};
 use crate::{
     channel::{MESSAGES, wire},
     config::{Config, Log, LogFormat},
-    executor::{self, Executor, anchor::Anchor, link::Keeper, user},
+    executor::{
+        self, Executor,
+        anchor::Anchor,
+        link::{GONE_WITHIN, Keeper},
+        user,
+    },
     link::{self, facts, identity::Identity},
 };
 
@@ -127,13 +133,19 @@ async fn serve(executor: executor::Config, keeper: Keeper) -> anyhow::Result<()>
     tracing::info!(kill_jobs, "agent stops");
     shutdown.cancel();
     let orderly = async {
-        // The link ends when it has heard the executor's last word.
-        let (executed, linked) = tokio::join!(executing, link);
+        // The link hears the executor's last word, and ends then.
+        let mut linked = None;
+        let executed = loop {
+            tokio::select! {
+                executed = &mut executing => break executed,
+                ended = &mut link, if linked.is_none() => linked = Some(ended),
+            }
+        };
         if let Err(error) = executed {
             tracing::error!(%error, "the executor did not end well");
         }
-        if let Err(error) = linked {
-            tracing::error!(%error, "the link did not end well");
+        if linked.is_none() && timeout(GONE_WITHIN, &mut link).await.is_err() {
+            tracing::warn!("the link does not listen, and is killed");
         }
     };
     tokio::select! {

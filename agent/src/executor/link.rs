@@ -6,7 +6,8 @@
 //!    was to become.
 //! 3. While there is none, what is said to it is dropped: the next one asks for the inventory, and hears the newest of all
 //!    that is unsettled.
-//! 4. The executor never waits for it: a link that reads nothing is told nothing more, and is listened to no more either.
+//! 4. The executor never waits for it: a link that reads nothing is told nothing more, is listened to no more either, and
+//!    is ended after a while.
 
 use std::{
     io,
@@ -47,9 +48,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// One that lived so long was a good one.
 const LASTED: Duration = Duration::from_secs(30);
-/// How long the last one may take to end, with and without something to deliver.
+/// How long one may read nothing that it is told. Its spool may be on a disk that hangs.
+const LISTENS_WITHIN: Duration = Duration::from_secs(60);
+/// How long the last one may try to deliver what there is, and take to end.
 pub const DELIVERS_WITHIN: Duration = Duration::from_secs(10);
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// How long all of that may take from the executor's end on.
+pub const GONE_WITHIN: Duration = DELIVERS_WITHIN.saturating_add(ENDS_WITHIN).saturating_add(ENDS_WITHIN);
 /// Variables of the agent that are not the link's: who enrolls by a variable has a token there.
 const NOT_FOR_THE_LINK: [&str; 1] = ["OPSC_AGENT_TOKEN"];
 
@@ -85,6 +90,8 @@ pub enum LinkError {
     Late,
     #[error("the link has ended")]
     Ended,
+    #[error("the link has read nothing for {} s", LISTENS_WITHIN.as_secs())]
+    Deaf,
     #[error("the link said what is not understood")]
     Said(#[from] FrameError),
     #[error("the link spoke before its hello, or said it twice")]
@@ -272,7 +279,7 @@ impl Keeper {
                     }
                     None => {
                         let stop = encode(FromExecutor::Stop, &Stop { deliver: self.delivers })?;
-                        return writer.write_all(&stop).await.map_err(|_| LinkError::Ended);
+                        return tell(writer, &stop).await;
                     }
                 },
             };
@@ -284,10 +291,16 @@ impl Keeper {
                     continue;
                 }
             };
-            if writer.write_all(&frame).await.is_err() {
-                return Err(LinkError::Ended);
-            }
+            tell(writer, &frame).await?;
         }
+    }
+}
+
+async fn tell(writer: &mut OwnedWriteHalf, frame: &[u8]) -> Result<(), LinkError> {
+    match timeout(LISTENS_WITHIN, writer.write_all(frame)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(LinkError::Ended),
+        Err(_) => Err(LinkError::Deaf),
     }
 }
 
