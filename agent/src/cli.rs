@@ -21,7 +21,10 @@ use pki::EnrollToken;
 
 use crate::{
     config::{Config, ConfigError},
-    executor::{self, anchor::{Anchor, AnchorError}},
+    executor::{
+        self,
+        anchor::{Anchor, AnchorError},
+    },
     link::{
         self as network,
         connect::{Address, ConnectError},

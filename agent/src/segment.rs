@@ -383,10 +383,7 @@ mod tests {
         assert_eq!(all(&mut from(3)).len(), 4);
         assert_eq!(all(&mut from(14)).len(), 2);
         writer.append(Stream::Stderr, 2, 0, b"more").unwrap();
-        assert_eq!(
-            all(&mut from(16)),
-            [data(Stream::Stderr, 2, 0, b"more")]
-        );
+        assert_eq!(all(&mut from(16)), [data(Stream::Stderr, 2, 0, b"more")]);
     }
 
     #[test]

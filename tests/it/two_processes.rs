@@ -57,7 +57,10 @@ async fn the_link_has_no_privileges() {
             assert_eq!(owner(path), 0, "{path}");
         }
     } else {
-        assert!(missing.iter().all(|what| what.as_str().is_some_and(|what| what.contains("bounding set"))), "{shown}");
+        assert!(
+            missing.iter().all(|what| what.as_str().is_some_and(|what| what.contains("bounding set"))),
+            "{shown}"
+        );
         assert_eq!(live["confinement"]["uid"], geteuid().as_raw(), "{shown}");
     }
     for folder in ["", "executor", "link"] {
@@ -71,9 +74,7 @@ fn sockets(pid: u32, table: &str) -> usize {
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten();
     let own: Vec<String> = files
         .filter_map(|file| std::fs::read_link(file.path()).ok())
-        .filter_map(|target| {
-            Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
-        })
+        .filter_map(|target| Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
         .collect();
     let table = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
     let is_own = |line: &&str| {

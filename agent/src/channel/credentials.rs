@@ -31,8 +31,7 @@ pub fn ask_for(socket: impl AsFd) -> io::Result<()> {
 pub fn read_from(socket: impl AsFd, buffer: &mut [u8], expected: Peer) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let read =
-        recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let read = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let mut writer = None;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmCredentials(found) = message {

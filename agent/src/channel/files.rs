@@ -20,8 +20,8 @@ use std::{
 };
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 
 use super::{
@@ -80,7 +80,9 @@ enum Answer {
 
 impl Kind for Answer {
     fn of(number: u8) -> Option<Self> {
-        [Self::Opened, Self::NotThere, Self::Noted, Self::Failed].into_iter().find(|kind| kind.number() == number)
+        [Self::Opened, Self::NotThere, Self::Noted, Self::Failed]
+            .into_iter()
+            .find(|kind| kind.number() == number)
     }
 
     fn number(self) -> u8 {
@@ -159,8 +161,10 @@ fn answer_all(
         let answer = match frame.kind {
             Question::Open => match folder.open() {
                 Ok(Some(opened)) => {
-                    let answer =
-                        encode(Answer::Opened, &Answered { begins_at: opened.begins_at, text: String::new() })?;
+                    let answer = encode(
+                        Answer::Opened,
+                        &Answered { begins_at: opened.begins_at, text: String::new() },
+                    )?;
                     send_with(socket, &answer, &opened.file)?;
                     continue;
                 }

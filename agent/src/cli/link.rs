@@ -74,8 +74,10 @@ pub(super) fn run() -> Result<(), Failure> {
         executor_pid: setup.executor,
         confinement: confinement.clone(),
     };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     let done = runtime.block_on(Box::pin(serve(settings, confinement, socket, files)));
     // A sample of a host whose file systems hang would never come back.
     runtime.shutdown_background();

@@ -42,8 +42,7 @@ pub(super) fn run(config: &Config, kill_jobs: bool) -> Result<(), Failure> {
     let folder = link::folder(&config.data);
     private_folder(&folder)?;
     let anchor = anchor(config, &folder)?;
-    let user = user::of_link(config.link_user.as_deref())
-        .map_err(|error| Failure::new(USAGE, error))?;
+    let user = user::of_link(config.link_user.as_deref()).map_err(|error| Failure::new(USAGE, error))?;
     give_folder(&folder, user)?;
     let program = std::env::current_exe().context("cannot find the agent's own binary")?;
     let keeper = Keeper {
@@ -92,7 +91,9 @@ fn anchor(config: &Config, folder: &Path) -> Result<Anchor, Failure> {
     let is_own = std::fs::metadata(folder).is_ok_and(|found| found.uid() == geteuid().as_raw());
     if !is_own {
         let folder = folder.display();
-        let text = format!("'{folder}' is not this user's, and the executor has no anchor; enroll the host again with --force");
+        let text = format!(
+            "'{folder}' is not this user's, and the executor has no anchor; enroll the host again with --force"
+        );
         return Err(anyhow!(text).into());
     }
     let anchor = anchor_of(&Identity::load(&link::identity_folder(folder))?);

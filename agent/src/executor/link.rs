@@ -11,10 +11,7 @@
 
 use std::{
     io,
-    os::{
-        fd::OwnedFd,
-        unix::net,
-    },
+    os::{fd::OwnedFd, unix::net},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,

@@ -41,7 +41,8 @@ pub fn of_link(link_user: Option<&str>) -> Result<Option<wire::User>, UserError>
         return Ok(None);
     }
     let find = |name: &str| {
-        User::from_name(name).map_err(|error| UserError::Lookup { name: name.to_owned(), source: error.into() })
+        User::from_name(name)
+            .map_err(|error| UserError::Lookup { name: name.to_owned(), source: error.into() })
     };
     let user = match link_user {
         None => match find(USER_NAME)? {

@@ -47,7 +47,8 @@ pub struct Confinement {
 /// # Errors
 /// When a step that every kernel knows fails.
 pub fn confine(user: Option<User>, executor: u32) -> Result<Confinement, ConfineError> {
-    let give_up = |what: &'static str| move |source: Errno| ConfineError::GiveUp { what, source: source.into() };
+    let give_up =
+        |what: &'static str| move |source: Errno| ConfineError::GiveUp { what, source: source.into() };
     let mut missing = Vec::new();
     stat::umask(stat::Mode::from_bits_truncate(0o077));
     let rules = paths::open();
@@ -63,7 +64,8 @@ pub fn confine(user: Option<User>, executor: u32) -> Result<Confinement, Confine
     if getppid() != Pid::from_raw(i32::try_from(executor).unwrap_or(0)) {
         return Err(ConfineError::Orphan);
     }
-    missing.extend(rules.and_then(paths::enforce).unwrap_or_else(|error| Some(format!("landlock ({error})"))));
+    missing
+        .extend(rules.and_then(paths::enforce).unwrap_or_else(|error| Some(format!("landlock ({error})"))));
     missing.extend(filter::apply().err().map(|error| format!("seccomp ({error})")));
     Ok(Confinement { uid: Uid::current().as_raw(), missing })
 }

@@ -36,9 +36,7 @@ use super::{
     session::Online,
     spool::Spool,
 };
-use crate::{
-    messages::{AttemptKey, ToExecutor},
-};
+use crate::messages::{AttemptKey, ToExecutor};
 
 mod attempt;
 

@@ -78,7 +78,8 @@ fn write_orders(world: &World, epoch: &[u8], place: &Path) -> AttemptKey {
     let unsigned = proto::Envelope { signature: Vec::new(), ..envelope(&order("unsigned").1) };
     write("unsigned", &unsigned);
     // A good signature, of another order.
-    let changed = proto::Envelope { payload: order("changed").1.encode_to_vec(), ..envelope(&order("other").1) };
+    let changed =
+        proto::Envelope { payload: order("changed").1.encode_to_vec(), ..envelope(&order("other").1) };
     write("changed", &changed);
     // An authority of its own.
     let now = Timestamp::now();
@@ -145,8 +146,7 @@ async fn a_hostile_link_starts_nothing_and_reads_nothing() {
     let (to_executor, from_link) = mpsc::channel(16);
     let (to_link, from_executor) = mpsc::channel(16);
     let shutdown = CancellationToken::new();
-    let executing =
-        Executor::start(world.config(4, true), from_link, to_link, shutdown.clone()).unwrap();
+    let executing = Executor::start(world.config(4, true), from_link, to_link, shutdown.clone()).unwrap();
     let keeping = tokio::spawn(keeper.keep(from_executor, to_executor));
 
     // Its nonsense at the end costs it its life, and another one begins.
@@ -241,7 +241,8 @@ fn plays_the_link() {
     let mut hostile = Hostile { tale, socket, parser: Parser::default() };
     let setup: Setup = hostile.hear(FromExecutor::Setup).unwrap();
     let data = std::env::current_dir().unwrap().parent().unwrap().to_owned();
-    let orders = ORDERS.map(|name| proto::Envelope::decode(&*std::fs::read(place.join(name)).unwrap()).unwrap());
+    let orders =
+        ORDERS.map(|name| proto::Envelope::decode(&*std::fs::read(place.join(name)).unwrap()).unwrap());
     confine(setup.user, setup.executor).unwrap();
     writeln!(hostile.tale, "begins").unwrap();
     hostile.say(FromLink::Hello, &Hello::default());
@@ -267,7 +268,8 @@ fn plays_the_link() {
     let held: Option<Held> = hostile.hear(FromExecutor::Inventory);
     hostile.note("ask for the inventory", held.filter(|held| held.number == 7).ok_or("another answer"));
     let files = Arc::new(Files::new(files).unwrap());
-    let opened = files.of(key.get().unwrap()).open().and_then(|opened| opened.ok_or(io::ErrorKind::NotFound.into()));
+    let opened =
+        files.of(key.get().unwrap()).open().and_then(|opened| opened.ok_or(io::ErrorKind::NotFound.into()));
     hostile.note("read the output", opened.as_ref().map(|opened| opened.begins_at));
 
     // What it may not.
@@ -294,7 +296,10 @@ fn plays_the_link() {
         hostile.note(&format!("signal {pid}"), signal::kill(pid, None));
     }
     hostile.note("read /etc/shadow", read("/etc/shadow").and_then(|_| not_for_everybody("/etc/shadow")));
-    hostile.note("write elsewhere", File::create("/tmp/opsc-hostile").or_else(|_| File::create(place.join("new"))));
+    hostile.note(
+        "write elsewhere",
+        File::create("/tmp/opsc-hostile").or_else(|_| File::create(place.join("new"))),
+    );
     hostile.note("execute", std::process::Command::new("/bin/true").status());
     hostile.note("become root", nix::unistd::setuid(nix::unistd::Uid::from_raw(0)));
     hostile.note("leave its namespaces", nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER));

@@ -137,7 +137,12 @@ impl World {
     }
 
     /// The same, for the journal of this epoch.
-    pub(crate) fn order_of(&self, epoch: &[u8], key: AttemptKey, command: proto::Command) -> proto::WorkOrder {
+    pub(crate) fn order_of(
+        &self,
+        epoch: &[u8],
+        key: AttemptKey,
+        command: proto::Command,
+    ) -> proto::WorkOrder {
         let now = Timestamp::now();
         proto::WorkOrder {
             trust_domain: DOMAIN.to_owned(),

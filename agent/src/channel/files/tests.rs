@@ -9,7 +9,11 @@ use super::*;
 use crate::segment::{Body, Reader, Writer};
 
 fn key(n: u128) -> AttemptKey {
-    AttemptKey { execution_id: ExecutionId(Uuid::from_u128(1)), run_id: RunId(Uuid::from_u128(n)), attempt: 1 }
+    AttemptKey {
+        execution_id: ExecutionId(Uuid::from_u128(1)),
+        run_id: RunId(Uuid::from_u128(n)),
+        attempt: 1,
+    }
 }
 
 /// Attempts' folders below a folder, and the link's way to them.
@@ -76,7 +80,9 @@ fn what_is_let_go_is_let_go_once() {
 
 #[test]
 fn nonsense_ends_the_conversation() {
-    for nonsense in [&b"GET / HTTP/1.0\r\n\r\n"[..], &[1, 1, 0, 0, 0, 0, 0, 0], &[1, 1, 0, 0, 255, 255, 255, 255]] {
+    for nonsense in
+        [&b"GET / HTTP/1.0\r\n\r\n"[..], &[1, 1, 0, 0, 0, 0, 0, 0], &[1, 1, 0, 0, 255, 255, 255, 255]]
+    {
         let (its, own) = UnixStream::pair().unwrap();
         let thread = serve(own, |_| unreachable!("nobody asked for a file")).unwrap();
         (&its).write_all(nonsense).unwrap();

@@ -47,7 +47,8 @@ fn key() -> impl Strategy<Value = Key> {
 /// A message as the real link writes it.
 fn message() -> impl Strategy<Value = Vec<u8>> {
     let order = (vec(any::<u8>(), 0..2000), vec(any::<u8>(), 0..100)).prop_map(|(payload, signature)| {
-        let envelope = proto::Envelope { kind: "work-order".to_owned(), payload, signature, ..Default::default() };
+        let envelope =
+            proto::Envelope { kind: "work-order".to_owned(), payload, signature, ..Default::default() };
         encode(FromLink::Order, &envelope).unwrap()
     });
     prop_oneof![

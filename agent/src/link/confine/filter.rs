@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Op, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch,
+    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Op,
+    SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
 /// Programs, other processes, the kernel itself, mounts, keys, users, clocks, namespaces, and rings whose work no filter
@@ -116,7 +116,10 @@ fn condition(argument: u8, op: Op, value: u64) -> Result<SeccompCondition, Backe
     SeccompCondition::new(argument, Width::Dword, op, value)
 }
 
-fn program(rules: BTreeMap<libc::c_long, Vec<SeccompRule>>, errno: libc::c_int) -> Result<BpfProgram, BackendError> {
+fn program(
+    rules: BTreeMap<libc::c_long, Vec<SeccompRule>>,
+    errno: libc::c_int,
+) -> Result<BpfProgram, BackendError> {
     let here = TargetArch::try_from(std::env::consts::ARCH)?;
     let denies = SeccompAction::Errno(errno.unsigned_abs());
     SeccompFilter::new(rules, SeccompAction::Allow, denies, here)?.try_into()

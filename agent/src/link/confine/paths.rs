@@ -1,8 +1,9 @@
 //! The files that the link may reach: its own folder, and what it takes to find a controller and to describe the host.
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, PathFd,
-    PathFdError, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus,
+    PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _,
+    RulesetError, RulesetStatus, Scope,
 };
 
 /// What was written against; of an older kernel as much is taken as it has.
@@ -69,9 +70,9 @@ pub(super) fn enforce(rules: RulesetCreated) -> Result<Option<String>, PathsErro
     let status = rules.restrict_self()?;
     Ok(match (status.ruleset, status.landlock) {
         (RulesetStatus::FullyEnforced, _) => None,
-        (RulesetStatus::PartiallyEnforced, LandlockStatus::Available { effective_abi, .. }) => {
-            Some(format!("parts of landlock (the kernel has {effective_abi:?} of it, and {VERSION:?} is meant)"))
-        }
+        (RulesetStatus::PartiallyEnforced, LandlockStatus::Available { effective_abi, .. }) => Some(format!(
+            "parts of landlock (the kernel has {effective_abi:?} of it, and {VERSION:?} is meant)"
+        )),
         (_, status) => Some(format!("landlock ({status:?})")),
     })
 }

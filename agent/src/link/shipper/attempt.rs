@@ -342,7 +342,9 @@ impl Attempt {
     fn cutter(&mut self) -> io::Result<&mut Cutter> {
         match &mut self.cutter {
             Some(cutter) => Ok(cutter),
-            none => Ok(none.insert(Cutter::open(self.key, Arc::clone(&self.source), Cursor::default(), None)?)),
+            none => {
+                Ok(none.insert(Cutter::open(self.key, Arc::clone(&self.source), Cursor::default(), None)?))
+            }
         }
     }
 
