@@ -175,7 +175,12 @@ async fn a_hostile_link_starts_nothing_and_reads_nothing() {
     let (could, denied): (Vec<&String>, Vec<&String>) =
         said.iter().filter(|line| line.contains(": ")).partition(|line| line.ends_with(": could"));
     let could: Vec<&str> = could.iter().filter_map(|line| line.strip_suffix(": could")).collect();
-    assert_eq!(could, ["read its own folder", "read /etc/hosts", "ask for the inventory", "read the output"]);
+    let mut may = vec!["read its own folder", "read /etc/hosts", "ask for the inventory", "read the output"];
+    if !geteuid().is_root() {
+        // Of the same user, and Landlock does not ask who connects to a socket: it could end the run, as by a cancel.
+        may.push("speak to the shim");
+    }
+    assert_eq!(could, may);
     assert!(denied.len() >= 20, "{denied:?}");
 
     shutdown.cancel();
@@ -291,7 +296,7 @@ fn plays_the_link() {
         for file in ["environ", "mem", "maps"] {
             hostile.note(&format!("read /proc/{pid}/{file}"), read(format!("/proc/{pid}/{file}")));
         }
-        hostile.note(&format!("list /proc/{pid}/fd"), std::fs::read_dir(format!("/proc/{pid}/fd")));
+        hostile.note(&format!("see /proc/{pid}/fd/0"), std::fs::read_link(format!("/proc/{pid}/fd/0")));
         let pid = Pid::from_raw(pid.cast_signed());
         hostile.note(&format!("signal {pid}"), signal::kill(pid, None));
     }
