@@ -71,11 +71,11 @@ fn with_group(user: &User) -> wire::User {
 /// When something in it cannot be looked at or given away.
 pub fn give(folder: &Path, to: wire::User) -> io::Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    give_folder(open(folder, flags, Mode::empty())?, to, DEPTH)
+    give_folder(&open(folder, flags, Mode::empty())?, to, DEPTH)
 }
 
 /// What is in it first: as long as the folder is not the user's, nobody exchanges anything there.
-fn give_folder(folder: OwnedFd, to: wire::User, depth: usize) -> io::Result<()> {
+fn give_folder(folder: &OwnedFd, to: wire::User, depth: usize) -> io::Result<()> {
     let Some(depth) = depth.checked_sub(1) else {
         return Err(io::Error::other("folders are too deep inside folders"));
     };
@@ -87,19 +87,19 @@ fn give_folder(folder: OwnedFd, to: wire::User, depth: usize) -> io::Result<()> 
             continue;
         }
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let thing = openat(&folder, name, flags, Mode::empty())?;
+        let thing = openat(folder, name, flags, Mode::empty())?;
         let found = fstat(&thing)?;
         if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            give_folder(openat(&folder, name, flags, Mode::empty())?, to, depth)?;
+            give_folder(&openat(folder, name, flags, Mode::empty())?, to, depth)?;
         } else if found.st_nlink == 1 {
             give_one(&thing, (found.st_uid, found.st_gid), to)?;
         } else {
             tracing::warn!(name = %name.to_string_lossy(), "a file of the link has other names too, and is left alone");
         }
     }
-    let found = fstat(&folder)?;
-    give_one(&folder, (found.st_uid, found.st_gid), to)
+    let found = fstat(folder)?;
+    give_one(folder, (found.st_uid, found.st_gid), to)
 }
 
 fn give_one(thing: &OwnedFd, from: (u32, u32), to: wire::User) -> io::Result<()> {
