@@ -79,6 +79,9 @@ enum Command {
     /// Own one attempt; started by the agent, never by people
     #[command(hide = true)]
     Shim { folder: PathBuf },
+    /// Try which sandboxes this host can give; started by the agent
+    #[command(hide = true)]
+    Probe { first_uid: u32, last_uid: u32 },
     /// Print the version
     Version,
 }
@@ -217,6 +220,7 @@ pub fn main() -> ExitCode {
             common.load().and_then(|config| policy::check(file.as_ref().unwrap_or(&config.policy)))
         }
         Command::Shim { folder } => return crate::shim::main(&folder),
+        Command::Probe { first_uid, last_uid } => return crate::shim::probe::main(first_uid, last_uid),
         Command::Version => print(&format!("opsconductor-agent {}\n", facts::VERSION)),
     };
     match done {

@@ -6,7 +6,10 @@
 
 use std::path::PathBuf;
 
-use model::id::{ExecutionId, RunId};
+use model::{
+    id::{ExecutionId, RunId},
+    label::Facts,
+};
 use tokio::sync::oneshot;
 
 /// One try of one run.
@@ -40,6 +43,8 @@ pub struct Inventory {
     /// The highest fence that was obeyed.
     pub fence: u64,
     pub held: Vec<AttemptKey>,
+    /// What the host can confine runs by.
+    pub facts: Facts,
 }
 
 /// From the executor to the link.

@@ -123,8 +123,13 @@ impl NewAgent {
     /// Leaves the enrollment to the test.
     pub fn enroll_later(self) -> Agent {
         let folder = scene::new_folder(&self.name);
+        let data = self.data.unwrap_or_else(|| folder.join("data"));
+        let policy = data.with_extension("policy.toml");
+        if !policy.exists() {
+            std::fs::write(&policy, UNCONFINED).expect("the policy can be written");
+        }
         Agent {
-            data: self.data.unwrap_or_else(|| folder.join("data")),
+            data,
             log: folder.join("agent.log"),
             world: self.world,
             name: self.name,
@@ -145,6 +150,9 @@ impl NewAgent {
         agent
     }
 }
+
+/// The policy of agents that have no other: runs are whoever the test is.
+pub const UNCONFINED: &str = "[sandbox]\ndefault = 'none'\nunconfined = 'all'\n";
 
 /// The library that gives a process another clock.
 fn faketime() -> PathBuf {
@@ -194,7 +202,7 @@ fn command_in(network: Option<&Path>, data: &Path, arguments: &[&str]) -> Comman
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("OPSC_AGENT_CONFIG", crate::postgres::empty_file())
-        .env("OPSC_AGENT_POLICY", data.join("policy.toml"))
+        .env("OPSC_AGENT_POLICY", data.with_extension("policy.toml"))
         .envs(crate::mutant());
     command
 }
@@ -219,6 +227,11 @@ fn without_groups(command: &Command) -> Command {
 }
 
 impl Agent {
+    /// The file of its host's policy.
+    pub fn policy(&self) -> PathBuf {
+        self.data.with_extension("policy.toml")
+    }
+
     /// `enroll` with this token and `arguments` more.
     pub fn enroll_with(&self, token: &str, arguments: &[&str]) -> Output {
         enroll_in(self.network.as_deref(), &self.data, self.controller, &self.name, token, arguments)

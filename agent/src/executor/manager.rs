@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use model::{Reason, limits};
+use model::{Reason, label::Facts, limits};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -27,13 +27,14 @@ use super::{
     decide::{self, Newest, OnAdopt, OnCancel, OnOrder, micros},
     journal::{Change, Entry, Journal, Opened, State},
     order::{Audience, Memory, Order},
-    policy::Own,
+    policy::{Own, Policy},
     report,
 };
 use crate::{
     clock,
     messages::{AttemptKey, Inventory, ToExecutor, ToLink},
-    shim::CGROUP_FILE_NAME,
+    sandbox::cgroup,
+    shim::{CGROUP_FILE_NAME, probe},
 };
 
 mod admit;
@@ -59,6 +60,8 @@ pub(super) struct Rules {
     pub(super) clock_skew: Duration,
     pub(super) spool_bytes: u64,
     pub(super) block_for: Duration,
+    /// Folders that a confined run does not see.
+    pub(super) hidden: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -69,6 +72,8 @@ pub(super) struct Manager {
     journal_thread: thread::JoinHandle<()>,
     epoch: Vec<u8>,
     fence: u64,
+    /// What this host can confine runs by.
+    sandbox: Facts,
     entries: HashMap<AttemptKey, Entry>,
     running: HashMap<AttemptKey, CancellationToken>,
     /// Orders that wait for the end of earlier attempts of their runs; none: what is left of those is being looked after.
@@ -107,6 +112,7 @@ impl Manager {
             journal_thread: opened.thread,
             epoch: opened.epoch,
             fence: opened.fence,
+            sandbox: Facts::new(),
             entries: opened.entries.into_iter().collect(),
             running: HashMap::new(),
             superseding: HashMap::new(),
@@ -123,12 +129,26 @@ impl Manager {
     /// Until the agent stops, or the journal is lost; it is closed then.
     pub(super) async fn serve(mut self, from_link: mpsc::Receiver<ToExecutor>, shutdown: CancellationToken) {
         self.adopt();
+        self.look_at_the_host().await;
         self.run(from_link, shutdown).await;
         let Self { journal, journal_thread, mut tasks, .. } = self;
         tasks.shutdown().await;
         drop(journal);
         // Its last writes are flushed before it ends. A panic there has been logged.
         let _ = tokio::task::spawn_blocking(move || journal_thread.join()).await;
+    }
+
+    async fn look_at_the_host(&mut self) {
+        for trouble in cgroup::settle_agent() {
+            tracing::warn!(trouble, "the agent has no control group of its own");
+        }
+        // A policy that cannot be read allows nothing anyway.
+        let uids = Policy::read(&self.rules.policy).unwrap_or_default().sandbox.uids;
+        let found = probe::look(&self.shared.program, uids).await;
+        for (fact, missing) in &found.missing {
+            tracing::warn!(fact, missing, "this host cannot give a sandbox");
+        }
+        self.sandbox = found.facts;
     }
 
     async fn run(&mut self, mut from_link: mpsc::Receiver<ToExecutor>, shutdown: CancellationToken) {
@@ -247,7 +267,7 @@ impl Manager {
                 let held: Vec<AttemptKey> = held.chain(self.superseding.keys()).copied().collect();
                 // A link that does not wait for it any more will ask again.
                 let (journal_epoch, fence) = (self.epoch.clone(), self.fence);
-                let _ = answer.send(Inventory { journal_epoch, fence, held: held.clone() });
+                let _ = answer.send(Inventory { journal_epoch, fence, held: held.clone(), facts: self.sandbox.clone() });
                 fault::point("executor.inventory.told");
                 for key in held {
                     self.say_newest(key);

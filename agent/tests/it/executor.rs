@@ -11,7 +11,7 @@ use pki::seal;
 use prost::Message as _;
 use proto::report;
 
-use crate::world::{World, command, new_key, output};
+use crate::world::{UNCONFINED, World, command, new_key, output};
 
 #[tokio::test]
 async fn an_order_is_run_reported_and_settled() {
@@ -171,7 +171,7 @@ async fn orders_that_may_not_run_are_refused() {
     std::fs::write(world.policy(), "paused = true").unwrap();
     world.run(&agent, new_key(), "true").await;
     assert_eq!(agent.refusal().await.0, "policy_refused");
-    std::fs::remove_file(world.policy()).unwrap();
+    std::fs::write(world.policy(), UNCONFINED).unwrap();
 
     // A higher fence is remembered, also by the next agent.
     let key = new_key();
@@ -214,7 +214,7 @@ async fn the_hosts_policy_binds_what_runs() {
     std::fs::create_dir(&root).unwrap();
     std::os::unix::fs::symlink(&root, world.data.path().join("link")).unwrap();
     let rules = format!("max_output_bytes = 4096\nworking_roots = ['{}']", root.display());
-    std::fs::write(world.policy(), &rules).unwrap();
+    std::fs::write(world.policy(), format!("{rules}\n{UNCONFINED}")).unwrap();
     world.run(&agent, new_key(), "true").await;
     let refused = agent.refusal().await;
     assert!(refused.0 == "policy_refused" && refused.1.contains("working_roots"), "{refused:?}");
@@ -227,7 +227,7 @@ async fn the_hosts_policy_binds_what_runs() {
     assert_eq!(world.record(&last).stdout.unwrap().stored, 4096);
     assert!(output(&folder).starts_with(format!("{}\n", root.display()).as_bytes()), "where the link leads");
 
-    std::fs::write(world.policy(), format!("{rules}\n[[commands]]\nprogram = '/bin/true'")).unwrap();
+    std::fs::write(world.policy(), format!("{rules}\n{UNCONFINED}\n[[commands]]\nprogram = '/bin/true'")).unwrap();
     let order = world.order(&agent, new_key(), here("true"));
     agent.to_executor.send(world.sign(&order)).await.unwrap();
     let refused = agent.refusal().await;
