@@ -1,8 +1,8 @@
 //! The process that owns one attempt: it starts the program, keeps its output, ends it, and records its end.
 //!
 //! 1. It shares nothing inherited with the agent, only the attempt's folder: `lock` (who owns the attempt), `output`
-//!    (see [`crate::segment`]), `control.sock` (see [`control`]), `exit` and `spare` (see [`record`]), `cgroup` (the path of its
-//!    control group). The agent may die, restart and be upgraded meanwhile.
+//!    (see [`crate::segment`]), `control.sock` (see [`control`]), `exit` and `spare` (see [`record`]), `cgroup` (where its
+//!    control group is). The agent may die, restart and be upgraded meanwhile.
 //! 2. It has one thread and no runtime.
 //! 3. The exit record is written once nothing of the run is left and its output is on the disk, and not before. The one
 //!    exception are processes that cannot be killed: the record names them, the shim ends, and they are the host's. Their
@@ -22,9 +22,7 @@ pub mod spec;
 mod tree;
 
 use std::{
-    ffi::OsStr,
     io::{self, Write as _},
-    os::unix::ffi::OsStrExt as _,
     path::Path,
     process::ExitCode,
     time::Duration,
@@ -53,9 +51,13 @@ use self::{
     run::{Means, Run},
     spec::Spec,
 };
-use crate::{clock, sandbox::cgroup::Cgroup, segment::Writer};
+use crate::{
+    clock,
+    sandbox::cgroup::{Cgroup, Limits},
+    segment::Writer,
+};
 
-/// The file that holds the path of the attempt's control group.
+/// The file that holds where the attempt's control group is.
 pub const CGROUP_FILE_NAME: &str = "cgroup";
 /// What the shim says on its standard output when the attempt is its own, before it starts anything.
 pub const READY: &str = "ready";
@@ -139,7 +141,7 @@ impl Shim {
 
         let group = RunId::from_bytes(&spec.run_id)
             .ok()
-            .and_then(|run| Cgroup::create(&format!("{run}-{}", spec.attempt)))
+            .and_then(|run| Cgroup::create(&format!("{run}-{}", spec.attempt), &Limits::default()).group)
             .and_then(note_cgroup);
         fault::point("shim.group.made");
         let mut record = run_command(&mut spec, &mut control, &signals, group.as_ref(), output);
@@ -214,7 +216,7 @@ fn take_over_signals() -> nix::Result<SignalFd> {
 
 /// Notes the group in the attempt's folder. One that nobody would find is given up: the run goes on without.
 fn note_cgroup(group: Cgroup) -> Option<Cgroup> {
-    match std::fs::write(CGROUP_FILE_NAME, group.path().as_os_str().as_bytes()) {
+    match std::fs::write(CGROUP_FILE_NAME, group.note()) {
         Ok(()) => Some(group),
         Err(_) => {
             // Nothing is in it yet.
@@ -226,8 +228,8 @@ fn note_cgroup(group: Cgroup) -> Option<Cgroup> {
 
 /// The control group that a shim noted in its folder, if it is still there.
 pub fn noted_cgroup(folder: &Path, name: &str) -> Option<Cgroup> {
-    let path = std::fs::read(folder.join(CGROUP_FILE_NAME)).ok()?;
-    Cgroup::find(Path::new(OsStr::from_bytes(&path)), name)
+    let note = std::fs::read(folder.join(CGROUP_FILE_NAME)).ok()?;
+    Cgroup::find(&note, name)
 }
 
 /// Milliseconds of a duration, for a [`Spec`].

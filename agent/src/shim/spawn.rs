@@ -84,16 +84,18 @@ pub(super) fn spawn(plan: &Plan, doors: Option<&Doors>) -> nix::Result<Child> {
     let environment = pointers(&plan.environment.0);
     let shim = Pid::this();
     // SAFETY: the child runs `become_program` only, which allocates nothing and never returns.
-    let (forked, door) = match doors.map(|doors| unsafe { fork_into(&doors.folder) }) {
+    let born = doors.and_then(|doors| doors.folder.as_ref()).map(|folder| unsafe { fork_into(folder) });
+    let (forked, door) = match born {
         Some(Ok(forked)) => (forked, None),
         // SAFETY: as above.
-        Some(Err(_)) | None => (unsafe { unistd::fork() }?, doors.map(|doors| &doors.processes)),
+        Some(Err(_)) | None => (unsafe { unistd::fork() }?, doors.and_then(|doors| doors.processes.as_ref())),
     };
+    let tasks = doors.map_or(&[][..], |doors| &doors.tasks);
     match forked {
         ForkResult::Parent { child } => Ok(Child { pid: child, stdout, stderr, failure }),
         ForkResult::Child => {
             let (stage, errno) =
-                become_program(plan, shim, door, &child_stdout, &child_stderr, &argv, &environment);
+                become_program(plan, shim, (door, tasks), &child_stdout, &child_stderr, &argv, &environment);
             let mut report = [0; 5];
             report[0] = stage as u8;
             report[1..].copy_from_slice(&(errno as i32).to_ne_bytes());
@@ -140,13 +142,13 @@ unsafe fn fork_into(group: &File) -> nix::Result<ForkResult> {
 fn become_program(
     plan: &Plan,
     shim: Pid,
-    door: Option<&File>,
+    doors: (Option<&File>, &[File]),
     stdout: &OwnedFd,
     stderr: &OwnedFd,
     argv: &[*const c_char],
     environment: &[*const c_char],
 ) -> (Stage, Errno) {
-    if let Err(errno) = set_up(plan, door, stdout, stderr) {
+    if let Err(errno) = set_up(plan, doors, stdout, stderr) {
         return (Stage::Setup, errno);
     }
     if let Some(identity) = &plan.identity {
@@ -182,9 +184,14 @@ fn become_program(
     (Stage::Exec, found)
 }
 
-fn set_up(plan: &Plan, door: Option<&File>, stdout: &OwnedFd, stderr: &OwnedFd) -> nix::Result<()> {
+fn set_up(
+    plan: &Plan,
+    (door, tasks): (Option<&File>, &[File]),
+    stdout: &OwnedFd,
+    stderr: &OwnedFd,
+) -> nix::Result<()> {
     unistd::setsid()?;
-    if let Some(door) = door {
+    for door in door.into_iter().chain(tasks) {
         // Without the group the run is ended by its process tree alone.
         let _ = unistd::write(door, b"0");
     }
