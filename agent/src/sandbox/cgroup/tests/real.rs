@@ -21,7 +21,7 @@ struct Tried {
 impl Tried {
     /// None, loudly, where this host cannot do it.
     fn start(host: &Host, what: &str, limits: Limits) -> Option<Self> {
-        let name = format!("test-{}-{what}", std::process::id());
+        let name = format!("test-{}-{}", std::process::id(), what.replace(' ', "-"));
         let Created { group, missing } = Cgroup::create_at(host, &name, &limits);
         let tried = group.map(|group| Self { group, name });
         if tried.is_none() || !missing.is_empty() {
@@ -104,7 +104,8 @@ fn a_group_without_memory_left_loses_a_process() {
 
 #[test]
 fn a_group_has_only_so_many_processes() {
-    let forks = "i=0; while [ $i -lt 20 ]; do sleep 1000 & i=$((i+1)); done; kill $(jobs -p)";
+    let forks =
+        "pids=; i=0; while [ $i -lt 20 ]; do sleep 1000 & pids=\"$pids $!\"; i=$((i+1)); done; kill $pids";
     let limits = Limits { pids: Some(8), ..NOTHING };
     let Some(tried) = Tried::start(&Host::look(), "a pids limit", limits) else { return };
     let shell = tried.shell(forks);
