@@ -205,6 +205,7 @@ impl Cgroup {
             return group.kill().and(self.kill_by_lists());
         }
         for _ in 0..KILL_ROUNDS {
+            self.v2.as_ref().map_or(Ok(()), v2::Group::kill)?;
             self.kill_by_lists()?;
             if !self.is_populated() {
                 break;

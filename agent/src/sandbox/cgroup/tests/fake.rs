@@ -160,15 +160,22 @@ fn version_2_is_killed_with_one_write() {
 }
 
 #[test]
-fn an_old_version_2_is_frozen_and_killed_one_by_one() {
-    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-    // A process of another pid namespace is listed as 0, which must not be taken for this one's own group.
-    let listed = format!("0\n{}\n", child.id());
-    let (folder, group) = group(&[("cgroup.freeze", "0"), ("cgroup.procs", &listed)]);
-    assert!(group.can_kill() && group.can_freeze());
-    group.kill().unwrap();
-    assert_eq!(read(&folder, "cgroup.freeze"), "0", "they are let go");
-    assert!(!child.wait().unwrap().success());
+fn an_old_version_2_is_killed_one_by_one() {
+    for freezes in [true, false] {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        // A process of another pid namespace is listed as 0, which must not be taken for this one's own group.
+        let listed = format!("0\n{}\n", child.id());
+        let (folder, group) = group(&[("cgroup.procs", &listed), ("cgroup.events", "populated 0\n")]);
+        if freezes {
+            std::fs::write(folder.path().join("cgroup.freeze"), "0").unwrap();
+        }
+        assert_eq!((group.can_kill(), group.can_freeze()), (freezes, freezes));
+        group.kill().unwrap();
+        if freezes {
+            assert_eq!(read(&folder, "cgroup.freeze"), "0", "they are let go");
+        }
+        assert!(!child.wait().unwrap().success());
+    }
 }
 
 fn agent_at(root: &Path, unit: &str, controllers: &str) -> Host {
