@@ -46,23 +46,25 @@ impl Tried {
         self.shell(script).wait().unwrap()
     }
 
-    fn ends(&self, mut shell: Child) {
+    fn empty(&self) {
         wait_for("the group is empty", || {
             self.group.kill().unwrap();
             !self.group.is_populated()
         });
+    }
+
+    fn ends(&self, mut shell: Child) {
+        self.empty();
         shell.wait().unwrap();
     }
 }
 
 impl Drop for Tried {
     fn drop(&mut self) {
-        let removed = self.group.remove();
+        self.empty();
+        self.group.remove().unwrap();
         let folders: Vec<_> = self.group.folders().collect();
-        if !std::thread::panicking() {
-            removed.unwrap();
-            assert!(!folders.iter().any(|folder| folder.exists()), "{folders:?}");
-        }
+        assert!(!folders.iter().any(|folder| folder.exists()), "{folders:?}");
     }
 }
 
@@ -225,8 +227,8 @@ fn a_thread_joins_groups_of_version_1_without_waiting_for_all_processors() {
         })
         .collect();
     times.sort();
-    // Waiting for the processors takes ten times as long; half of the tries may meet a busy one.
-    assert!(times[times.len() / 2] < Duration::from_micros(300), "{times:?}");
+    // Waiting for the processors takes ten times as long. On a busy host most tries may be interrupted.
+    assert!(times[times.len() / 4] < Duration::from_micros(300), "{times:?}");
     wait_for("the threads have left", || !tried.group.is_populated());
 }
 
