@@ -115,7 +115,7 @@ impl Cgroup {
     /// Makes the folders that the host lets us make; false when there is one of that name that is in use.
     fn make_folders(&mut self, host: &Host, name: &str) -> bool {
         if let Some(place) = &host.v2 {
-            match make(place.home().join(name)) {
+            match make(place.home().join(name), v2::Group::is_at) {
                 Made::New(folder) => self.v2 = Some(v2::Group::at(folder)),
                 Made::Not => {}
                 Made::InUse => return false,
@@ -123,7 +123,7 @@ impl Cgroup {
         }
         let kills_itself = self.v2.as_ref().is_some_and(v2::Group::can_kill);
         for hierarchy in host.v1.iter().filter(|hierarchy| hierarchy.is_wanted(!kills_itself)) {
-            match make(hierarchy.place.home().join(name)) {
+            match make(hierarchy.place.home().join(name), v1::Group::is_at) {
                 Made::New(folder) => self.v1.push(v1::Group::at(folder)),
                 Made::Not => {}
                 Made::InUse => return false,
@@ -293,20 +293,25 @@ fn abilities(host: &Host) -> Abilities {
 
 enum Made {
     New(PathBuf),
-    /// The host does not let us.
+    /// The host does not let us, or something else is mounted there.
     Not,
     /// There is one, with processes in it.
     InUse,
 }
 
 /// Makes a folder, anew where there is one without a process in it.
-fn make(folder: PathBuf) -> Made {
+fn make(folder: PathBuf, is_group: fn(&Path) -> bool) -> Made {
     let mut made = std::fs::create_dir(&folder);
     if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
         made = files::remove_tree(&folder).and_then(|()| std::fs::create_dir(&folder));
     }
     match made {
-        Ok(()) => Made::New(folder),
+        Ok(()) if is_group(&folder) => Made::New(folder),
+        Ok(()) => {
+            // If it stays it is a mere folder.
+            let _ = std::fs::remove_dir(&folder);
+            Made::Not
+        }
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Made::InUse,
         Err(_) => Made::Not,
     }
