@@ -393,11 +393,13 @@ impl Drop for Agent {
 fn remove_groups(data: &Path) {
     let begun = Instant::now();
     for attempt in std::fs::read_dir(data.join("executor/attempts")).into_iter().flatten().flatten() {
-        let Ok(group) = std::fs::read_to_string(attempt.path().join("cgroup")) else { continue };
-        let is_busy =
-            || std::fs::remove_dir(&group).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy);
-        while is_busy() && begun.elapsed() < SHIMS_END_WITHIN {
-            std::thread::sleep(Duration::from_millis(10));
+        let Ok(note) = std::fs::read_to_string(attempt.path().join("cgroup")) else { continue };
+        for group in note.lines() {
+            let is_busy =
+                || std::fs::remove_dir(group).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy);
+            while is_busy() && begun.elapsed() < SHIMS_END_WITHIN {
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }

@@ -174,9 +174,9 @@ async fn what_a_killed_shim_left_is_ended_first() {
     let shim: i32 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
     // As on a host that gives no control groups.
     let group = world.folder(first).join("cgroup");
-    if let Ok(path) = std::fs::read_to_string(&group) {
+    if let Ok(note) = std::fs::read_to_string(&group) {
         std::fs::remove_file(&group).unwrap();
-        remove_when_empty(path);
+        note.lines().for_each(|path| remove_when_empty(path.to_owned()));
     }
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
     let second = later(first, 2);

@@ -19,9 +19,9 @@ mod v2;
 
 use std::{
     ffi::OsStr,
-    fs::{DirBuilder, File},
+    fs::File,
     io,
-    os::unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -95,25 +95,41 @@ pub struct Doors {
 
 impl Cgroup {
     /// Makes the group `opsconductor-NAME` with these limits. A group of that name in which nothing is any more is
-    /// replaced.
+    /// replaced; next to one in which something is, there is none.
     pub fn create(name: &str, limits: &Limits) -> Created {
         Self::create_at(&Host::look(), name, limits)
     }
 
     fn create_at(host: &Host, name: &str, limits: &Limits) -> Created {
-        let name = format!("{PREFIX}{name}");
-        let make = |home: &Path| make(&home.join(&name));
-        let v2 = host.v2.as_ref().and_then(|place| make(&place.home())).map(v2::Group::at);
-        let kills_itself = v2.as_ref().is_some_and(v2::Group::can_kill);
-        let v1 = host.v1.iter().filter(|hierarchy| hierarchy.is_wanted(!kills_itself));
-        let v1: Vec<v1::Group> =
-            v1.filter_map(|hierarchy| make(&hierarchy.place.home())).map(v1::Group::at).collect();
-        if v2.is_none() && v1.is_empty() {
-            return Created { group: None, missing: limits.names() };
+        let mut group = Self { v2: None, v1: Vec::new() };
+        let is_free = group.make_folders(host, &format!("{PREFIX}{name}"));
+        if is_free && group.folders().next().is_some() {
+            let missing = group.limit(limits);
+            return Created { group: Some(group), missing };
         }
-        let group = Self { v2, v1 };
-        let missing = group.limit(limits);
-        Created { group: Some(group), missing }
+        // Nothing is in what was made of it.
+        let _ = group.remove();
+        Created { group: None, missing: limits.names() }
+    }
+
+    /// Makes the folders that the host lets us make; false when there is one of that name that is in use.
+    fn make_folders(&mut self, host: &Host, name: &str) -> bool {
+        if let Some(place) = &host.v2 {
+            match make(place.home().join(name), v2::Group::is_at) {
+                Made::New(folder) => self.v2 = Some(v2::Group::at(folder)),
+                Made::Not => {}
+                Made::InUse => return false,
+            }
+        }
+        let kills_itself = self.v2.as_ref().is_some_and(v2::Group::can_kill);
+        for hierarchy in host.v1.iter().filter(|hierarchy| hierarchy.is_wanted(!kills_itself)) {
+            match make(hierarchy.place.home().join(name), v1::Group::is_at) {
+                Made::New(folder) => self.v1.push(v1::Group::at(folder)),
+                Made::Not => {}
+                Made::InUse => return false,
+            }
+        }
+        true
     }
 
     /// Sets the limits; says which of them nobody enforces.
@@ -189,6 +205,7 @@ impl Cgroup {
             return group.kill().and(self.kill_by_lists());
         }
         for _ in 0..KILL_ROUNDS {
+            self.v2.as_ref().map_or(Ok(()), v2::Group::kill)?;
             self.kill_by_lists()?;
             if !self.is_populated() {
                 break;
@@ -274,15 +291,28 @@ fn abilities(host: &Host) -> Abilities {
     abilities
 }
 
-/// Makes a folder, anew where there is one without a process in it; none where the host does not let us.
-fn make(folder: &Path) -> Option<PathBuf> {
-    let make = || DirBuilder::new().mode(0o755).create(folder);
-    match make() {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            files::remove_tree(folder).and_then(|()| make())
-        }
-        made => made,
+enum Made {
+    New(PathBuf),
+    /// The host does not let us, or something else is mounted there.
+    Not,
+    /// There is one, with processes in it.
+    InUse,
+}
+
+/// Makes a folder, anew where there is one without a process in it.
+fn make(folder: PathBuf, is_group: fn(&Path) -> bool) -> Made {
+    let mut made = std::fs::create_dir(&folder);
+    if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+        made = files::remove_tree(&folder).and_then(|()| std::fs::create_dir(&folder));
     }
-    .ok()?;
-    Some(folder.to_owned())
+    match made {
+        Ok(()) if is_group(&folder) => Made::New(folder),
+        Ok(()) => {
+            // If it stays it is a mere folder.
+            let _ = std::fs::remove_dir(&folder);
+            Made::Not
+        }
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Made::InUse,
+        Err(_) => Made::Not,
+    }
 }

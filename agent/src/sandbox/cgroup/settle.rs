@@ -5,7 +5,6 @@ use std::{io, path::Path};
 use super::{
     files,
     host::{AGENT_LEAF, Host, Place, RUNS},
-    make,
     v2::{CONTROLLERS, SUBTREE},
 };
 
@@ -44,8 +43,8 @@ fn settle_v2(place: &Place) -> Vec<String> {
     }
     if let Some(slice) = place.slice() {
         let runs = slice.join(RUNS);
-        if !runs.exists() && make(&runs).is_none() {
-            return vec![format!("the control group {} cannot be made", runs.display())];
+        if let Err(error) = make(&runs) {
+            return vec![format!("the control group {} cannot be made: {error}", runs.display())];
         }
         // How much of the processors the unit gets, its own settings say.
         return [enable(slice), enable(&runs)].concat();
@@ -75,11 +74,16 @@ fn settle_v1(place: &Place) -> Option<String> {
 
 /// Moves this process into the group, which is made where it is not there.
 fn enter(leaf: &Path) -> io::Result<()> {
-    match std::fs::create_dir(leaf) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    make(leaf)?;
     files::write(leaf, files::PROCESSES, &std::process::id().to_string())
+}
+
+/// Makes a group that may be there.
+fn make(group: &Path) -> io::Result<()> {
+    match std::fs::create_dir(group) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Enables for the groups below what is not enabled yet.
