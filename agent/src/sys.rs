@@ -282,8 +282,7 @@ impl At<'_> {
 /// `ENOSYS` on kernels before 5.2.
 pub(crate) fn copy_mounts(at: At<'_>, recursive: bool) -> nix::Result<OwnedFd> {
     const CLONE: c_int = 1;
-    let flags =
-        at.flags() | CLONE | libc::O_CLOEXEC | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let flags = at.flags() | CLONE | libc::O_CLOEXEC | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path outlives the call.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, at.folder(), at.path().as_ptr(), flags) })
 }
@@ -324,7 +323,8 @@ pub(crate) struct Handled {
 pub(crate) fn landlock_version() -> nix::Result<u32> {
     const VERSION: u32 = 1;
     // SAFETY: asks for the version; takes no structure.
-    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<Handled>(), 0, VERSION) };
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<Handled>(), 0, VERSION) };
     Errno::result(version).map(|version| u32::try_from(version).unwrap_or(0))
 }
 

@@ -186,16 +186,21 @@ impl Command {
         if let Some(container) = &self.container {
             container.validate()?;
             if self.sandbox.is_some() {
-                return Err(Invalid::new("command.sandbox", "is for runs on the host itself, not in a container"));
+                return Err(Invalid::new(
+                    "command.sandbox",
+                    "is for runs on the host itself, not in a container",
+                ));
             }
         }
         let Some(profile) = self.sandbox else { return Ok(()) };
         if self.user.as_deref() == Some("root") && profile != Profile::None {
-            let why = format!("is root; the sandbox '{profile}' takes an unprivileged user (only 'none' does not)");
+            let why =
+                format!("is root; the sandbox '{profile}' takes an unprivileged user (only 'none' does not)");
             return Err(Invalid::new("command.user", why));
         }
         if self.network != Network::None && profile != Profile::Isolated {
-            let why = format!("is only for the sandbox 'isolated'; a run in '{profile}' has the host's network");
+            let why =
+                format!("is only for the sandbox 'isolated'; a run in '{profile}' has the host's network");
             return Err(Invalid::new("command.network", why));
         }
         Ok(())

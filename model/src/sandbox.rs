@@ -153,7 +153,10 @@ pub(crate) fn validate_folders(field: &'static str, folders: &[String]) -> Resul
         }
         let words = folder.split('/').skip(1);
         if !folder.starts_with('/') || words.clone().any(|word| word == ".." || word == ".") {
-            return Err(Invalid::new(field, format!("'{folder}' is not an absolute path without '.' and '..'")));
+            return Err(Invalid::new(
+                field,
+                format!("'{folder}' is not an absolute path without '.' and '..'"),
+            ));
         }
         if words.clone().all(str::is_empty) {
             return Err(Invalid::new(field, "is the root folder; name what is needed below it"));

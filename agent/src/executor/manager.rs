@@ -267,7 +267,12 @@ impl Manager {
                 let held: Vec<AttemptKey> = held.chain(self.superseding.keys()).copied().collect();
                 // A link that does not wait for it any more will ask again.
                 let (journal_epoch, fence) = (self.epoch.clone(), self.fence);
-                let _ = answer.send(Inventory { journal_epoch, fence, held: held.clone(), facts: self.sandbox.clone() });
+                let _ = answer.send(Inventory {
+                    journal_epoch,
+                    fence,
+                    held: held.clone(),
+                    facts: self.sandbox.clone(),
+                });
                 fault::point("executor.inventory.told");
                 for key in held {
                     self.say_newest(key);

@@ -32,12 +32,16 @@ const CHECKS: [Check; 16] = [
     (Profile::Standard, "it has capabilities", || sys::has_no_capabilities()),
     (Profile::Strict, "it wrote into the host's root folder", || is_read_only(c"/opsconductor-canary")),
     (Profile::Strict, "it wrote into /etc", || is_read_only(c"/etc/opsconductor-canary")),
-    (Profile::Strict, "it mounted", || mount(None::<&CStr>, c"/", None::<&CStr>, MsFlags::MS_PRIVATE, None::<&CStr>) == Err(Errno::EPERM)),
+    (Profile::Strict, "it mounted", || {
+        mount(None::<&CStr>, c"/", None::<&CStr>, MsFlags::MS_PRIVATE, None::<&CStr>) == Err(Errno::EPERM)
+    }),
     (Profile::Strict, "it made a user namespace", || unshare(CloneFlags::CLONE_NEWUSER) == Err(Errno::EPERM)),
     (Profile::Strict, "it traces", || sys::trace_me() == Err(Errno::EPERM)),
     (Profile::Strict, "it reached the keys", || sys::session_keyring() == Err(Errno::EPERM)),
     (Profile::Strict, "it opened a packet socket", || opened(AddressFamily::Packet) == Some(Errno::EPERM)),
-    (Profile::Strict, "it sees the host's processes", || getpid() == Pid::from_raw(2) && kill(Pid::from_raw(3), None) == Err(Errno::ESRCH)),
+    (Profile::Strict, "it sees the host's processes", || {
+        getpid() == Pid::from_raw(2) && kill(Pid::from_raw(3), None) == Err(Errno::ESRCH)
+    }),
     (Profile::Isolated, "it opened a netlink socket", || opened(AddressFamily::Netlink).is_some()),
     (Profile::Isolated, "it opened a connection", has_no_way_out),
     (Profile::Isolated, "it looked into /srv or /home", || is_unreadable(c"/home") && is_unreadable(c"/srv")),

@@ -148,20 +148,25 @@ impl Confinement {
             confinement.program_user = wanted.root_to.map(|(uid, gid)| UserMap::new(uid, gid));
         }
         confinement.view = Some(
-            View::new(temporary, &wanted.writable, &wanted.hidden).map_err(io_missing(Part::WritableFolders))?,
+            View::new(temporary, &wanted.writable, &wanted.hidden)
+                .map_err(io_missing(Part::WritableFolders))?,
         );
         let paths = |paths: &[PathBuf]| {
             paths.iter().map(|path| CString::new(path.as_os_str().as_bytes())).collect::<Result<Vec<_>, _>>()
         };
         let nul = |_| "a folder has a NUL character in its name".to_owned();
         let mut writable = paths(&wanted.writable).map_err(nul)?;
-        writable.extend([c"/tmp", c"/var/tmp"].map(CString::from).into_iter().filter(|folder| {
-            folder.to_str().is_ok_and(|folder| Path::new(folder).is_dir())
-        }));
+        writable.extend(
+            [c"/tmp", c"/var/tmp"]
+                .map(CString::from)
+                .into_iter()
+                .filter(|folder| folder.to_str().is_ok_and(|folder| Path::new(folder).is_dir())),
+        );
         let readable = paths(&wanted.readable).map_err(nul)?;
         let read = isolated.then_some((&readable[..], wanted.loopback));
         confinement.landlock = Some(Ruleset::new(&writable, read).map_err(missing)?);
-        let filter = |made: Result<Filter, seccompiler::Error>| made.map_err(|error| format!("seccomp: {error}"));
+        let filter =
+            |made: Result<Filter, seccompiler::Error>| made.map_err(|error| format!("seccomp: {error}"));
         if isolated {
             confinement.filters.push(filter(seccomp::allowing())?);
         }
@@ -246,7 +251,8 @@ pub(crate) fn enter_folder(path: &CStr) -> nix::Result<()> {
 
 /// The agent's own score and more.
 fn oom_score() -> Vec<u8> {
-    let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|own| own.trim().parse().ok());
+    let own =
+        std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|own| own.trim().parse().ok());
     own.unwrap_or(0_i32).saturating_add(OOM_SCORE).min(OOM_SCORE_MAX).to_string().into_bytes()
 }
 

@@ -30,8 +30,20 @@ const SOCKETS_AND_SIGNALS: u64 = 0b11;
 pub(super) const ISOLATED_VERSION: u32 = 6;
 
 /// Folders of the system, which an `isolated` run may read as its user may.
-const SYSTEM: [&str; 12] =
-    ["/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/nix/store", "/opt", "/proc", "/sbin", "/sys", "/usr"];
+const SYSTEM: [&str; 12] = [
+    "/bin",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/nix/store",
+    "/opt",
+    "/proc",
+    "/sbin",
+    "/sys",
+    "/usr",
+];
 /// Where every run may write as its user may: devices and processes are its own there.
 const WRITABLE: [&str; 2] = ["/dev", "/proc"];
 
@@ -48,10 +60,7 @@ impl Ruleset {
     ///
     /// # Errors
     /// When the kernel has no Landlock, or too old a one.
-    pub(super) fn new(
-        writable: &[CString],
-        isolated: Option<(&[CString], bool)>,
-    ) -> Result<Self, Missing> {
+    pub(super) fn new(writable: &[CString], isolated: Option<(&[CString], bool)>) -> Result<Self, Missing> {
         let version = sys::landlock_version().map_err(|errno| (Part::Landlock, errno))?;
         let mut write = WRITE;
         for (since, right) in [(2, REFER), (3, TRUNCATE), (5, DEVICE_CONTROL)] {

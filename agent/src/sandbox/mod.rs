@@ -66,7 +66,10 @@ impl Part {
 
     /// What people call it.
     pub(crate) fn name(number: u8) -> &'static str {
-        Self::ALL.iter().find(|(part, _)| *part as u8 == number).map_or("a part of the sandbox", |(_, name)| name)
+        Self::ALL
+            .iter()
+            .find(|(part, _)| *part as u8 == number)
+            .map_or("a part of the sandbox", |(_, name)| name)
     }
 }
 

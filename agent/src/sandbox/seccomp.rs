@@ -76,13 +76,8 @@ const FORBIDDEN: [libc::c_long; 53] = [
     libc::SYS_setdomainname,
 ];
 #[cfg(target_arch = "x86_64")]
-const FORBIDDEN_HERE: [libc::c_long; 5] = [
-    libc::SYS_iopl,
-    libc::SYS_ioperm,
-    libc::SYS_modify_ldt,
-    libc::SYS_uselib,
-    libc::SYS__sysctl,
-];
+const FORBIDDEN_HERE: [libc::c_long; 5] =
+    [libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_uselib, libc::SYS__sysctl];
 #[cfg(not(target_arch = "x86_64"))]
 const FORBIDDEN_HERE: [libc::c_long; 0] = [];
 
@@ -147,7 +142,8 @@ pub(super) fn allowing() -> Result<Filter, seccompiler::Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         allowed::CALLS.iter().chain(&allowed::CALLS_HERE).map(|call| (*call, Vec::new())).collect();
     let kinds = ALLOWED_SOCKETS.map(|kind| u64::from(kind.unsigned_abs()));
-    let kinds = kinds.map(|kind| SeccompRule::new(vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Eq, kind)?]));
+    let kinds =
+        kinds.map(|kind| SeccompRule::new(vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Eq, kind)?]));
     rules.insert(libc::SYS_socket, kinds.into_iter().collect::<Result<_, _>>()?);
     filter(rules, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()), SeccompAction::Allow)
 }

@@ -59,18 +59,33 @@ enum Step {
     /// Nothing that is mounted here shows elsewhere.
     Private,
     /// A copy of what is mounted here is kept aside. A folder is opened without following any link.
-    Keep { from: CString, slot: usize, kind: Kept },
+    Keep {
+        from: CString,
+        slot: usize,
+        kind: Kept,
+    },
     /// All mounts are read-only, and no file gives anybody rights.
     ReadOnlyHost,
     ReadOnly(CString),
-    Filesystem { kind: &'static CStr, at: CString, options: &'static CStr, flags: MsFlags },
+    Filesystem {
+        kind: &'static CStr,
+        at: CString,
+        options: &'static CStr,
+        flags: MsFlags,
+    },
     /// Nothing is to be seen at this file.
     Mask(CString),
     Folder(CString),
     File(CString),
-    Link { to: CString, at: CString },
+    Link {
+        to: CString,
+        at: CString,
+    },
     /// A copy is put back.
-    Put { slot: usize, at: CString },
+    Put {
+        slot: usize,
+        at: CString,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,10 +155,7 @@ impl View {
 /// `/proc` with the run's own processes, and without what is the kernel's.
 fn processes(steps: &mut Vec<(Part, Step)>) -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    steps.push((
-        Part::Processes,
-        Step::Filesystem { kind: c"proc", at: c("/proc")?, options: c"", flags },
-    ));
+    steps.push((Part::Processes, Step::Filesystem { kind: c"proc", at: c("/proc")?, options: c"", flags }));
     for file in MASKED_FILES.iter().filter(|file| Path::new(file).exists()) {
         steps.push((Part::Processes, Step::Mask(c(file)?)));
     }
@@ -189,9 +201,7 @@ impl Step {
     fn take(&self, copies: &mut [Option<OwnedFd>; COPIES]) -> nix::Result<()> {
         const NOTHING: Option<&CStr> = None;
         match self {
-            Self::Private => {
-                mount(NOTHING, c"/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)
-            }
+            Self::Private => mount(NOTHING, c"/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING),
             Self::Keep { from, slot, kind } => {
                 let copy = match kind {
                     Kept::Device => sys::copy_mounts(At::Path(from), false)?,
@@ -199,7 +209,12 @@ impl Step {
                         let folder = open_folder(from)?;
                         let copy = sys::copy_mounts(At::File(folder.as_fd()), true)?;
                         let set = mount_attributes::NO_SUID | mount_attributes::NO_DEVICES;
-                        sys::set_mount_attributes(At::File(copy.as_fd()), set, mount_attributes::READ_ONLY, false)?;
+                        sys::set_mount_attributes(
+                            At::File(copy.as_fd()),
+                            set,
+                            mount_attributes::READ_ONLY,
+                            false,
+                        )?;
                         copy
                     }
                 };
@@ -218,9 +233,7 @@ impl Step {
             Self::Filesystem { kind, at, options, flags } => {
                 mount(Some(*kind), at.as_c_str(), Some(*kind), *flags, Some(*options))
             }
-            Self::Mask(at) => {
-                mount(Some(c"/dev/null"), at.as_c_str(), NOTHING, MsFlags::MS_BIND, NOTHING)
-            }
+            Self::Mask(at) => mount(Some(c"/dev/null"), at.as_c_str(), NOTHING, MsFlags::MS_BIND, NOTHING),
             Self::Folder(at) => mkdir(at.as_c_str(), Mode::from_bits_truncate(0o755)),
             Self::File(at) => {
                 let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;

@@ -96,11 +96,8 @@ fn at(stage: Stage) -> impl Fn(Errno) -> Report {
 
 /// The life of the child. It ends as the program, as its init, or with a report of what went wrong.
 pub(super) fn live(means: &Means<'_>) -> ! {
-    let ended = if means.plan.confinement.namespaces == 0 {
-        become_program(means, None)
-    } else {
-        become_init(means)
-    };
+    let ended =
+        if means.plan.confinement.namespaces == 0 { become_program(means, None) } else { become_init(means) };
     let _ = unistd::write(means.failure, &ended.encode());
     sys::exit_now(127)
 }

@@ -47,7 +47,9 @@ impl Ended<'_> {
                 match why {
                     _ if !self.unkillable.is_empty() => (Reason::Unkillable, not_ended(self.unkillable)),
                     Some(why) => (why, ended_by_us(why, self.killed, self.bounds)),
-                    None if failed && self.usage.oom_kills > 0 => (Reason::MemoryLimit, out_of_memory(&self.usage)),
+                    None if failed && self.usage.oom_kills > 0 => {
+                        (Reason::MemoryLimit, out_of_memory(&self.usage))
+                    }
                     None if failed && self.usage.pids_refused > 0 => {
                         (Reason::PidsLimit, out_of_pids(&self.usage))
                     }
@@ -88,7 +90,8 @@ fn account(record: &mut proto::ExitRecord, usage: &Usage) {
 }
 
 fn out_of_memory(usage: &Usage) -> String {
-    let killed = if usage.oom_kills == 1 { "a process".to_owned() } else { format!("{} processes", usage.oom_kills) };
+    let killed =
+        if usage.oom_kills == 1 { "a process".to_owned() } else { format!("{} processes", usage.oom_kills) };
     format!("the kernel killed {killed} of it at its memory limit (memory_bytes)")
 }
 

@@ -9,9 +9,10 @@
 //!    control group stays for as long as they do.
 //! 4. Its variables come through its standard input (see [`spec`]); it cannot be dumped.
 
+mod child;
 pub mod control;
-pub mod lock;
 mod ending;
+pub mod lock;
 mod output;
 mod pace;
 mod prepare;
@@ -20,7 +21,6 @@ mod quota;
 pub mod record;
 mod run;
 mod spawn;
-mod child;
 pub mod spec;
 mod tree;
 
@@ -226,7 +226,8 @@ fn cgroup_limits(spec: &Spec) -> Limits {
 fn refused_limits(spec: &Spec, missing: &[&'static str]) -> Option<Failure> {
     let command = spec.command.as_ref()?;
     let pids_ordered = command.limits.is_some_and(|limits| limits.pids != 0);
-    let refused: Vec<&str> = missing.iter().copied().filter(|what| *what != PIDS_LIMIT || pids_ordered).collect();
+    let refused: Vec<&str> =
+        missing.iter().copied().filter(|what| *what != PIDS_LIMIT || pids_ordered).collect();
     if refused.is_empty() {
         return None;
     }

@@ -5,10 +5,7 @@ use std::{
     ffi::{CString, OsStr},
     fs::{File, Permissions},
     io::{self, Write as _},
-    os::{
-        fd::OwnedFd,
-        unix::fs::PermissionsExt as _,
-    },
+    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -142,7 +139,8 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
     let mut writable: Vec<PathBuf> = command.write.iter().map(PathBuf::from).collect();
     if cwd_is != Cwd::Default && cwd != "/" {
         writable.push(cwd.into());
-    } else if lent.is_none() && profile >= Profile::Strict && user.dir != Path::new("/") && user.dir.is_dir() {
+    } else if lent.is_none() && profile >= Profile::Strict && user.dir != Path::new("/") && user.dir.is_dir()
+    {
         writable.extend(std::fs::canonicalize(&user.dir));
     }
     let wanted = Wanted {
@@ -231,7 +229,8 @@ fn lend_user(command: &proto::Command, profile: Profile, spec: &Spec) -> Result<
     if profile == Profile::None || !command.user.is_empty() || !geteuid().is_root() {
         return Ok(None);
     }
-    let seed = spec.run_id.iter().fold(u64::from(spec.attempt), |seed, byte| seed.rotate_left(7) ^ u64::from(*byte));
+    let seed =
+        spec.run_id.iter().fold(u64::from(spec.attempt), |seed, byte| seed.rotate_left(7) ^ u64::from(*byte));
     user::lend((spec.first_uid, spec.last_uid), seed)
         .map(Some)
         .map_err(|error| unavailable(profile, &format!("a user of its own: {error}")))

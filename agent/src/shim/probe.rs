@@ -49,7 +49,11 @@ pub fn main(first: u32, last: u32) -> ExitCode {
     let can = cgroup::what_host_can();
     let limits = [("memory", can.memory), ("pids", can.pids), ("cpu", can.cpu), ("io", can.io)];
     let limits: Vec<&str> = limits.into_iter().filter(|(_, can)| *can).map(|(name, _)| name).collect();
-    let _ = writeln!(lines, "sandbox.limits {}", if limits.is_empty() { "none".to_owned() } else { limits.join(" ") });
+    let _ = writeln!(
+        lines,
+        "sandbox.limits {}",
+        if limits.is_empty() { "none".to_owned() } else { limits.join(" ") }
+    );
     match io::stdout().lock().write_all(lines.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,

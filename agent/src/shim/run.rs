@@ -19,9 +19,9 @@ use nix::{
 
 use super::{
     control::Control,
+    ending::Ended,
     output::{Copied, Output},
     pace::Pace,
-    ending::Ended,
     prepare::{Failure, Plan},
     spawn::{self, Child, Ending},
     spec::Spec,
@@ -364,8 +364,8 @@ impl<'a> Run<'a> {
         let now = Instant::now();
         match self.phase {
             Phase::Running if self.exit.is_some() => {
-                let init = self.ending.is_some().then_some(self.pid.as_raw());
-                self.left_behind = self.ask(REST_GRACE).into_iter().filter(|pid| Some(*pid) != init).count();
+                let asked = self.ask(REST_GRACE);
+                self.count_left_behind(&asked);
             }
             Phase::Running if now >= self.deadline => {
                 self.why = Some(Reason::TimeLimit);
@@ -390,6 +390,13 @@ impl<'a> Run<'a> {
         asked
     }
 
+    /// The init of its namespaces is none of the run's own.
+    fn count_left_behind(&mut self, found: &[i32]) {
+        let init = self.ending.is_some().then_some(self.pid.as_raw());
+        let count = found.iter().filter(|pid| Some(**pid) != init).count();
+        self.left_behind = self.left_behind.max(count);
+    }
+
     fn kill(&mut self) {
         let now = Instant::now();
         let (kill_grace_was_over, give_up_at) = match self.phase {
@@ -402,6 +409,10 @@ impl<'a> Run<'a> {
         }
         let left = tree::kill_descendants();
         fault::point("shim.processes.killed");
+        if self.exit.is_some() && self.why.is_none() {
+            // One that was being made when all were asked is found here.
+            self.count_left_behind(&left);
+        }
         if now >= give_up_at {
             self.unkillable = left;
         }

@@ -74,7 +74,8 @@ impl Drop for Spec {
 impl Spec {
     /// The name of the attempt's folder and of its control group.
     pub fn attempt_name(&self) -> String {
-        let run = RunId::from_bytes(&self.run_id).map_or_else(|_| "unknown".to_owned(), |run| run.to_string());
+        let run =
+            RunId::from_bytes(&self.run_id).map_or_else(|_| "unknown".to_owned(), |run| run.to_string());
         format!("{run}-{}", self.attempt)
     }
 

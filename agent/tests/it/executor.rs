@@ -227,7 +227,8 @@ async fn the_hosts_policy_binds_what_runs() {
     assert_eq!(world.record(&last).stdout.unwrap().stored, 4096);
     assert!(output(&folder).starts_with(format!("{}\n", root.display()).as_bytes()), "where the link leads");
 
-    std::fs::write(world.policy(), format!("{rules}\n{UNCONFINED}\n[[commands]]\nprogram = '/bin/true'")).unwrap();
+    std::fs::write(world.policy(), format!("{rules}\n{UNCONFINED}\n[[commands]]\nprogram = '/bin/true'"))
+        .unwrap();
     let order = world.order(&agent, new_key(), here("true"));
     agent.to_executor.send(world.sign(&order)).await.unwrap();
     let refused = agent.refusal().await;

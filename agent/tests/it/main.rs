@@ -7,6 +7,7 @@ mod executor;
 mod kill;
 mod one_shim;
 mod room;
+mod sandbox;
 mod shim;
 mod supersede;
 mod unbegun;
