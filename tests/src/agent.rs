@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::ErrorKind,
+    fs::File,
+    io::{ErrorKind, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -126,7 +127,7 @@ impl NewAgent {
         let data = self.data.unwrap_or_else(|| folder.join("data"));
         let policy = data.with_extension("policy.toml");
         if !policy.exists() {
-            std::fs::write(&policy, UNCONFINED).expect("the policy can be written");
+            write_policy(&policy);
         }
         Agent {
             data,
@@ -153,6 +154,16 @@ impl NewAgent {
 
 /// The policy of agents that have no other: runs are whoever the test is.
 pub const UNCONFINED: &str = "[sandbox]\ndefault = 'none'\nunconfined = 'all'\n";
+
+/// Writes it so that it outlives a loss of power.
+fn write_policy(path: &Path) {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(UNCONFINED.as_bytes())?;
+        file.sync_all()
+    });
+    let folder = path.parent().expect("it lies in a folder");
+    written.and_then(|()| File::open(folder)?.sync_all()).expect("the policy can be written");
+}
 
 /// The library that gives a process another clock.
 fn faketime() -> PathBuf {

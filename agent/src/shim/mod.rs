@@ -192,7 +192,12 @@ fn run_command(
     let doors = match group.map(Cgroup::doors).transpose() {
         Ok(doors) => doors,
         // Outside of its group nothing would limit it.
-        Err(error) => return not_started(prepare::unavailable(plan.profile, &format!("control group: {error}")), output),
+        Err(error) => {
+            return not_started(
+                prepare::unavailable(plan.profile, &format!("control group: {error}")),
+                output,
+            );
+        }
     };
     let started_at = clock::now_micros();
     fault::point("shim.program.forking");

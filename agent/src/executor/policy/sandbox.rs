@@ -6,6 +6,7 @@ use model::{limits, sandbox::Profile};
 use serde::{Deserialize, Serialize};
 
 use super::{AbsolutePath, Forbidden, resolved};
+use crate::sandbox::wire;
 
 /// The table `[sandbox]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,16 +112,6 @@ impl Sandbox {
             }
         }
         Ok(profile)
-    }
-}
-
-/// The profile as orders name it.
-pub(crate) fn wire(profile: Profile) -> proto::Profile {
-    match profile {
-        Profile::None => proto::Profile::None,
-        Profile::Standard => proto::Profile::Standard,
-        Profile::Strict => proto::Profile::Strict,
-        Profile::Isolated => proto::Profile::Isolated,
     }
 }
 
