@@ -76,6 +76,14 @@ struct Broken<'a> {
     subjects: &'a [String],
 }
 
+impl Broken<'_> {
+    /// Whether it may have kept this host out of the controller's reach.
+    fn keeps_away(&self, host: &str) -> bool {
+        self.kind.keeps_away()
+            && (self.victim == host || self.kind.is_central() || self.subjects.iter().any(|name| name == host))
+    }
+}
+
 /// The history, sorted by what it is about.
 struct Book<'a> {
     asked: BTreeMap<u64, (u64, &'a Job)>,
@@ -395,7 +403,7 @@ impl<'a> Book<'a> {
                 .faults
                 .iter()
                 .filter(within)
-                .any(|f| f.kind.keeps_away() && (f.victim == run.host || f.kind.is_central())),
+                .any(|fault| fault.keeps_away(run.host)),
             _ => false,
         }
     }
@@ -405,7 +413,7 @@ impl<'a> Book<'a> {
         let mut windows: Vec<(u64, u64)> = self
             .faults
             .iter()
-            .filter(|f| f.kind.keeps_away() && (f.victim == host || f.kind.is_central()))
+            .filter(|fault| fault.keeps_away(host))
             .map(|fault| (fault.at, fault.until + RETURN_MS))
             .filter(|(at, until)| *at <= to && *until >= from)
             .collect();

@@ -62,7 +62,7 @@ impl Kind {
         (Self::NetworkSlow, 6),
         (Self::NetworkCutMidFrame, 8),
         (Self::RowForged, 5),
-        (Self::FenceRewound, 1),
+        (Self::FenceRewound, 3),
     ];
 
     /// Whether it hits all hosts at once.
@@ -75,7 +75,6 @@ impl Kind {
                 | Self::PostgresKilled
                 | Self::BackendKilled
                 | Self::BackendTerminated
-                | Self::FenceRewound
         )
     }
 
@@ -90,7 +89,7 @@ impl Kind {
     }
 }
 
-/// One fault that is over: who was hit, how that is known, and the runs and executions that it was done to.
+/// One fault that is over: who was hit, how that is known, and the runs, executions or hosts that it was done to.
 struct Done {
     at: u64,
     victim: String,
@@ -357,13 +356,19 @@ async fn network(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
     (host.network.harm() > before).then(|| Done::to(at, &host.name, host.network.tell()))
 }
 
-/// The fences of some hosts go back, as after the restore of a backup, and the hosts open sessions anew: what is ordered
-/// from then on has to be above what they have obeyed.
+/// The fences of half of the hosts go back, as after the restore of a backup, and these hosts open sessions anew: what is
+/// ordered from then on has to be above what they have obeyed.
 async fn fence_rewound(lab: &Lab, rng: &mut Rng) -> Option<Done> {
     let at = lab.history.now();
     let mut sql = lab.sql().await?;
-    let hosts = [pick(rng, &lab.hosts), pick(rng, &lab.hosts)];
-    let names: Vec<&str> = hosts.iter().map(|host| &host.name[..]).collect();
+    let mut order: Vec<&Host> = lab.hosts.iter().collect();
+    rng.shuffle(&mut order);
+    let whole: Vec<(&Host, OwnedMutexGuard<Agent>)> = order
+        .into_iter()
+        .filter_map(|host| Some((host, Arc::clone(&host.agent).try_lock_owned().ok()?)))
+        .take(lab.hosts.len().div_ceil(2))
+        .collect();
+    let names: Vec<String> = whole.iter().map(|(host, _)| host.name.clone()).collect();
     let rewound = sqlx::query(
         "update sessions s set fence = 0 from agents a where a.id = s.agent_id and a.name = any($1) and s.fence > 0",
     )
@@ -372,12 +377,13 @@ async fn fence_rewound(lab: &Lab, rng: &mut Rng) -> Option<Done> {
     .await
     .ok()?
     .rows_affected();
-    cut(&hosts).await;
-    (rewound > 0).then(|| Done::to(at, POSTGRES, format!("the fences of {names:?} went back to 0")))
-}
-
-async fn cut(hosts: &[&Host]) {
-    hosts.iter().for_each(|host| host.network.set(Weather::Cut));
+    for (host, _) in &whole {
+        host.network.set(Weather::Cut);
+    }
     sleep(Duration::from_millis(100)).await;
-    hosts.iter().for_each(|host| host.network.set(Weather::Fair));
+    for (host, _) in &whole {
+        host.network.set(Weather::Fair);
+    }
+    let proof = format!("{rewound} fences went back to 0");
+    (rewound > 0).then(|| Done { subjects: names, ..Done::to(at, POSTGRES, proof) })
 }

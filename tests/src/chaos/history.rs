@@ -73,7 +73,7 @@ pub enum Record {
         victim: String,
         /// How it is known that it happened.
         proof: String,
-        /// The runs and executions that it was done to.
+        /// The runs and executions that it was done to, or the hosts.
         subjects: Vec<String>,
     },
     /// A process ended that nobody broke.

@@ -147,8 +147,9 @@ fn story(history: &[Record], wanted: u64) -> Vec<&Record> {
         | Record::Started { number, .. }
         | Record::Ended { number, .. } => *number == wanted,
         Record::Offered { run, .. } | Record::Audited { run } => runs.contains(run),
-        Record::Fault { at, until, kind, victim, .. } => {
-            *at <= span.1 && *until + 10_000 >= span.0 && (kind.is_central() || hosts.contains(victim))
+        Record::Fault { at, until, kind, victim, subjects, .. } => {
+            let hits = kind.is_central() || hosts.contains(victim) || subjects.iter().any(|s| hosts.contains(s));
+            *at <= span.1 && *until + 10_000 >= span.0 && hits
         }
         _ => false,
     };
