@@ -10,6 +10,7 @@ use super::{
     faults::Kind as Fault,
     history::{Held, Record},
     job::{FAILS_WITH, Job, Kind},
+    lab::CONTROLLERS,
 };
 
 #[cfg(test)]
@@ -516,7 +517,7 @@ impl<'a> Book<'a> {
             }
         }
         for (who, (memory, disk)) in most {
-            let (memory_bound, disk_bound) = if who == "controller" {
+            let (memory_bound, disk_bound) = if CONTROLLERS.contains(&who) {
                 (promise.controller_kib, u64::MAX)
             } else {
                 (promise.agent_kib, promise.agent_disk_kib)

@@ -50,9 +50,9 @@ impl Kind {
         (Self::ShimKilled, 12),
         (Self::JournalLost, 2),
         (Self::HostCrashed, 4),
-        (Self::ControllerKilled, 2),
-        (Self::ControllerTerminated, 1),
-        (Self::ControllerFrozen, 2),
+        (Self::ControllerKilled, 3),
+        (Self::ControllerTerminated, 2),
+        (Self::ControllerFrozen, 3),
         (Self::PostgresKilled, 1),
         (Self::BackendKilled, 1),
         (Self::BackendTerminated, 12),
@@ -103,7 +103,6 @@ impl Done {
     }
 }
 
-const CONTROLLER: &str = "controller";
 const POSTGRES: &str = "postgres";
 
 /// Breaks something and mends it; false when there was nothing of that kind to break just now.
@@ -257,64 +256,62 @@ fn shim_killed(lab: &Lab, rng: &mut Rng) -> Option<Done> {
     Some(Done { subjects: vec![run], ..Done::to(at, &host, format!("{pid} was killed")) })
 }
 
+/// Any of the controllers; the others may be broken at the same time, by another fault.
 async fn controller(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
-    // Neither dies while the other is being mended.
-    let _central = lab.database.lock().await;
-    let (at, pid) = (lab.history.now(), lab.world.controller_pid());
+    // No controller dies while Postgres is being mended, and none is broken twice.
+    let _database = lab.database.read().await;
+    let controller = pick(rng, &lab.controllers);
+    let _turn = controller.turn.lock().await;
+    let (at, pid) = (lab.history.now(), controller.world.controller_pid());
     let proof = match kind {
         Kind::ControllerFrozen => {
             process::signal(pid, Signal::SIGSTOP);
-            sleep(millis(rng, 300, 3_500)).await;
+            sleep(millis(rng, 300, 5_000)).await;
             let state = stat_state(pid);
             process::signal(pid, Signal::SIGCONT);
             (state == Some('T')).then(|| format!("{pid} stood still"))?
         }
         Kind::ControllerTerminated => {
-            let world = lab.world.clone();
+            let world = controller.world.clone();
             let status = tokio::task::spawn_blocking(move || world.stop_controller()).await;
             format!("{pid} ended: {}", status.expect("a controller obeys SIGTERM"))
         }
         _ => {
-            lab.world.kill_controller();
+            controller.world.kill_controller();
             format!("{pid} was killed")
         }
     };
     if kind != Kind::ControllerFrozen {
-        sleep(millis(rng, 0, 800)).await;
-        lab.start_controller().await;
+        sleep(millis(rng, 0, 3_000)).await;
+        controller.start().await;
     }
-    Some(Done::to(at, CONTROLLER, proof))
+    Some(Done::to(at, controller.name, proof))
 }
 
 async fn postgres_killed(lab: &Lab, rng: &mut Rng) -> Option<Done> {
-    let mut database = lab.database.lock().await;
+    let mut database = lab.database.write().await;
     let (at, pid) = (lab.history.now(), database.kill());
     sleep(millis(rng, 0, 800)).await;
     database.start_again().await;
-    mend_controller(lab).await;
+    mend_controllers(lab).await;
     Some(Done::to(at, POSTGRES, format!("{pid} was killed")))
 }
 
 /// A backend that crashes takes all others with it; the server starts anew by itself.
 async fn backend_killed(lab: &Lab) -> Option<Done> {
-    let database = lab.database.lock().await;
+    let database = lab.database.write().await;
     let (at, pid) = (lab.history.now(), database.backend()?);
     process::signal(pid, Signal::SIGKILL);
     sleep(Duration::from_millis(100)).await;
     assert!(database.is_ready(Duration::from_secs(60)).await, "Postgres does not come back");
-    mend_controller(lab).await;
+    mend_controllers(lab).await;
     (!process::is_alive(pid)).then(|| Done::to(at, POSTGRES, format!("{pid} was killed")))
 }
 
 /// A controller may end when its database is not there while it starts.
-async fn mend_controller(lab: &Lab) {
-    if let Some(status) = lab.world.controller_ended() {
-        lab.history.add(Record::Fell {
-            at: lab.history.now(),
-            who: CONTROLLER.to_owned(),
-            how: status.to_string(),
-        });
-        lab.start_controller().await;
+async fn mend_controllers(lab: &Lab) {
+    for controller in &lab.controllers {
+        controller.mend(&lab.history).await;
     }
 }
 

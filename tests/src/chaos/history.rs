@@ -69,7 +69,7 @@ pub enum Record {
         at: u64,
         until: u64,
         kind: Fault,
-        /// A host, `controller` or `postgres`.
+        /// A host, a controller or `postgres`.
         victim: String,
         /// How it is known that it happened.
         proof: String,
@@ -92,6 +92,12 @@ pub enum Record {
         who: String,
         memory_kib: u64,
         disk_kib: u64,
+    },
+    /// How many agents a controller serves.
+    Serves {
+        at: u64,
+        who: String,
+        agents: u64,
     },
     /// From here on nothing is broken any more.
     FaultsOver {

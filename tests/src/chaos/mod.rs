@@ -56,7 +56,7 @@ pub struct Plan {
     pub promise: Promise,
 }
 
-/// What is promised of a lab, whose controller has [`TIMING`].
+/// What is promised of a lab, whose controllers have [`TIMING`].
 pub fn promise() -> Promise {
     Promise {
         settles_within_ms: 90_000,

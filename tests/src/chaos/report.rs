@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::{Plan, checker::Violation, faults::Kind, history::Record};
+use super::{Plan, checker::Violation, faults::Kind, history::Record, lab::CONTROLLERS};
 
 /// Share of the faults of a kind that must have come about for the chaos to count.
 const ENOUGH: f64 = 0.3;
@@ -32,7 +32,7 @@ pub fn figures(history: &[Record], violations: &[Violation]) -> Figures {
     Figures { faults, runs: runs.len(), violations: violations.len() }
 }
 
-/// Faults by kind, with those that had to be at least.
+/// Faults by kind, and of what there was too little for the chaos to count.
 pub fn faults(history: &[Record], plan: &Plan) -> (String, Vec<String>) {
     let mut by: BTreeMap<Kind, BTreeMap<&str, usize>> = BTreeMap::new();
     for record in history {
@@ -55,6 +55,8 @@ pub fn faults(history: &[Record], plan: &Plan) -> (String, Vec<String>) {
             victims.iter().map(|(victim, count)| format!("{victim} {count}")).collect();
         let _ = writeln!(text, "{:<24}{count:>8}{least:>10}   {}", kind.name(), victims.join(", "));
     }
+    let idle = CONTROLLERS.into_iter().filter(|controller| serves(history, controller) == 0);
+    missing.extend(idle.map(|controller| format!("{controller}: it served no agent")));
     (text, missing)
 }
 
@@ -86,12 +88,12 @@ pub fn outcomes(history: &[Record]) -> String {
     text
 }
 
-/// The most that each part used.
+/// The most that each part used, and how many agents each controller served at most.
 pub fn used(history: &[Record]) -> String {
     let (mut controller, mut agent, mut disk) = (0, 0, 0);
     for record in history {
         match record {
-            Record::Used { who, memory_kib, .. } if who == "controller" => {
+            Record::Used { who, memory_kib, .. } if CONTROLLERS.contains(&&who[..]) => {
                 controller = controller.max(*memory_kib);
             }
             Record::Used { memory_kib, disk_kib, .. } => {
@@ -100,9 +102,20 @@ pub fn used(history: &[Record]) -> String {
             _ => {}
         }
     }
+    let served = CONTROLLERS.map(|name| format!("{name} served {} agents", serves(history, name)));
     format!(
-        "at most: controller {controller} KiB of memory, an agent {agent} KiB of memory and {disk} KiB of disk\n"
+        "at most: a controller {controller} KiB of memory, an agent {agent} KiB of memory and {disk} KiB of disk; {}\n",
+        served.join(", ")
     )
+}
+
+/// How many agents this controller served at most.
+pub fn serves(history: &[Record], controller: &str) -> u64 {
+    let counts = history.iter().filter_map(|record| match record {
+        Record::Serves { who, agents, .. } if who == controller => Some(*agents),
+        _ => None,
+    });
+    counts.max().unwrap_or(0)
 }
 
 /// The violations, each with all that the history knows of its job.

@@ -1,4 +1,4 @@
-//! The jobs, asked for and followed to their ends by the API alone.
+//! The jobs, asked for and followed to their ends by the API alone, through any controller at a time.
 
 use std::{
     collections::BTreeMap,
@@ -79,9 +79,10 @@ async fn follow(lab: &Lab, job: Job, over: impl FnOnce()) {
     let body = job.request(&lab.helper, &lab.starts);
     history.add(Record::Asked { at: history.now(), job: job.clone() });
     let execution: Execution = loop {
-        let request = lab.api.request(Method::POST, "/api/v1/executions");
+        let api = lab.api();
+        let request = api.request(Method::POST, "/api/v1/executions");
         let request = request.header("Idempotency-Key", format!("chaos-{number}")).json(&body);
-        match lab.api.try_send(request).await {
+        match api.try_send(request).await {
             Some(answer) if (200..300).contains(&answer.status) => break answer.json(),
             Some(answer) if answer.status < 500 && answer.status != 409 => {
                 history.add(Record::Denied { at: history.now(), number, answer: answer.text() });
@@ -111,8 +112,9 @@ async fn follow(lab: &Lab, job: Job, over: impl FnOnce()) {
 async fn cancel(lab: &Lab, number: u64, id: &str) {
     let begun = Instant::now();
     while begun.elapsed() < LAST_WORD_WITHIN {
-        let request = lab.api.request(Method::POST, &format!("/api/v1/executions/{id}/cancel"));
-        if lab.api.try_send(request).await.is_some_and(|answer| answer.status < 500 && answer.status != 409) {
+        let api = lab.api();
+        let request = api.request(Method::POST, &format!("/api/v1/executions/{id}/cancel"));
+        if api.try_send(request).await.is_some_and(|answer| answer.status < 500 && answer.status != 409) {
             let at = lab.history.now();
             return lab.history.add(Record::CancelAcknowledged { at, number });
         }
@@ -174,7 +176,7 @@ impl Seen<'_> {
 
 /// The runs of an execution; none while nobody answers.
 pub(super) async fn runs(lab: &Lab, id: &str) -> Option<Vec<Run>> {
-    let answer = lab.api.try_get(&format!("/api/v1/executions/{id}/runs?limit=1000")).await?;
+    let answer = lab.api().try_get(&format!("/api/v1/executions/{id}/runs?limit=1000")).await?;
     (answer.status == 200).then(|| answer.json::<Page<Run>>().items)
 }
 
@@ -228,7 +230,7 @@ async fn read_output(lab: &Lab, id: &str) -> Option<BTreeMap<(String, u8), Read>
     let (mut streams, mut after) = (BTreeMap::<_, Read>::new(), 0);
     loop {
         let path = format!("/api/v1/executions/{id}/output?limit=1000&after={after}");
-        let answer = lab.api.try_get(&path).await.filter(|answer| answer.status == 200)?;
+        let answer = lab.api().try_get(&path).await.filter(|answer| answer.status == 200)?;
         let page: OutputPage = answer.json();
         for piece in &page.items {
             let stream = if piece.stream == Stream::Stdout { STDOUT } else { STDERR };
