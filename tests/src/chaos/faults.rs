@@ -354,7 +354,7 @@ async fn network(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
 }
 
 /// The fences of half of the hosts go back, as after the restore of a backup, and these hosts open sessions anew: what is
-/// ordered from then on has to be above what they have obeyed.
+/// ordered from then on has to be above what they have obeyed. It takes hosts that have obeyed more than their first.
 async fn fence_rewound(lab: &Lab, rng: &mut Rng) -> Option<Done> {
     let at = lab.history.now();
     let mut sql = lab.sql().await?;
@@ -367,13 +367,17 @@ async fn fence_rewound(lab: &Lab, rng: &mut Rng) -> Option<Done> {
         .collect();
     let names: Vec<String> = whole.iter().map(|(host, _)| host.name.clone()).collect();
     let rewound = sqlx::query(
-        "update sessions s set fence = 0 from agents a where a.id = s.agent_id and a.name = any($1) and s.fence > 0",
+        "update sessions s set fence = 0 from agents a where a.id = s.agent_id and a.name = any($1) and exists (
+             select from attempts t where t.agent_id = a.id and t.fence > 1 and t.started_at is not null)",
     )
     .bind(&names)
     .execute(&mut sql)
     .await
     .ok()?
     .rows_affected();
+    if rewound == 0 {
+        return None;
+    }
     for (host, _) in &whole {
         host.network.set(Weather::Cut);
     }
@@ -382,5 +386,5 @@ async fn fence_rewound(lab: &Lab, rng: &mut Rng) -> Option<Done> {
         host.network.set(Weather::Fair);
     }
     let proof = format!("{rewound} fences went back to 0");
-    (rewound > 0).then(|| Done { subjects: names, ..Done::to(at, POSTGRES, proof) })
+    Some(Done { subjects: names, ..Done::to(at, POSTGRES, proof) })
 }
