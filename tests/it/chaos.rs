@@ -21,7 +21,11 @@ async fn a_short_chaos_violates_nothing() {
     let told = report::violations(&outcome.history, &outcome.violations);
     assert!(outcome.violations.is_empty(), "seed {}:\n{told}", plan.seed);
     for controller in CONTROLLERS {
-        assert!(report::serves(&outcome.history, controller) > 0, "seed {}: {controller} was idle", plan.seed);
+        assert!(
+            report::serves(&outcome.history, controller) > 0,
+            "seed {}: {controller} was idle",
+            plan.seed
+        );
     }
     assert!(figures.faults >= 15 && figures.runs >= 50, "seed {}: {figures:?}", plan.seed);
 }

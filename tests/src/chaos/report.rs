@@ -1,6 +1,11 @@
 //! What a chaos says at its end.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
+
+use model::attempt::AttemptState;
 
 use super::{Plan, checker::Violation, faults::Kind, history::Record, lab::CONTROLLERS};
 
@@ -60,7 +65,7 @@ pub fn faults(history: &[Record], plan: &Plan) -> (String, Vec<String>) {
     (text, missing)
 }
 
-/// How the runs ended, by what they were made for.
+/// How the runs ended, by what they were made for, and how many of them were tried again.
 pub fn outcomes(history: &[Record]) -> String {
     let mut kinds = BTreeMap::new();
     let mut last: BTreeMap<&str, (u64, String)> = BTreeMap::new();
@@ -85,6 +90,8 @@ pub fn outcomes(history: &[Record]) -> String {
     for ((kind, state), count) in table {
         let _ = writeln!(text, "{kind:<12}{state:<34}{count:>8}");
     }
+    let (again, after_loss) = tries(history);
+    let _ = writeln!(text, "started more than once: {again}, of these after a loss: {after_loss}");
     text
 }
 
@@ -107,6 +114,22 @@ pub fn used(history: &[Record]) -> String {
         "at most: a controller {controller} KiB of memory, an agent {agent} KiB of memory and {disk} KiB of disk; {}\n",
         served.join(", ")
     )
+}
+
+/// How many runs started more than once, and how many of these after a try whose end nobody knows.
+pub fn tries(history: &[Record]) -> (usize, usize) {
+    let (mut started, mut lost) = (BTreeMap::<&str, usize>::new(), BTreeSet::<&str>::new());
+    for record in history {
+        match record {
+            Record::Started { run, .. } => *started.entry(run).or_default() += 1,
+            Record::Offered { run, state: AttemptState::Lost, .. } => {
+                lost.insert(run);
+            }
+            _ => {}
+        }
+    }
+    let again: Vec<&str> = started.into_iter().filter(|(_, times)| *times > 1).map(|(run, _)| run).collect();
+    (again.len(), again.iter().filter(|run| lost.contains(**run)).count())
 }
 
 /// How many agents this controller served at most.
@@ -161,7 +184,8 @@ fn story(history: &[Record], wanted: u64) -> Vec<&Record> {
         | Record::Ended { number, .. } => *number == wanted,
         Record::Offered { run, .. } | Record::Audited { run } => runs.contains(run),
         Record::Fault { at, until, kind, victim, subjects, .. } => {
-            let hits = kind.is_central() || hosts.contains(victim) || subjects.iter().any(|s| hosts.contains(s));
+            let hits =
+                kind.is_central() || hosts.contains(victim) || subjects.iter().any(|s| hosts.contains(s));
             *at <= span.1 && *until + 10_000 >= span.0 && hits
         }
         _ => false,

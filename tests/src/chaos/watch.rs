@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::api::controller::Controllers;
+use model::{Reason, api::controller::Controllers, attempt::AttemptState};
 use sqlx::Row;
 use tokio::time::sleep;
 
@@ -196,11 +196,12 @@ fn starts(lab: &Lab) {
         let mut words = line.split(' ');
         let mut word = || words.next().unwrap_or_default().to_owned();
         let (run, attempt, number, token, folder) = (word(), word(), word(), word(), word());
+        let beside = word().split(',').filter_map(|number| number.parse().ok()).collect();
         let host =
             lab.hosts.iter().find(|host| host.data.parent().is_some_and(|of| of == Path::new(&folder)));
         let host = host.map_or_else(|| "?".to_owned(), |host| host.name.clone());
         let (attempt, number) = (attempt.parse().unwrap_or(0), number.parse().unwrap_or(0));
-        lab.history.add(Record::Started { run, attempt, number, token, host });
+        lab.history.add(Record::Started { run, attempt, number, token, host, beside });
     }
 }
 
@@ -208,15 +209,24 @@ fn starts(lab: &Lab) {
 async fn rows(lab: &Lab) {
     let mut sql = lab.sql().await.expect("nothing is broken any more");
     let attempts = sqlx::query(
-        "select t.run_id::text as run, t.number, a.name, t.fence,
-             (extract(epoch from t.offered_at) * 1000)::bigint as at from attempts t join agents a on a.id = t.agent_id
-         order by t.offered_at, t.run_id",
+        "select t.run_id::text as run, t.number, a.name, t.fence, t.state, t.reason, t.exit_code,
+             (extract(epoch from t.offered_at) * 1000)::bigint as at, (extract(epoch from t.ended_at) * 1000)::bigint as ended
+         from attempts t join agents a on a.id = t.agent_id order by t.offered_at, t.run_id",
     );
     for row in attempts.fetch_all(&mut sql).await.expect("the owner may") {
-        let (run, attempt, host, fence) =
-            (row.get("run"), row.get("number"), row.get("name"), row.get("fence"));
-        let at = lab.history.at(row.get("at"));
-        lab.history.add(Record::Offered { at, run, attempt, host, fence });
+        let (state, reason): (String, Option<String>) = (row.get("state"), row.get("reason"));
+        let ended: Option<i64> = row.get("ended");
+        lab.history.add(Record::Offered {
+            at: lab.history.at(row.get("at")),
+            run: row.get("run"),
+            attempt: row.get("number"),
+            host: row.get("name"),
+            fence: row.get("fence"),
+            state: AttemptState::parse(&state).expect("the tables hold no other"),
+            reason: reason.as_deref().and_then(Reason::parse),
+            exit_code: row.get("exit_code"),
+            ended: ended.map(|ended| lab.history.at(ended)),
+        });
     }
     let audited = sqlx::query("select object from audit_entries where verb = 'run.manifest_mismatch'");
     for row in audited.fetch_all(&mut sql).await.expect("the owner may") {
