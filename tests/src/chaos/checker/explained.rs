@@ -88,14 +88,22 @@ impl Book<'_> {
             (RunState::Failed | RunState::Expired, Some(Reason::StartExpired)) => {
                 self.faults.iter().filter(within).any(|fault| fault.keeps_away(run.host))
             }
-            // Its policy went with its command, when somebody edited that.
-            (RunState::Failed, Some(Reason::Exited)) => {
-                run.tries().last().zip(self.asked.get(&run.number)).is_some_and(|(last, (_, job))| {
-                    self.is_edited(run.number) && end.exit_code == Some(job.exit_of(last.number))
-                })
-            }
+            (RunState::Failed, Some(Reason::Exited)) => self.had_no_other_try(run, end),
             _ => false,
         }
+    }
+
+    /// Whether a run ended as a try that was to fail because no other could follow: somebody edited its command, and the
+    /// policy with it, or its host was kept away until the time of the next try was over.
+    fn had_no_other_try(&self, run: &Run<'_>, end: &Sight) -> bool {
+        let tries = run.tries();
+        let Some((last, (_, job))) = tries.last().zip(self.asked.get(&run.number)) else { return false };
+        let waited = end.at.saturating_sub(last.ended.unwrap_or(last.at));
+        let was_in_vain = waited >= job.start_within_seconds.unsigned_abs() * 1000;
+        let mut meanwhile =
+            self.faults.iter().filter(|fault| fault.at <= end.at && fault.until + RETURN_MS >= last.at);
+        let was_kept_away = was_in_vain && meanwhile.any(|fault| fault.keeps_away(run.host));
+        end.exit_code == Some(job.exit_of(last.number)) && (self.is_edited(run.number) || was_kept_away)
     }
 
     /// Whether faults that keep the host's agent away can have done so for long enough, one after another.

@@ -88,6 +88,18 @@ fn nobody_is_tried_too_often_or_too_seldom() {
 }
 
 #[test]
+fn a_next_try_that_no_host_takes_in_time_needs_a_fault() {
+    let late = change(tried(recovers(1, 3), &[Try::Exits(3)]), |record| {
+        if let Record::Seen { at, .. } = record {
+            *at = 70_000;
+        }
+    });
+    violates(&late, &["result-kept"]);
+    violates(&with(late.clone(), [fault(200, 69_000, Fault::NetworkCut, "h2", &[])]), &["result-kept"]);
+    violates(&with(late, [fault(200, 69_000, Fault::NetworkCut, "h1", &[])]), &[]);
+}
+
+#[test]
 fn only_what_bears_it_is_run_again_after_a_loss() {
     let lost = [Try::Lost, Try::Exits(0)];
     let repeats = Job { idempotent: true, ..job(Kind::Repeats) };
