@@ -289,18 +289,19 @@ pub(crate) async fn of_absent(
 }
 
 /// Attempts, locked, that were offered before `before` to an agent that has had a session since then and has not answered;
-/// and those offered before `long_before`, however often their agents opened sessions.
+/// and those offered before `long_before`, however often their agents opened sessions. True for those whose agent has had
+/// the time to answer in its present session.
 pub(crate) async fn unanswered(
     connection: &mut PgConnection,
     before: Timestamp,
     long_before: Timestamp,
     limit: i64,
-) -> Result<Vec<((ExecutionId, RunId, i32), AgentId)>> {
+) -> Result<Vec<((ExecutionId, RunId, i32), AgentId, bool)>> {
     let records = sqlx::query!(
-        "select a.execution_id, a.run_id, a.number, a.agent_id
+        r#"select a.execution_id, a.run_id, a.number, a.agent_id, s.opened_at < $1 as "had_time!"
          from attempts a join sessions s on s.agent_id = a.agent_id and s.connected
          where a.state = 'offered' and a.offered_at < $1 and (s.opened_at < $1 or a.offered_at < $2)
-         limit $3 for update of a skip locked",
+         limit $3 for update of a skip locked"#,
         before.to_sqlx(),
         long_before.to_sqlx(),
         limit
@@ -310,7 +311,7 @@ pub(crate) async fn unanswered(
     .during("query for unanswered orders")?;
     Ok(records
         .into_iter()
-        .map(|r| ((r.execution_id.into(), r.run_id.into(), r.number), r.agent_id.into()))
+        .map(|r| ((r.execution_id.into(), r.run_id.into(), r.number), r.agent_id.into(), r.had_time))
         .collect())
 }
 
