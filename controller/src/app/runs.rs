@@ -185,7 +185,7 @@ impl Settled {
             app.live.nudge(self.executions);
         }
         if !self.freed.is_empty() {
-            app.wake.dispatch(self.freed);
+            app.wake.free(self.freed);
             app.wake.others.notify_one();
         }
     }

@@ -30,6 +30,7 @@ use crate::{
         orders::{self, Try},
         runs::{self, Happening},
         sessions::Connected,
+        wake::Ready,
     },
     clock,
     error::{During, Result},
@@ -54,7 +55,7 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
     let _ = timeout(PERIOD, app.wake.dispatched()).await;
     let done = noted(app, "dispatch", Some(PERIOD), async {
         let agents = match app.wake.take_ready(PERIOD) {
-            Some(ready) => ready,
+            Some(ready) => with_queue(app, ready).await?,
             None => store::runs::agents_with_queue(app.db.worker()).await?,
         };
         let ready: Vec<Arc<Connected>> =
@@ -70,6 +71,17 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
         app.wake.everybody();
     }
     done
+}
+
+/// Those of the agents that have something to be offered. Every result that is recorded frees a slot, and mostly nothing
+/// waits for it: a look is cheaper than a transaction that holds the sessions.
+async fn with_queue(app: &App, ready: Ready) -> Result<Vec<AgentId>> {
+    let mut agents: Vec<AgentId> = ready.queued.iter().copied().collect();
+    let free: Vec<Uuid> = ready.free.difference(&ready.queued).map(|agent| agent.0).collect();
+    if !free.is_empty() {
+        agents.extend(store::runs::having_queue(app.db.worker(), &free).await?);
+    }
+    Ok(agents)
 }
 
 /// Offers these agents their next runs.

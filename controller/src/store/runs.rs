@@ -192,6 +192,21 @@ pub(crate) async fn agents_with_queue(pool: &PgPool) -> Result<Vec<AgentId>> {
     Ok(ids.into_iter().map(AgentId).collect())
 }
 
+/// Those of `agents` that have a queued run. Whether anybody has one is asked once, in the order of the index so that it is
+/// used, and mostly answers it; else each agent's queue is looked up, so that the others' lengths cost nothing.
+pub(crate) async fn having_queue(pool: &PgPool, agents: &[Uuid]) -> Result<Vec<AgentId>> {
+    let ids = sqlx::query_scalar!(
+        r#"select a.id as "agent_id!" from unnest($1::uuid[]) as a(id)
+           cross join lateral (select from runs r where r.state = 'queued' and r.agent_id = a.id limit 1) r
+           where (select agent_id from runs where state = 'queued' order by agent_id limit 1) is not null"#,
+        agents
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for queues of free agents")?;
+    Ok(ids.into_iter().map(AgentId).collect())
+}
+
 /// The targets of each of `executions`: (execution, run, agent) in the order of the run ids.
 pub(crate) async fn coverage(
     connection: &mut PgConnection,
@@ -305,7 +320,7 @@ pub(crate) async fn lock_start_expired(
                  and not (a.state = 'refused' and a.reason in ('agent_busy', 'not_started'))
                order by a.number desc limit 1
            ) t on r.attempt > 0
-           where r.state = 'queued' and r.start_before <= $1
+           where r.state = 'queued' and r.start_before <= $1 and r.start_before < 'infinity'
            order by r.start_before limit $2 for update of r skip locked"#,
         now.to_sqlx(),
         limit
