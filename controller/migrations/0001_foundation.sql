@@ -215,9 +215,7 @@ create table runs (
     primary key (execution_id, id)
 ) partition by range (execution_id);
 create index runs_queue on runs (agent_id, priority desc, id) where state = 'queued';
--- Its condition says more than that a run is queued, so that nobody who looks up one agent's queue is ever given this index
--- for it: that would read all queues for each agent.
-create index runs_queue_expiry on runs (start_before) where state = 'queued' and start_before < 'infinity';
+create index runs_queue_expiry on runs (start_before) where state = 'queued';
 create index runs_active on runs (agent_id) where state = 'active';
 
 create table attempts (

@@ -47,7 +47,8 @@ async fn lose(app: &App) -> Result<()> {
     let now = clock::now();
     let patience = SignedDuration::try_from(app.info.timing.lost_after).unwrap_or(SignedDuration::MAX);
     let before = now.checked_sub(patience).unwrap_or(jiff::Timestamp::MIN);
-    let offered_before = now.saturating_sub(app.info.timing.answer_within()).unwrap_or(jiff::Timestamp::MIN);
+    let offered_before =
+        now.saturating_sub(app.info.timing.answer_heard_within()).unwrap_or(jiff::Timestamp::MIN);
     // While this controller was away nobody could come back to it, nor tell it anything: the agents' absence counts from
     // its start, and nothing is overdue that they may be about to report.
     let is_settled = now.duration_since(app.info.started_at) > patience;

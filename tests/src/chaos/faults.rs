@@ -217,6 +217,7 @@ async fn host_crashed(lab: &Lab, rng: &mut Rng) -> Option<Done> {
         sleep(Duration::from_millis(20)).await;
     }
     host.disk.as_ref()?.crash();
+    agent.new_boot();
     sleep(pause(rng)).await;
     agent.run();
     Some(Done::to(

@@ -144,7 +144,7 @@ async fn hosts(count: usize, controllers: &[Controller]) -> (Vec<Host>, Vec<(Str
         }
         let disk = (scene::is_root() && index % 3 == 2).then(|| Disk::create(&name)).flatten();
         if let Some(disk) = &disk {
-            new = new.data(&disk.mounted().join("data"));
+            new = new.data(&disk.mounted().join("data")).own_boot();
         }
         let mut agent = new.enroll().await;
         agent.run();

@@ -77,6 +77,7 @@ impl Book<'_> {
             fault.kind == Fault::ShimKilled && fault.subjects.iter().any(|subject| subject == id)
         });
         match (end.state, end.reason) {
+            (RunState::Unknown, Some(Reason::HostRebooted)) => done_to(Fault::HostCrashed),
             (RunState::Unknown, Some(Reason::ShimLost)) => shim_killed || done_to(Fault::HostCrashed),
             (RunState::Unknown, Some(Reason::JournalLost)) => done_to(Fault::JournalLost),
             (RunState::Unknown, Some(Reason::AgentLost)) => self.was_away(run.host, begun, end.at, promise),
