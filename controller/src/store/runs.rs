@@ -6,11 +6,12 @@ use model::{
     Reason,
     api::{
         agent::{AgentLoad, AgentRun},
-        execution::{Observed, Run, RunOutput, StreamOutput},
+        execution::{Observed, Run, RunOutput, StreamOutput, Usage},
     },
     attempt::AttemptState,
     id::{AgentId, ControllerId, ExecutionId, OrgId, RunId},
     run::RunState,
+    sandbox::Profile,
 };
 use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
@@ -60,7 +61,9 @@ pub(crate) async fn page(
         r#"select r.id, r.agent_id, r.target, r.state, r.reason, r.detail, r.attempt, r.exit_code, r.signal,
                   r.queued_at, r.due_at, r.started_at, r.ended_at, a.state as "attempt_state?",
                   a.observed_outcome as "observed?: Json<Observed>",
-                  a.stdout_written, a.stderr_written, a.stdout_sha256, a.stderr_sha256,
+                  a.stdout_written, a.stderr_written, a.stdout_sha256, a.stderr_sha256, a.sandbox,
+                  a.cpu_user_us, a.cpu_system_us, a.peak_memory_bytes, a.peak_pids, a.io_read_bytes,
+                  a.io_write_bytes, a.out_of_memory,
                   c.stdout_offset as "stdout_offset?", c.stderr_offset as "stderr_offset?",
                   c.stdout_gap as "stdout_gap?", c.stderr_gap as "stderr_gap?"
            from runs r
@@ -101,6 +104,16 @@ pub(crate) async fn page(
                 started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
                 ended_at: r.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
                 observed: r.observed.map(|observed| observed.0),
+                sandbox: r.sandbox.as_deref().and_then(Profile::parse),
+                usage: r.cpu_user_us.map(|cpu_user_us| Usage {
+                    cpu_user_us,
+                    cpu_system_us: r.cpu_system_us.unwrap_or(0),
+                    peak_memory_bytes: r.peak_memory_bytes.unwrap_or(0),
+                    peak_pids: r.peak_pids.unwrap_or(0),
+                    io_read_bytes: r.io_read_bytes.unwrap_or(0),
+                    io_write_bytes: r.io_write_bytes.unwrap_or(0),
+                    out_of_memory: r.out_of_memory.unwrap_or(false),
+                }),
                 output: output(stdout, stderr),
             }
         })
