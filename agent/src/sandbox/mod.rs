@@ -10,6 +10,7 @@ pub(crate) mod canary;
 pub mod cgroup;
 pub(crate) mod confine;
 mod landlock;
+mod leftovers;
 mod seccomp;
 pub mod strays;
 pub mod temporary;
@@ -43,7 +44,6 @@ pub(crate) enum Part {
     WritableFolders,
     Loopback,
     ControlGroup,
-    OpenFiles,
     ResourceLimits,
     OomScore,
     Capabilities,
@@ -54,7 +54,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    const ALL: [(Self, &'static str); 19] = [
+    const ALL: [(Self, &'static str); 18] = [
         (Self::Namespaces, "namespaces"),
         (Self::UserNamespace, "user namespace"),
         (Self::OwnMounts, "mounts of its own"),
@@ -66,7 +66,6 @@ impl Part {
         (Self::WritableFolders, "writable folders"),
         (Self::Loopback, "loopback interface"),
         (Self::ControlGroup, "control group"),
-        (Self::OpenFiles, "closed files"),
         (Self::ResourceLimits, "resource limits"),
         (Self::OomScore, "oom score"),
         (Self::Capabilities, "dropped capabilities"),

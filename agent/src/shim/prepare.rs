@@ -28,7 +28,7 @@ use crate::{
         temporary,
         user::{self, Lent},
     },
-    sys::file_in_memory,
+    sys::{file_in_memory, leave_session_keyring},
 };
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -124,8 +124,14 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         let why = format!("'{}' is no unprivileged user", user.name);
         return Err(unavailable(profile, &why));
     }
+    if profile != Profile::None && geteuid().is_root() {
+        // Of the user that the agent is, where it is none of root's, the run may know all.
+        leave_session_keyring().map_err(|errno| {
+            unavailable(profile, &format!("a session of its own for keys: {}", errno.desc()))
+        })?;
+    }
     let identity = identity(&user, lent.is_some())?;
-    let temporary = make_temporary(spec, profile, &user)?;
+    let temporary = make_temporary(spec, profile)?;
     let seen = if profile >= Profile::Strict { Some(PathBuf::from("/tmp")) } else { temporary.clone() };
     let environment = environment(spec, &user, seen.as_deref().filter(|_| lent.is_some()), seen.as_deref());
     let search = environment.get("PATH").cloned().unwrap_or_default();
@@ -154,6 +160,9 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         resources: resources(&command, profile, limits, lent.is_some()),
     };
     let confinement = Confinement::new(&wanted).map_err(|why| unavailable(profile, &why))?;
+    if let (Some(folder), Some(identity)) = (&temporary, &identity) {
+        temporary::give(folder, identity.uid, identity.gid).map_err(no_temporary(profile))?;
+    }
     let cwd = c_string(cwd.as_bytes())?;
     let mut script = None;
     let words = match command.program.take() {
@@ -248,13 +257,15 @@ fn temporary_user(lent: &Lent) -> User {
     }
 }
 
-fn make_temporary(spec: &Spec, profile: Profile, user: &User) -> Result<Option<PathBuf>, Failure> {
+fn make_temporary(spec: &Spec, profile: Profile) -> Result<Option<PathBuf>, Failure> {
     if profile == Profile::None {
         return Ok(None);
     }
-    let owner = geteuid().is_root().then_some((user.uid, user.gid));
-    let made = temporary::make(Path::new("."), &spec.attempt_name(), owner);
-    made.map(Some).map_err(|error| unavailable(profile, &format!("a temporary folder of its own: {error}")))
+    temporary::make(Path::new("."), &spec.attempt_name()).map(Some).map_err(no_temporary(profile))
+}
+
+fn no_temporary(profile: Profile) -> impl Fn(io::Error) -> Failure {
+    move |error| unavailable(profile, &format!("a temporary folder of its own: {error}"))
 }
 
 /// Limits that each process of the run has for itself.
@@ -267,7 +278,8 @@ fn resources(
     let limits = command.limits.unwrap_or_default();
     let mut resources = Vec::new();
     if profile != Profile::None {
-        resources.push((Resource::RLIMIT_CORE, 0));
+        // One byte: of less than that a handler of the host's, to which the kernel pipes cores, is started all the same.
+        resources.push((Resource::RLIMIT_CORE, 1));
         resources.push((
             Resource::RLIMIT_NOFILE,
             if limits.open_files == 0 { DEFAULT_RUN_OPEN_FILES } else { limits.open_files },

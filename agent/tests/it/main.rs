@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
 mod executor;
+mod hostile;
 mod kill;
 mod one_shim;
 mod room;
