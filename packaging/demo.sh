@@ -42,6 +42,11 @@ BIN=$(cd "$BIN" && pwd -P)
 mkdir -p "$DIR/logs" "$DIR/agents" || die "cannot write in '$DIR'"
 chmod 700 "$DIR" || die "'$DIR' belongs to another user; choose another folder: make demo DIR=..."
 
+# What this demo's hosts allow: all, so that every sandbox can be tried. Where none is named it is 'standard'.
+if [[ ! -e $DIR/policy.toml ]]; then
+    printf '[sandbox]\nunconfined = "all"\ncontainers = true\n' >"$DIR/policy.toml"
+fi
+
 # Nothing that this machine or this shell has configured for another controller counts here.
 for name in "${!OPSC_@}"; do
     [[ $name == OPSC_PG_BIN ]] || unset "$name"

@@ -86,6 +86,9 @@ enum Command {
     /// Speak to the network for the agent, without privileges; started by the agent, never by people
     #[command(hide = true)]
     Link { data: PathBuf },
+    /// Try which sandboxes this host can give; started by the agent
+    #[command(hide = true)]
+    Probe { first_uid: u32, last_uid: u32 },
     /// Print the version
     Version,
 }
@@ -232,6 +235,7 @@ pub fn main() -> ExitCode {
         Command::Shim { folder } => return crate::shim::main(&folder),
         // Its folder is an argument only for who looks at the list of processes.
         Command::Link { .. } => link::run(),
+        Command::Probe { first_uid, last_uid } => return crate::shim::probe::main(first_uid, last_uid),
         Command::Version => print(&format!("opsconductor-agent {}\n", facts::VERSION)),
     };
     match done {

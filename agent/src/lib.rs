@@ -15,3 +15,4 @@ mod mutant;
 pub mod sandbox;
 pub mod segment;
 pub mod shim;
+mod sys;

@@ -4,7 +4,10 @@
 //! They are two processes, and share nothing but these messages, which [`crate::channel`] carries, and the output files
 //! that the executor opens for the link.
 
-use model::id::{ExecutionId, RunId};
+use model::{
+    id::{ExecutionId, RunId},
+    label::Facts,
+};
 use tokio::sync::oneshot;
 
 /// One try of one run.
@@ -38,6 +41,8 @@ pub struct Inventory {
     /// The highest fence that was obeyed.
     pub fence: u64,
     pub held: Vec<AttemptKey>,
+    /// What the host can confine runs by.
+    pub facts: Facts,
 }
 
 /// From the executor to the link.

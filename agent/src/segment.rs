@@ -193,12 +193,30 @@ impl Reader {
     /// When the file cannot be read, or the record is damaged.
     #[expect(clippy::should_implement_trait, reason = "an end that may go away is no iterator's end")]
     pub fn next(&mut self) -> io::Result<Option<Record>> {
-        if let Some(record) = self.take()? {
-            return Ok(Some(record));
+        match self.take() {
+            Ok(Some(record)) => return Ok(Some(record)),
+            // What was incomplete may have been cut off and written anew: it is read again.
+            Ok(None) => self.fill()?,
+            Err(error) => self.skip_let_go(error)?,
         }
-        // What was incomplete may have been cut off and written anew: it is read again.
-        self.fill()?;
-        self.take()
+        match self.take() {
+            Err(error) => {
+                self.skip_let_go(error)?;
+                self.take()
+            }
+            taken => taken,
+        }
+    }
+
+    /// What was let go since this reader looked reads as zeros, which match no check: reading goes on behind it. Any other
+    /// damage is the error that it was.
+    fn skip_let_go(&mut self, error: io::Error) -> io::Result<()> {
+        let Some(opened) = self.source.open()?.filter(|opened| opened.begins_at > self.position) else {
+            return Err(error);
+        };
+        self.position = opened.begins_at;
+        self.file = Some(opened.file);
+        self.fill()
     }
 
     /// Takes a record out of the buffer, if it holds a whole one.
@@ -304,102 +322,4 @@ fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn data(stream: Stream, time: i64, offset: u64, bytes: &[u8]) -> Record {
-        Record { stream, time, offset, body: Body::Data(bytes.to_vec()) }
-    }
-
-    fn all(reader: &mut Reader) -> Vec<Record> {
-        std::iter::from_fn(|| reader.next().unwrap()).collect()
-    }
-
-    #[test]
-    fn what_was_written_is_read_while_the_file_grows() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut reader = Reader::open(folder.path()).unwrap();
-        assert_eq!(reader.next().unwrap(), None, "no file yet");
-        let mut writer = Writer::create(folder.path()).unwrap();
-        assert_eq!(reader.next().unwrap(), None);
-        let long = vec![7; limits::CHUNK_BYTES];
-        writer.append(Stream::Stdout, 1, 0, &long).unwrap();
-        writer.append(Stream::Stderr, 2, 0, b"\0\xff").unwrap();
-        let first = [data(Stream::Stdout, 1, 0, &long), data(Stream::Stderr, 2, 0, b"\0\xff")];
-        assert_eq!(all(&mut reader), first);
-        let position = reader.position();
-        writer.append_gap(Stream::Stdout, 3, 65536, 1 << 40).unwrap();
-        let gap = Record { stream: Stream::Stdout, time: 3, offset: 65536, body: Body::Gap(1 << 40) };
-        assert_eq!(all(&mut reader), std::slice::from_ref(&gap));
-        assert_eq!(all(&mut Reader::open_at(Arc::new(folder.path().to_owned()), position).unwrap()), [gap]);
-        assert!(Writer::create(folder.path()).is_err(), "a second writer");
-    }
-
-    #[test]
-    fn an_incomplete_record_is_not_there_yet() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = Writer::create(folder.path()).unwrap();
-        writer.append(Stream::Stdout, 1, 0, b"one").unwrap();
-        writer.append(Stream::Stdout, 2, 3, b"two").unwrap();
-        let path = folder.path().join(FILE_NAME);
-        let whole = std::fs::read(&path).unwrap();
-        for cut in 0..whole.len() {
-            std::fs::write(&path, &whole[..cut]).unwrap();
-            let mut reader = Reader::open(folder.path()).unwrap();
-            let complete = usize::from(cut >= 8 + 35);
-            assert_eq!(all(&mut reader).len(), complete, "cut at {cut}");
-            std::fs::write(&path, &whole).unwrap();
-            assert_eq!(all(&mut reader).len(), 2 - complete, "cut at {cut}, then whole");
-        }
-    }
-
-    #[test]
-    fn what_is_let_go_takes_no_room_and_is_not_read() {
-        let attempts = tempfile::tempdir().unwrap();
-        let folder = attempts.path().join("one");
-        std::fs::create_dir(&folder).unwrap();
-        let mut writer = Writer::create(&folder).unwrap();
-        let long = vec![7; limits::CHUNK_BYTES];
-        for at in 0..16 {
-            writer.append(Stream::Stdout, 1, at * limits::CHUNK_BYTES as u64, &long).unwrap();
-        }
-        let mut reader = Reader::open(&folder).unwrap();
-        let mut positions = vec![reader.position()];
-        while reader.next().unwrap().is_some() {
-            positions.push(reader.position());
-        }
-        let before = bytes_on_disk(attempts.path()).unwrap();
-        folder.let_go(positions[12]).unwrap();
-        // Not back again.
-        folder.let_go(positions[3]).unwrap();
-        let after = bytes_on_disk(attempts.path()).unwrap();
-        assert!(before >= 16 * limits::CHUNK_BYTES as u64, "{before}");
-        assert!(
-            after == before || after <= 5 * limits::CHUNK_BYTES as u64,
-            "{after}: a hole, where there are holes"
-        );
-        assert_eq!(all(&mut Reader::open(&folder).unwrap()).len(), 4);
-        let from = |at: usize| Reader::open_at(Arc::new(folder.clone()), positions[at]).unwrap();
-        assert_eq!(all(&mut from(3)).len(), 4);
-        assert_eq!(all(&mut from(14)).len(), 2);
-        writer.append(Stream::Stderr, 2, 0, b"more").unwrap();
-        assert_eq!(all(&mut from(16)), [data(Stream::Stderr, 2, 0, b"more")]);
-    }
-
-    #[test]
-    fn damage_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = Writer::create(folder.path()).unwrap();
-        writer.append(Stream::Stdout, 1, 0, b"one").unwrap();
-        let path = folder.path().join(FILE_NAME);
-        let whole = std::fs::read(&path).unwrap();
-        // All but the length, whose damage may also make the record incomplete.
-        for at in (0..whole.len()).filter(|at| !(32..40).contains(at)) {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 0x10;
-            std::fs::write(&path, &bytes).unwrap();
-            let error = Reader::open(folder.path()).unwrap().next().unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "byte {at}");
-        }
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ use model::{
     api::output::Stream,
     execution::ExecutionState,
     id::{EnrollTokenId, ExecutionId},
+    sandbox::Profile,
 };
 
 use crate::{output::Format, parse};
@@ -132,6 +133,8 @@ pub(crate) struct ExecArgs {
     /// End a run that writes more; otherwise what is beyond is counted and not kept
     #[arg(long)]
     pub(crate) halt_at_output_limit: bool,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
     /// Of what waits for a host the highest comes first, -100 to 100 [default: 0]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(crate) priority: Option<i64>,
@@ -144,6 +147,45 @@ pub(crate) struct ExecArgs {
     /// The program and its arguments; no shell looks at them
     #[arg(last = true, value_name = "ARGV")]
     pub(crate) argv: Vec<String>,
+}
+
+/// What a run is confined to.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sandbox")]
+pub(crate) struct SandboxArgs {
+    /// How far it is kept apart from its host: none, standard, strict or isolated [default: the host's, mostly standard]
+    #[arg(long, value_name = "PROFILE", value_parser = parse::profile)]
+    pub(crate) sandbox: Option<Profile>,
+    /// Give an isolated run a loopback interface of its own
+    #[arg(long)]
+    pub(crate) loopback: bool,
+    /// Folder that an isolated run may read beside the system's; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) read: Vec<String>,
+    /// Folder that a strict or isolated run may write beside its working folder; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) write: Vec<String>,
+    /// Memory of all its processes together, as 512MiB
+    #[arg(long, value_name = "BYTES", value_parser = parse::bytes)]
+    pub(crate) memory: Option<u64>,
+    /// Processes and threads at a time [default: 4096 where the host can count them]
+    #[arg(long, value_name = "N")]
+    pub(crate) pids: Option<u64>,
+    /// Share of the processors, in percent of one
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) cpu: Option<u64>,
+    /// Bytes per second from and to each disk, as 10MiB
+    #[arg(long, value_name = "BYTES", value_parser = parse::bytes)]
+    pub(crate) io: Option<u64>,
+    /// Files that each process may have open [default: 1024]
+    #[arg(long, value_name = "N")]
+    pub(crate) open_files: Option<u64>,
+    /// Bytes of the largest file that it may write
+    #[arg(long, value_name = "BYTES", value_parser = parse::bytes)]
+    pub(crate) file_size: Option<u64>,
+    /// Run it in a container of this image, by the host's container engine
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
 }
 
 #[derive(Debug, Args)]

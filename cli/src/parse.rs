@@ -1,6 +1,7 @@
 //! Readers of what people type after a flag. Their errors are whole sentences that clap puts behind the flag's name.
 
 use jiff::{SpanRelativeTo, Timestamp, ToSpan as _};
+use model::sandbox::Profile;
 
 /// Seconds of a duration such as `90s`, `15m`, `1h30m` or `2d` (a day has 24 hours).
 ///
@@ -40,6 +41,15 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     }
     let count: Option<u64> = digits.parse().ok();
     count.and_then(|count| count.checked_mul(unit)).ok_or_else(|| "there are not so many bytes".to_owned())
+}
+
+/// A sandbox profile.
+///
+/// # Errors
+/// When it is none of them.
+pub(crate) fn profile(text: &str) -> Result<Profile, String> {
+    Profile::parse(text)
+        .ok_or_else(|| format!("the profiles are {}", Profile::ALL.map(Profile::as_str).join(", ")))
 }
 
 /// A point in time: either RFC 3339, or how long ago.

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Invalid, limits, retry::Retry};
+use crate::{
+    Invalid, limits,
+    retry::Retry,
+    sandbox::{Container, Limits, Network, Profile, validate_folders},
+};
 
 /// What to execute: exactly one of a program with its arguments, a line for the host's shell, or a script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -61,6 +65,25 @@ pub struct Command {
     /// What happens when it writes more.
     #[serde(default, skip_serializing_if = "OutputLimit::is_default")]
     pub on_output_limit: OutputLimit,
+    /// How far it is kept apart from its host; by default as the host's policy says, and where that says nothing
+    /// `standard`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Profile>,
+    /// What an `isolated` run has of a network.
+    #[serde(default, skip_serializing_if = "Network::is_default")]
+    pub network: Network,
+    /// Folders that an `isolated` run may read beside those of the system and its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read: Vec<String>,
+    /// Folders that a `strict` or `isolated` run may write beside its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub write: Vec<String>,
+    /// What it may take of its host.
+    #[serde(default, skip_serializing_if = "Limits::is_default")]
+    pub limits: Limits,
+    /// Run it in a container of this image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
 }
 
 /// What happens to a run that writes more than its limit.
@@ -97,6 +120,19 @@ impl Command {
             idempotent: false,
             output_limit_bytes: None,
             on_output_limit: OutputLimit::Truncate,
+            sandbox: None,
+            network: Network::None,
+            read: Vec::new(),
+            write: Vec::new(),
+            limits: Limits {
+                memory_bytes: None,
+                pids: None,
+                cpu_percent: None,
+                io_bytes_per_second: None,
+                open_files: None,
+                file_bytes: None,
+            },
+            container: None,
         }
     }
 
@@ -132,6 +168,7 @@ impl Command {
         if let Some(retry) = &self.retry {
             retry.validate()?;
         }
+        self.validate_sandbox()?;
         match self.output_limit_bytes {
             Some(0) => Err(Invalid::new("command.output_limit_bytes", "is 0; at least 1 byte is kept")),
             Some(bytes) if bytes > limits::RUN_OUTPUT_BYTES => {
@@ -140,6 +177,33 @@ impl Command {
             }
             _ => Ok(()),
         }
+    }
+
+    fn validate_sandbox(&self) -> Result<(), Invalid> {
+        self.limits.validate()?;
+        validate_folders("command.read", &self.read)?;
+        validate_folders("command.write", &self.write)?;
+        if let Some(container) = &self.container {
+            container.validate()?;
+            if self.sandbox.is_some() {
+                return Err(Invalid::new(
+                    "command.sandbox",
+                    "is for runs on the host itself, not in a container",
+                ));
+            }
+        }
+        let Some(profile) = self.sandbox else { return Ok(()) };
+        if self.user.as_deref() == Some("root") && profile != Profile::None {
+            let why =
+                format!("is root; the sandbox '{profile}' takes an unprivileged user (only 'none' does not)");
+            return Err(Invalid::new("command.user", why));
+        }
+        if self.network != Network::None && profile != Profile::Isolated {
+            let why =
+                format!("is only for the sandbox 'isolated'; a run in '{profile}' has the host's network");
+            return Err(Invalid::new("command.network", why));
+        }
+        Ok(())
     }
 
     fn validate_environment(&self) -> Result<(), Invalid> {

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Invalid, limits};
+use crate::{Invalid, limits, sandbox::Profile};
 
 pub type Labels = BTreeMap<String, String>;
 pub type Facts = BTreeMap<String, String>;
 
 /// The facts that an agent may report; everything else that it sends is dropped.
-pub const FACT_NAMES: [&str; 14] = [
+pub const FACT_NAMES: [&str; 18] = [
     "os",
     "os_version",
     "distro",
@@ -24,6 +24,17 @@ pub const FACT_NAMES: [&str; 14] = [
     "virtualization",
     "cgroup",
     "machine_id",
+    "sandbox.standard",
+    "sandbox.strict",
+    "sandbox.isolated",
+    "sandbox.limits",
+];
+
+/// The facts that say whether a host can give a sandbox, `yes` or `no`.
+pub const SANDBOX_FACTS: [(Profile, &str); 3] = [
+    (Profile::Standard, "sandbox.standard"),
+    (Profile::Strict, "sandbox.strict"),
+    (Profile::Isolated, "sandbox.isolated"),
 ];
 
 /// Words with a meaning of their own in a selector: the key of an agent's name, and the keywords in any case.

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod reason;
 pub mod retry;
 pub mod run;
+pub mod sandbox;
 pub mod selector;
 
 pub use invalid::Invalid;

@@ -55,6 +55,24 @@ pub const KILL_GRACE: Duration = Duration::from_secs(5);
 /// How long killing may take until what is left counts as unkillable.
 pub const KILL_WITHIN: Duration = Duration::from_secs(60);
 
+/// What a run may take of its host: each with its smallest and its largest value.
+pub const RUN_MEMORY_BYTES: std::ops::RangeInclusive<u64> = 4 * 1024 * 1024..=1 << 50;
+pub const RUN_PIDS: std::ops::RangeInclusive<u64> = 1..=1_000_000;
+pub const RUN_CPU_PERCENT: std::ops::RangeInclusive<u64> = 1..=100 * 1024;
+pub const RUN_IO_BYTES_PER_SECOND: std::ops::RangeInclusive<u64> = 4096..=1 << 50;
+pub const RUN_OPEN_FILES: std::ops::RangeInclusive<u64> = 16..=1_000_000;
+pub const RUN_FILE_BYTES: std::ops::RangeInclusive<u64> = 1..=1 << 50;
+/// Processes and threads of a run that names no limit, where the host can count them and a profile confines it.
+pub const DEFAULT_RUN_PIDS: u64 = 4096;
+/// Files that a process of a run may have open that names no limit: what programs are used to.
+pub const DEFAULT_RUN_OPEN_FILES: u64 = 1024;
+/// Users that exist for one run only: the first and the last number, those that Linux distributions leave to such users.
+pub const DYNAMIC_UIDS: (u32, u32) = (61_184, 65_519);
+/// Folders that a run may name to read, and to write.
+pub const RUN_FOLDERS: usize = 32;
+/// Bytes of an image's name.
+pub const IMAGE_BYTES: usize = 512;
+
 /// Bytes of output that are kept of one run; what is beyond is counted and hashed, not stored.
 pub const RUN_OUTPUT_BYTES: u64 = 256 * 1024 * 1024;
 /// Bytes of one output chunk before compression.

@@ -32,6 +32,12 @@ pub enum Reason {
     NotStarted,
     /// It wrote more than its output limit, and was to end there.
     OutputLimit,
+    /// It took more memory than its limit, and the kernel ended it for that.
+    MemoryLimit,
+    /// It wanted more processes than its limit, and failed.
+    PidsLimit,
+    /// The host cannot give what its sandbox promises; the detail names what is missing.
+    SandboxUnavailable,
     /// The agent's disk is full.
     NoSpace,
     /// No host took it before its time to start was over.
@@ -71,6 +77,9 @@ impl Reason {
             Self::AgentBusy => "agent_busy",
             Self::NotStarted => "not_started",
             Self::OutputLimit => "output_limit",
+            Self::MemoryLimit => "memory_limit",
+            Self::PidsLimit => "pids_limit",
+            Self::SandboxUnavailable => "sandbox_unavailable",
             Self::NoSpace => "no_space",
             Self::StartExpired => "start_expired",
             Self::AgentLost => "agent_lost",
@@ -85,7 +94,7 @@ impl Reason {
     }
 
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::Exited,
         Self::Signaled,
         Self::Cancelled,
@@ -99,6 +108,9 @@ impl Reason {
         Self::AgentBusy,
         Self::NotStarted,
         Self::OutputLimit,
+        Self::MemoryLimit,
+        Self::PidsLimit,
+        Self::SandboxUnavailable,
         Self::NoSpace,
         Self::StartExpired,
         Self::AgentLost,

@@ -148,6 +148,9 @@ const fn fails_for_now(reason: Reason, exit_code: Option<i32>) -> bool {
         | Reason::ProgramNotFound
         | Reason::SpawnFailed
         | Reason::NoSpace
+        | Reason::MemoryLimit
+        | Reason::PidsLimit
+        | Reason::SandboxUnavailable
         | Reason::HostStopping => true,
         _ => false,
     }

@@ -165,8 +165,7 @@ async fn what_is_over_the_output_limit_is_counted_and_not_kept() {
 async fn what_a_policy_refuses_is_not_tried_again() {
     let world = World::start().await;
     let agent = world.agent("one").enroll().await;
-    std::fs::write(agent.data.join("policy.toml"), "allow_adhoc = false\n")
-        .expect("the folder can be written");
+    std::fs::write(agent.policy(), "allow_adhoc = false\n").expect("the folder can be written");
     let mut agent = agent;
     agent.run();
     agent.online().await;

@@ -1,6 +1,7 @@
 //! The messages between executor and link as they are written into frames.
 
 use model::{
+    label::Facts,
     id::{AgentId, ExecutionId, RunId},
     limits,
 };
@@ -194,18 +195,20 @@ pub struct Held {
     pub fence: u64,
     #[prost(message, repeated, tag = "4")]
     pub held: Vec<Key>,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub facts: Facts,
 }
 
 impl Held {
     pub fn new(number: u64, inventory: Inventory) -> Self {
-        let Inventory { journal_epoch, fence, held } = inventory;
-        Self { number, journal_epoch, fence, held: held.into_iter().map(Key::from).collect() }
+        let Inventory { journal_epoch, fence, held, facts } = inventory;
+        Self { number, journal_epoch, fence, held: held.into_iter().map(Key::from).collect(), facts }
     }
 
     /// What it tells; keys that are none are left out.
     pub fn inventory(self) -> Inventory {
         let held = self.held.iter().filter_map(Key::get).collect();
-        Inventory { journal_epoch: self.journal_epoch, fence: self.fence, held }
+        Inventory { journal_epoch: self.journal_epoch, fence: self.fence, held, facts: self.facts }
     }
 }
 

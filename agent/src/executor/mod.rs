@@ -174,6 +174,7 @@ impl Executor {
             clock_skew: config.clock_skew,
             spool_bytes: config.spool_bytes,
             block_for: config.block_for,
+            hidden: config.data.to_str().map(str::to_owned).into_iter().collect(),
         };
         let manager = Manager::new(shared, rules, opened);
         Ok(tokio::spawn(manager.serve(from_link, shutdown)))

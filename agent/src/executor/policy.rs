@@ -3,7 +3,10 @@
 //! 1. It is read again for each order, so that a change holds at once. A file that cannot be read or understood allows
 //!    nothing.
 //! 2. A refusal names the rule that says no.
-//! 3. Where single commands are listed, all else is off unless it is allowed by name: shell lines, scripts, variables.
+//! 3. What runs without confinement has to be allowed by name: see [`sandbox`].
+//! 4. Where single commands are listed, all else is off unless it is allowed by name: shell lines, scripts, variables.
+
+pub mod sandbox;
 
 use std::{
     io::ErrorKind,
@@ -11,10 +14,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::limits;
+use model::{limits, sandbox::Profile};
 use nix::unistd::User;
 use proto::command::Program;
 use serde::{Deserialize, Serialize};
+
+use self::sandbox::Sandbox;
+
+/// What `users` calls a user that exists for one run only.
+const DYNAMIC_USER: &str = "dynamic";
 
 /// The rules of this host. Without a file nothing is forbidden.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +32,7 @@ pub struct Policy {
     pub paused: bool,
     /// May commands run that are not defined by a job?
     pub allow_adhoc: bool,
-    /// The users that runs may run as; by default all.
+    /// The users that runs may run as; by default all. `dynamic` is one that exists for the run only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub users: Option<Vec<String>>,
     /// The folders in or below which runs may begin, with all symbolic links resolved; by default everywhere. It holds for the
@@ -49,6 +57,8 @@ pub struct Policy {
     /// The commands that may run; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commands: Option<Vec<Listed>>,
+    /// What runs are confined to.
+    pub sandbox: Sandbox,
 }
 
 impl Default for Policy {
@@ -64,6 +74,7 @@ impl Default for Policy {
             allow_scripts: None,
             environment: None,
             commands: None,
+            sandbox: Sandbox::default(),
         }
     }
 }
@@ -130,6 +141,19 @@ pub enum Forbidden {
         "the working directory '{folder}' cannot be looked up, and the host's policy wants to know it (working_roots): {why}"
     )]
     UnknownFolder { folder: PathBuf, why: String },
+    #[error(
+        "the host's policy does not allow {what} without confinement (sandbox.unconfined); \
+         another sandbox than 'none' may be asked for"
+    )]
+    Unconfined { what: &'static str },
+    #[error("the host's policy does not allow containers (sandbox.containers)")]
+    Containers,
+    #[error("the order asks for a sandbox that this agent does not know")]
+    UnknownProfile,
+    #[error("the sandbox '{0}' takes an unprivileged user, and '{1}' is none")]
+    Privileged(Profile, String),
+    #[error("the host's policy does not allow runs to {what} '{folder}' ({rule})")]
+    Folder { what: &'static str, folder: PathBuf, rule: &'static str },
 }
 
 /// Who the agent is on this host.
@@ -192,26 +216,51 @@ impl Policy {
             return Err(Forbidden::Adhoc);
         }
         self.check_program(command.program.as_ref())?;
-        let user = if command.user.is_empty() { &own.name } else { &command.user };
-        if self.users.as_ref().is_some_and(|users| !users.contains(user)) {
-            return Err(Forbidden::User(user.clone()));
+        let profile = self.sandbox.apply(command)?;
+        let user = match (&command.user[..], profile) {
+            ("", Profile::Standard | Profile::Strict | Profile::Isolated) if own.is_root => DYNAMIC_USER,
+            ("", _) => &own.name,
+            (named, _) => named,
+        };
+        if self.users.as_ref().is_some_and(|users| !users.iter().any(|one| one == user)) {
+            return Err(Forbidden::User(user.to_owned()));
         }
-        if !own.is_root && *user != own.name {
-            return Err(Forbidden::NotRoot { own: own.name.clone(), wanted: user.clone() });
+        if !own.is_root && user != own.name {
+            return Err(Forbidden::NotRoot { own: own.name.clone(), wanted: user.to_owned() });
+        }
+        if profile != Profile::None && is_privileged(user) {
+            return Err(Forbidden::Privileged(profile, user.to_owned()));
         }
         let wanted = command.timeout_ms.div_ceil(1000);
         if let Some(allowed) = self.max_timeout_seconds.filter(|allowed| wanted > *allowed) {
             return Err(Forbidden::Timeout { allowed, wanted });
         }
-        if let Some(roots) = &self.working_roots {
-            let folder = if command.cwd.is_empty() { home(user)? } else { PathBuf::from(&command.cwd) };
-            command.cwd = below(roots, &folder)?;
+        match &self.working_roots {
+            // It begins in the temporary folder of its own.
+            Some(_) if command.cwd.is_empty() && user == DYNAMIC_USER => {}
+            Some(roots) => {
+                let folder = if command.cwd.is_empty() { home(user)? } else { PathBuf::from(&command.cwd) };
+                command.cwd = below(roots, &folder)?;
+            }
+            None if profile > Profile::Standard && !command.cwd.is_empty() => {
+                command.cwd = resolved(&command.cwd);
+            }
+            None => {}
         }
         if let Some(most) = self.max_output_bytes {
             let ordered = Some(command.output_limit_bytes).filter(|bytes| *bytes > 0);
             command.output_limit_bytes = ordered.unwrap_or(limits::RUN_OUTPUT_BYTES).min(most.get());
         }
         Ok(())
+    }
+
+    /// Whether the command that was applied has a working folder without symbolic links.
+    pub fn resolves_cwd(&self, command: Option<&proto::Command>) -> bool {
+        command.is_some_and(|command| {
+            !command.cwd.is_empty()
+                && (self.working_roots.is_some()
+                    || matches!(command.profile(), proto::Profile::Strict | proto::Profile::Isolated))
+        })
     }
 
     fn check_program(&self, program: Option<&Program>) -> Result<(), Forbidden> {
@@ -257,6 +306,17 @@ impl Listed {
         };
         fits && self.program.0.to_str() == Some(program)
     }
+}
+
+/// Whether it is a user that may do everything.
+fn is_privileged(user: &str) -> bool {
+    User::from_name(user).ok().flatten().is_some_and(|user| user.uid.is_root())
+}
+
+/// A path without symbolic links; as it is where it cannot be looked up, which the shim finds out too and tells.
+fn resolved(path: &str) -> String {
+    let real = std::fs::canonicalize(path).ok().and_then(|real| real.into_os_string().into_string().ok());
+    real.unwrap_or_else(|| path.to_owned())
 }
 
 /// Where a run begins that names no folder.

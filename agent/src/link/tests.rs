@@ -294,7 +294,12 @@ fn start(data: &Path, address: &Address, identity: Identity) -> Agent {
         while let Some(message) = inbox.recv().await {
             match message {
                 ToExecutor::Inventory(reply) => {
-                    drop(reply.send(Inventory { journal_epoch: vec![7; 16], fence: 0, held: Vec::new() }));
+                    drop(reply.send(Inventory {
+                        journal_epoch: vec![7; 16],
+                        fence: 0,
+                        held: Vec::new(),
+                        facts: Default::default(),
+                    }));
                 }
                 message => drop(pass.send(message).await),
             }

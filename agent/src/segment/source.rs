@@ -55,21 +55,18 @@ impl Source for PathBuf {
 
     fn let_go(&self, position: u64) -> io::Result<()> {
         let begin = FILE_HEADER.len() as u64;
-        if position <= begins_at(self)?.max(begin) {
-            return Ok(());
-        }
+        let known = begins_at(self)?;
         let file = OpenOptions::new().write(true).open(self.join(FILE_NAME))?;
         if position > file.metadata()?.len() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the position is behind the file's end"));
         }
-        // On the disk before the room is given back: zeros that nobody knows of would read as damage.
-        let new = self.join(NEW_FROM_FILE_NAME);
-        let mut from = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        from.write_all(&position.to_le_bytes())?;
-        from.sync_data()?;
-        std::fs::rename(&new, self.join(FROM_FILE_NAME))?;
-        File::open(self)?.sync_all()?;
-        let (begin, length) = (i64::try_from(begin), i64::try_from(position - begin));
+        if position > known.max(begin) {
+            begin_at(self, position)?;
+        }
+        // Once more too when that is known already: the room may not have been given back then.
+        let position = position.max(known);
+        let Some(length) = position.checked_sub(begin).filter(|length| *length > 0) else { return Ok(()) };
+        let (begin, length) = (i64::try_from(begin), i64::try_from(length));
         let (Ok(begin), Ok(length)) = (begin, length) else { return Ok(()) };
         let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         match fallocate(&file, hole, begin, length) {
@@ -77,6 +74,17 @@ impl Source for PathBuf {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Remembers that reading begins at `position`.
+fn begin_at(folder: &Path, position: u64) -> io::Result<()> {
+    // On the disk before the room is given back: zeros that nobody knows of would read as damage.
+    let new = folder.join(NEW_FROM_FILE_NAME);
+    let mut from = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    from.write_all(&position.to_le_bytes())?;
+    from.sync_data()?;
+    std::fs::rename(&new, folder.join(FROM_FILE_NAME))?;
+    File::open(folder)?.sync_all()
 }
 
 fn begins_at(folder: &Path) -> io::Result<u64> {

@@ -9,11 +9,14 @@
 //!    control group stays for as long as they do.
 //! 4. Its variables come through its standard input (see [`spec`]); it cannot be dumped.
 
+mod child;
 pub mod control;
+mod ending;
 pub mod lock;
 mod output;
 mod pace;
 mod prepare;
+pub mod probe;
 mod quota;
 pub mod record;
 mod run;
@@ -22,15 +25,13 @@ pub mod spec;
 mod tree;
 
 use std::{
-    ffi::OsStr,
     io::{self, Write as _},
-    os::unix::ffi::OsStrExt as _,
     path::Path,
     process::ExitCode,
     time::Duration,
 };
 
-use model::{Reason, id::RunId};
+use model::{Reason, limits::DEFAULT_RUN_PIDS, sandbox::Profile};
 use nix::{
     fcntl::{OFlag, open},
     sys::{
@@ -47,13 +48,20 @@ use self::{
     control::Control,
     lock::Lock,
     output::Output,
-    prepare::Failure,
+    prepare::{Enforced, Failure},
     quota::Quota,
     record::{Place, Spare},
     run::{Means, Run},
     spec::Spec,
 };
-use crate::{clock, sandbox::cgroup::Cgroup, segment::Writer};
+use crate::{
+    clock,
+    sandbox::{
+        cgroup::{Cgroup, Limits, PIDS_LIMIT},
+        temporary,
+    },
+    segment::Writer,
+};
 
 /// The file that holds the path of the attempt's control group.
 pub const CGROUP_FILE_NAME: &str = "cgroup";
@@ -137,12 +145,21 @@ impl Shim {
         dup2_stderr(&null)?;
         drop(null);
 
-        let group = RunId::from_bytes(&spec.run_id)
-            .ok()
-            .and_then(|run| Cgroup::create(&format!("{run}-{}", spec.attempt)))
-            .and_then(note_cgroup);
+        let name = spec.attempt_name();
+        let created = Cgroup::create(&name, &cgroup_limits(&spec));
+        let group = created.group.and_then(note_cgroup);
         fault::point("shim.group.made");
-        let mut record = run_command(&mut spec, &mut control, &signals, group.as_ref(), output);
+        let profile = spec.command.as_ref().map_or(0, |command| command.profile);
+        let mut record = match refused_limits(&spec, &created.missing) {
+            Some(missing) => not_started(missing, output),
+            None => {
+                let pids = group.is_some() && !created.missing.contains(&PIDS_LIMIT);
+                run_command(&mut spec, &mut control, &signals, group.as_ref(), Enforced { pids }, output)
+            }
+        };
+        // What is left of it is no reason to keep the result back: whoever removes the attempt tries again.
+        let _ = temporary::remove(Path::new("."), &name);
+        record.profile = profile;
         record.execution_id.clone_from(&spec.execution_id);
         record.run_id.clone_from(&spec.run_id);
         record.attempt = spec.attempt;
@@ -164,14 +181,24 @@ fn run_command(
     control: &mut Control,
     signals: &SignalFd,
     group: Option<&Cgroup>,
+    enforced: Enforced,
     output: Output,
 ) -> proto::ExitRecord {
     let bounds = run::bounds(spec);
-    let plan = match prepare::prepare(spec) {
+    let plan = match prepare::prepare(spec, &enforced) {
         Ok(plan) => plan,
         Err(failure) => return not_started(failure, output),
     };
-    let doors = group.and_then(|group| group.doors().ok());
+    let doors = match group.map(Cgroup::doors).transpose() {
+        Ok(doors) => doors,
+        // Outside of its group nothing would limit it.
+        Err(error) => {
+            return not_started(
+                prepare::unavailable(plan.profile, &format!("control group: {error}")),
+                output,
+            );
+        }
+    };
     let started_at = clock::now_micros();
     fault::point("shim.program.forking");
     match spawn::spawn(&plan, doors.as_ref()) {
@@ -180,11 +207,41 @@ fn run_command(
             Run::new(child, started_at, bounds, output, Means { plan: &plan, signals, control, group })
                 .finish()
         }
+        Err(errno) if plan.confinement.namespaces != 0 => {
+            not_started(prepare::unavailable(plan.profile, &format!("namespaces: {}", errno.desc())), output)
+        }
         Err(errno) => {
             let detail = format!("no process could be made: {}", errno.desc());
             not_started(Failure { reason: Reason::SpawnFailed, detail }, output)
         }
     }
+}
+
+/// What the control group is to enforce: what was ordered, and of a confined run a default number of processes.
+fn cgroup_limits(spec: &Spec) -> Limits {
+    let Some(command) = &spec.command else { return Limits::default() };
+    let ordered = command.limits.unwrap_or_default();
+    let set = |limit: u64| Some(limit).filter(|limit| *limit != 0);
+    let is_confined = command.profile() != proto::Profile::None;
+    Limits {
+        memory_bytes: set(ordered.memory_bytes),
+        pids: set(ordered.pids).or(is_confined.then_some(DEFAULT_RUN_PIDS)),
+        cpu_percent: set(ordered.cpu_percent),
+        io_bytes_per_second: set(ordered.io_bytes_per_second),
+    }
+}
+
+/// A limit that was ordered and that this host cannot enforce. The default one is kept where it can be.
+fn refused_limits(spec: &Spec, missing: &[&'static str]) -> Option<Failure> {
+    let command = spec.command.as_ref()?;
+    let pids_ordered = command.limits.is_some_and(|limits| limits.pids != 0);
+    let refused: Vec<&str> =
+        missing.iter().copied().filter(|what| *what != PIDS_LIMIT || pids_ordered).collect();
+    if refused.is_empty() {
+        return None;
+    }
+    let profile = prepare::profile(command.profile()).unwrap_or(Profile::None);
+    Some(prepare::unavailable(profile, &refused.join(", ")))
 }
 
 fn not_started(failure: Failure, output: Output) -> proto::ExitRecord {
@@ -214,7 +271,7 @@ fn take_over_signals() -> nix::Result<SignalFd> {
 
 /// Notes the group in the attempt's folder. One that nobody would find is given up: the run goes on without.
 fn note_cgroup(group: Cgroup) -> Option<Cgroup> {
-    match std::fs::write(CGROUP_FILE_NAME, group.path().as_os_str().as_bytes()) {
+    match std::fs::write(CGROUP_FILE_NAME, group.note()) {
         Ok(()) => Some(group),
         Err(_) => {
             // Nothing is in it yet.
@@ -226,8 +283,7 @@ fn note_cgroup(group: Cgroup) -> Option<Cgroup> {
 
 /// The control group that a shim noted in its folder, if it is still there.
 pub fn noted_cgroup(folder: &Path, name: &str) -> Option<Cgroup> {
-    let path = std::fs::read(folder.join(CGROUP_FILE_NAME)).ok()?;
-    Cgroup::find(Path::new(OsStr::from_bytes(&path)), name)
+    Cgroup::find(&std::fs::read(folder.join(CGROUP_FILE_NAME)).ok()?, name)
 }
 
 /// Milliseconds of a duration, for a [`Spec`].

@@ -5,22 +5,30 @@ use std::{
     ffi::{CString, OsStr},
     fs::{File, Permissions},
     io::{self, Write as _},
-    os::{
-        fd::OwnedFd,
-        unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
-    },
+    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
+    path::{Path, PathBuf},
 };
 
 use model::{
     Reason,
     id::{ExecutionId, RunId},
+    limits::{DEFAULT_RUN_OPEN_FILES, DEFAULT_RUN_PIDS},
+    sandbox::Profile,
 };
-use nix::unistd::{Gid, Uid, User, fchown, geteuid, getgrouplist};
+use nix::{
+    sys::resource::Resource,
+    unistd::{Gid, Uid, User, fchown, geteuid, getgrouplist},
+};
 use zeroize::Zeroize as _;
 
-use super::{
-    spawn::{SCRIPT_FD, file_in_memory},
-    spec::Spec,
+use super::{child::SCRIPT_FD, spec::Spec};
+use crate::{
+    sandbox::{
+        confine::{Confinement, Wanted},
+        temporary,
+        user::{self, Lent},
+    },
+    sys::{file_in_memory, leave_session_keyring},
 };
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -48,12 +56,29 @@ pub(super) struct Plan {
     pub(super) argv: Vec<CString>,
     pub(super) environment: Environment,
     pub(super) cwd: CString,
-    /// Nobody asked for this directory: where it cannot be entered, the root directory does.
-    pub(super) cwd_is_default: bool,
+    pub(super) cwd_is: Cwd,
     /// Whom to become; none: stay who we are.
     pub(super) identity: Option<Identity>,
     /// The script, to be handed to its interpreter as [`SCRIPT_FD`].
     pub(super) script: Option<OwnedFd>,
+    /// Files that it may have open until it raises that itself.
+    pub(super) open_files: u64,
+    pub(super) profile: Profile,
+    /// What must be denied is tried in place of the program.
+    pub(super) is_canary: bool,
+    pub(super) confinement: Confinement,
+    /// Its user, where that exists for this run only.
+    _lent: Option<Lent>,
+}
+
+/// How the working folder was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cwd {
+    /// Nobody asked for it: where it cannot be entered, the root directory does.
+    Default,
+    Named,
+    /// It has no symbolic links in it, or is not what was allowed.
+    Resolved,
 }
 
 /// The variables as `NAME=value`; overwritten when dropped.
@@ -82,24 +107,63 @@ pub(super) struct Identity {
     pub(super) groups: Vec<Gid>,
 }
 
-/// Looks everything up.
+/// Looks everything up, and makes what the run is to have of its own.
 ///
 /// # Errors
 /// What is not on this host, by name.
-pub(super) fn prepare(spec: &mut Spec) -> Result<Plan, Failure> {
+pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failure> {
     let mut command =
         spec.command.take().ok_or_else(|| Failure::new(Reason::SpawnFailed, "the order has no command"))?;
-    let user = find_user(&command.user)?;
-    let identity = identity(&user)?;
-    let environment = environment(spec, &user);
+    let profile = profile(command.profile())?;
+    let lent = lend_user(&command, profile, spec)?;
+    let user = match &lent {
+        Some(lent) => temporary_user(lent),
+        None => find_user(&command.user)?,
+    };
+    if profile != Profile::None && user.uid.is_root() {
+        let why = format!("'{}' is no unprivileged user", user.name);
+        return Err(unavailable(profile, &why));
+    }
+    if profile != Profile::None && geteuid().is_root() {
+        // Of the user that the agent is, where it is none of root's, the run may know all.
+        leave_session_keyring().map_err(|errno| {
+            unavailable(profile, &format!("a session of its own for keys: {}", errno.desc()))
+        })?;
+    }
+    let identity = identity(&user, lent.is_some())?;
+    let temporary = make_temporary(spec, profile)?;
+    let seen = if profile >= Profile::Strict { Some(PathBuf::from("/tmp")) } else { temporary.clone() };
+    let environment = environment(spec, &user, seen.as_deref().filter(|_| lent.is_some()), seen.as_deref());
     let search = environment.get("PATH").cloned().unwrap_or_default();
 
-    let cwd_is_default = command.cwd.is_empty();
-    let cwd = if cwd_is_default {
-        c_string(user.dir.as_os_str().as_bytes())?
-    } else {
-        c_string(command.cwd.as_bytes())?
+    let home = environment.get("HOME").cloned().unwrap_or_default();
+    let (cwd, cwd_is) = match &command.cwd[..] {
+        "" => (home.as_str(), Cwd::Default),
+        cwd if spec.cwd_is_resolved => (cwd, Cwd::Resolved),
+        cwd => (cwd, Cwd::Named),
     };
+    let mut writable: Vec<PathBuf> = command.write.iter().map(PathBuf::from).collect();
+    if cwd_is != Cwd::Default && cwd != "/" {
+        writable.push(cwd.into());
+    } else if lent.is_none() && profile >= Profile::Strict && user.dir != Path::new("/") && user.dir.is_dir()
+    {
+        writable.extend(std::fs::canonicalize(&user.dir));
+    }
+    let wanted = Wanted {
+        profile,
+        root_to: identity.as_ref().map(|identity| (identity.uid, identity.gid)),
+        temporary: temporary.as_deref(),
+        readable: command.read.iter().map(PathBuf::from).collect(),
+        writable,
+        hidden: spec.hidden.iter().map(PathBuf::from).collect(),
+        loopback: command.loopback,
+        resources: resources(&command, profile, limits, lent.is_some()),
+    };
+    let confinement = Confinement::new(&wanted).map_err(|why| unavailable(profile, &why))?;
+    if let (Some(folder), Some(identity)) = (&temporary, &identity) {
+        temporary::give(folder, identity.uid, identity.gid).map_err(no_temporary(profile))?;
+    }
+    let cwd = c_string(cwd.as_bytes())?;
     let mut script = None;
     let words = match command.program.take() {
         Some(proto::command::Program::Argv(argv)) => argv.argv,
@@ -126,7 +190,110 @@ pub(super) fn prepare(spec: &mut Spec) -> Result<Plan, Failure> {
         value.zeroize();
         variables.0.push(variable?);
     }
-    Ok(Plan { program, candidates, argv, environment: variables, cwd, cwd_is_default, identity, script })
+    let open_files = command.limits.map_or(0, |limits| limits.open_files);
+    Ok(Plan {
+        program,
+        candidates,
+        argv,
+        environment: variables,
+        cwd,
+        cwd_is,
+        identity,
+        script,
+        open_files: if open_files == 0 { DEFAULT_RUN_OPEN_FILES } else { open_files },
+        profile,
+        is_canary: false,
+        confinement,
+        _lent: lent,
+    })
+}
+
+/// What the control group of the run enforces.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Enforced {
+    pub(super) pids: bool,
+}
+
+/// The profile that the executor has decided on.
+pub(super) fn profile(ordered: proto::Profile) -> Result<Profile, Failure> {
+    match ordered {
+        proto::Profile::None => Ok(Profile::None),
+        proto::Profile::Standard => Ok(Profile::Standard),
+        proto::Profile::Strict => Ok(Profile::Strict),
+        proto::Profile::Isolated => Ok(Profile::Isolated),
+        proto::Profile::HostDefault => {
+            Err(Failure::new(Reason::SandboxUnavailable, "nobody has decided on its sandbox"))
+        }
+    }
+}
+
+/// What is said of a sandbox that cannot be made.
+pub(super) fn unavailable(profile: Profile, missing: &str) -> Failure {
+    let detail = format!("this host cannot give the sandbox '{profile}': {missing}");
+    Failure::new(Reason::SandboxUnavailable, detail)
+}
+
+/// A user for this run only, where an agent that is root is to confine one that names none.
+fn lend_user(command: &proto::Command, profile: Profile, spec: &Spec) -> Result<Option<Lent>, Failure> {
+    if profile == Profile::None || !command.user.is_empty() || !geteuid().is_root() {
+        return Ok(None);
+    }
+    let seed =
+        spec.run_id.iter().fold(u64::from(spec.attempt), |seed, byte| seed.rotate_left(7) ^ u64::from(*byte));
+    user::lend((spec.first_uid, spec.last_uid), seed)
+        .map(Some)
+        .map_err(|error| unavailable(profile, &format!("a user of its own: {error}")))
+}
+
+fn temporary_user(lent: &Lent) -> User {
+    User {
+        name: format!("opsc-{}", lent.uid),
+        passwd: CString::default(),
+        uid: lent.uid,
+        gid: Gid::from_raw(lent.uid.as_raw()),
+        gecos: CString::default(),
+        dir: "/".into(),
+        shell: "/bin/sh".into(),
+    }
+}
+
+fn make_temporary(spec: &Spec, profile: Profile) -> Result<Option<PathBuf>, Failure> {
+    if profile == Profile::None {
+        return Ok(None);
+    }
+    temporary::make(Path::new("."), &spec.attempt_name()).map(Some).map_err(no_temporary(profile))
+}
+
+fn no_temporary(profile: Profile) -> impl Fn(io::Error) -> Failure {
+    move |error| unavailable(profile, &format!("a temporary folder of its own: {error}"))
+}
+
+/// Limits that each process of the run has for itself.
+fn resources(
+    command: &proto::Command,
+    profile: Profile,
+    enforced: &Enforced,
+    has_own_user: bool,
+) -> Vec<(Resource, u64)> {
+    let limits = command.limits.unwrap_or_default();
+    let mut resources = Vec::new();
+    if profile != Profile::None {
+        // One byte: of less than that a handler of the host's, to which the kernel pipes cores, is started all the same.
+        resources.push((Resource::RLIMIT_CORE, 1));
+        resources.push((
+            Resource::RLIMIT_NOFILE,
+            if limits.open_files == 0 { DEFAULT_RUN_OPEN_FILES } else { limits.open_files },
+        ));
+    }
+    if limits.file_bytes != 0 {
+        resources.push((Resource::RLIMIT_FSIZE, limits.file_bytes));
+    }
+    // The kernel counts a user's processes, whoever started them: a user of one run only is that run.
+    if has_own_user && !enforced.pids {
+        let pids = if limits.pids == 0 { DEFAULT_RUN_PIDS } else { limits.pids };
+        resources.push((Resource::RLIMIT_NPROC, pids));
+    }
+    resources
 }
 
 fn find_user(name: &str) -> Result<User, Failure> {
@@ -155,8 +322,11 @@ fn find_user(name: &str) -> Result<User, Failure> {
     }
 }
 
-fn identity(user: &User) -> Result<Option<Identity>, Failure> {
+fn identity(user: &User, is_lent: bool) -> Result<Option<Identity>, Failure> {
     let own = geteuid();
+    if is_lent {
+        return Ok(Some(Identity { uid: user.uid, gid: user.gid, groups: vec![user.gid] }));
+    }
     if user.uid == own {
         return Ok(None);
     }
@@ -173,16 +343,24 @@ fn identity(user: &User) -> Result<Option<Identity>, Failure> {
 }
 
 /// The host's minimal environment, over it the ordered one, over both what only we can say.
-fn environment(spec: &mut Spec, user: &User) -> BTreeMap<String, String> {
+fn environment(
+    spec: &mut Spec,
+    user: &User,
+    home: Option<&Path>,
+    temporary: Option<&Path>,
+) -> BTreeMap<String, String> {
     let text = |value: &OsStr| value.to_string_lossy().into_owned();
     let mut variables = BTreeMap::from([
         ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
-        ("HOME".to_owned(), text(user.dir.as_os_str())),
+        ("HOME".to_owned(), text(home.unwrap_or(&user.dir).as_os_str())),
         ("USER".to_owned(), user.name.clone()),
         ("LOGNAME".to_owned(), user.name.clone()),
         ("SHELL".to_owned(), text(user.shell.as_os_str())),
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
     ]);
+    if let Some(temporary) = temporary {
+        variables.insert("TMPDIR".to_owned(), text(temporary.as_os_str()));
+    }
     variables.extend(spec.environment.drain());
     if let Ok(id) = ExecutionId::from_bytes(&spec.execution_id) {
         variables.insert("OPSC_EXECUTION_ID".to_owned(), id.to_string());

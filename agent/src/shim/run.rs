@@ -13,25 +13,25 @@ use std::{
 use model::{Reason, api::output::Stream, limits};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        resource::{UsageWho, getrusage},
-        signal::Signal,
-        signalfd::SignalFd,
-    },
+    sys::{signal::Signal, signalfd::SignalFd},
     unistd::Pid,
 };
 
 use super::{
     control::Control,
+    ending::Ended,
     output::{Copied, Output},
     pace::Pace,
     prepare::{Failure, Plan},
-    record,
-    spawn::{self, Child, Exit, Reaped},
+    spawn::{self, Child, Ending},
     spec::Spec,
     tree,
 };
-use crate::{clock, mutant, sandbox::cgroup::Cgroup};
+use crate::{
+    mutant,
+    sandbox::cgroup::Cgroup,
+    sys::{self, Exit, Reaped},
+};
 
 /// How long what the main process left behind may take to end.
 const REST_GRACE: Duration = Duration::from_secs(1);
@@ -70,7 +70,10 @@ pub(super) struct Run<'a> {
     group: Option<&'a Cgroup>,
     output: Output,
     pace: Pace,
+    /// The program, or the init of its namespaces.
     pid: Pid,
+    /// How the init tells of the program's end.
+    ending: Option<Ending>,
     started_at: i64,
     deadline: Instant,
     stdout: Option<OwnedFd>,
@@ -128,7 +131,7 @@ impl<'a> Run<'a> {
         output: Output,
         means: Means<'a>,
     ) -> Self {
-        let Child { pid, stdout, stderr, failure } = child;
+        let Child { pid, stdout, stderr, failure, ending } = child;
         let Means { plan, signals, control, group } = means;
         Self {
             bounds,
@@ -139,6 +142,7 @@ impl<'a> Run<'a> {
             output,
             pace: Pace::new(Instant::now()),
             pid,
+            ending,
             started_at,
             deadline: Instant::now() + bounds.timeout,
             stdout: Some(stdout),
@@ -189,6 +193,9 @@ impl<'a> Run<'a> {
         };
         let connection = self.control.connection().map(&mut watch);
         let starting = self.starting.as_ref().map(AsFd::as_fd).map(&mut watch);
+        if let Some(ending) = self.ending.as_ref().filter(|_| self.exit.is_none() && !self.alone) {
+            watch(ending.pipe().as_fd());
+        }
         let stdout = self.stdout.as_ref().filter(|_| may_read).map(AsFd::as_fd).map(&mut watch);
         let stderr = self.stderr.as_ref().filter(|_| may_read).map(AsFd::as_fd).map(&mut watch);
         let mut fds: Vec<PollFd<'_>> =
@@ -319,13 +326,23 @@ impl<'a> Run<'a> {
 
     /// Takes in all children that have ended.
     fn reap(&mut self) {
+        self.hear_of_the_end();
         while !self.alone {
-            match spawn::reap() {
-                Reaped::One(pid, exit) if pid == self.pid => self.exit = Some(exit),
+            match sys::reap(false) {
+                Reaped::One(pid, exit) if pid == self.pid => {
+                    self.hear_of_the_end();
+                    self.exit = self.exit.or(Some(exit));
+                }
                 Reaped::One(..) => {}
                 Reaped::NoneYet => break,
                 Reaped::Alone => self.alone = true,
             }
+        }
+    }
+
+    fn hear_of_the_end(&mut self) {
+        if self.exit.is_none() {
+            self.exit = self.ending.as_ref().and_then(Ending::read);
         }
     }
 
@@ -347,7 +364,8 @@ impl<'a> Run<'a> {
         let now = Instant::now();
         match self.phase {
             Phase::Running if self.exit.is_some() => {
-                self.left_behind = self.ask(REST_GRACE).len();
+                let asked = self.ask(REST_GRACE);
+                self.count_left_behind(&asked);
             }
             Phase::Running if now >= self.deadline => {
                 self.why = Some(Reason::TimeLimit);
@@ -372,6 +390,13 @@ impl<'a> Run<'a> {
         asked
     }
 
+    /// The init of its namespaces is none of the run's own.
+    fn count_left_behind(&mut self, found: &[i32]) {
+        let init = self.ending.is_some().then_some(self.pid.as_raw());
+        let count = found.iter().filter(|pid| Some(**pid) != init).count();
+        self.left_behind = self.left_behind.max(count);
+    }
+
     fn kill(&mut self) {
         let now = Instant::now();
         let (kill_grace_was_over, give_up_at) = match self.phase {
@@ -384,6 +409,10 @@ impl<'a> Run<'a> {
         }
         let left = tree::kill_descendants();
         fault::point("shim.processes.killed");
+        if self.exit.is_some() && self.why.is_none() {
+            // One that was being made when all were asked is found here.
+            self.count_left_behind(&left);
+        }
         if now >= give_up_at {
             self.unkillable = left;
         }
@@ -391,46 +420,20 @@ impl<'a> Run<'a> {
     }
 
     fn into_record(self) -> proto::ExitRecord {
-        let mut record = proto::ExitRecord {
+        let killed = matches!(self.phase, Phase::Killed { kill_grace_was_over: true, .. });
+        let usage = self.group.map(Cgroup::usage);
+        Ended {
             started_at: self.started_at,
-            ended_at: clock::now_micros(),
-            ..proto::ExitRecord::default()
-        };
-        let (reason, detail) = match (self.failure, self.why, self.exit) {
-            (Some(failure), ..) => {
-                record.started_at = 0;
-                (failure.reason, failure.detail)
-            }
-            (None, _, exit) if !self.unkillable.is_empty() => {
-                set_exit(&mut record, exit);
-                (Reason::Unkillable, not_ended(&self.unkillable))
-            }
-            (None, Some(why), exit) => {
-                let killed = matches!(self.phase, Phase::Killed { kill_grace_was_over: true, .. });
-                set_exit(&mut record, exit);
-                (why, ended_by_us(why, killed, self.bounds))
-            }
-            (None, None, exit) => {
-                set_exit(&mut record, exit);
-                ended_by_itself(exit, self.left_behind)
-            }
-        };
-        reason.as_str().clone_into(&mut record.reason);
-        record.detail = record::detail(detail);
-        if record.started_at != 0
-            && let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN)
-        {
-            let micros = |time: nix::sys::time::TimeVal| {
-                u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or(0)
-            };
-            record.cpu_user_us = micros(usage.user_time());
-            record.cpu_system_us = micros(usage.system_time());
-            record.peak_memory_bytes = u64::try_from(usage.max_rss()).unwrap_or(0) * 1024;
+            failure: self.failure,
+            why: self.why,
+            killed,
+            exit: self.exit,
+            unkillable: &self.unkillable,
+            left_behind: self.left_behind,
+            usage: usage.unwrap_or_default(),
+            bounds: self.bounds,
         }
-        let (stdout, stderr) = self.output.finish();
-        record.stdout = Some(stdout);
-        record.stderr = Some(stderr);
-        record
+        .record(self.output)
     }
 }
 
@@ -438,56 +441,6 @@ impl<'a> Run<'a> {
 fn timeout(wait: Duration) -> PollTimeout {
     let millis = i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
     PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
-}
-
-fn set_exit(record: &mut proto::ExitRecord, exit: Option<Exit>) {
-    match exit {
-        Some(Exit::Code(code)) => record.exit_code = Some(code),
-        Some(Exit::Signal { number, .. }) => record.signal = Some(number),
-        None => {}
-    }
-}
-
-fn not_ended(pids: &[i32]) -> String {
-    let noun = if pids.len() == 1 { "process" } else { "processes" };
-    let named: Vec<String> = pids.iter().map(ToString::to_string).collect();
-    format!("{} {noun} could not be ended: pids {}", pids.len(), named.join(", "))
-}
-
-fn ended_by_us(why: Reason, killed: bool, bounds: Bounds) -> String {
-    let mut detail = match why {
-        Reason::TimeLimit => format!("it ran longer than {} s", bounds.timeout.as_secs_f64()),
-        Reason::OutputLimit => {
-            format!("it wrote more than {} bytes of output, its limit", bounds.halt_at.unwrap_or_default())
-        }
-        Reason::HostStopping => {
-            "the process that owns the run was asked to end (SIGTERM), as when the host shuts down".to_owned()
-        }
-        _ => String::new(),
-    };
-    if killed {
-        let separator = if detail.is_empty() { "" } else { "; " };
-        let grace = bounds.kill_grace.as_secs_f64();
-        detail = format!("{detail}{separator}it did not end within {grace} s of being asked and was killed");
-    }
-    detail
-}
-
-fn ended_by_itself(exit: Option<Exit>, left_behind: usize) -> (Reason, String) {
-    let (reason, mut detail) = match exit {
-        Some(Exit::Signal { number, core }) => {
-            let name =
-                Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |s| s.to_string());
-            (Reason::Signaled, format!("ended by {name}{}", if core { ", core dumped" } else { "" }))
-        }
-        Some(Exit::Code(_)) | None => (Reason::Exited, String::new()),
-    };
-    if left_behind > 0 {
-        let separator = if detail.is_empty() { "" } else { "; " };
-        let noun = if left_behind == 1 { "process" } else { "processes" };
-        detail = format!("{detail}{separator}{left_behind} {noun} that it left behind were ended");
-    }
-    (reason, detail)
 }
 
 /// What the order says, within what the agent allows.

@@ -8,6 +8,7 @@ use std::{
     io::{self, Read, Write},
 };
 
+use model::id::RunId;
 use prost::Message as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -43,6 +44,17 @@ pub struct Spec {
     /// Milliseconds for which the process waits when there is no room for its output.
     #[prost(uint64, tag = "9")]
     pub block_for_ms: u64,
+    /// The working folder has no symbolic links in it, or is not what was allowed.
+    #[prost(bool, tag = "10")]
+    pub cwd_is_resolved: bool,
+    /// Folders of the agent's, which a run that sees the host's files does not see.
+    #[prost(string, repeated, tag = "11")]
+    pub hidden: Vec<String>,
+    /// The first and the last number of the users that exist for one run only.
+    #[prost(uint32, tag = "12")]
+    pub first_uid: u32,
+    #[prost(uint32, tag = "13")]
+    pub last_uid: u32,
 }
 
 impl std::fmt::Debug for Spec {
@@ -60,6 +72,13 @@ impl Drop for Spec {
 }
 
 impl Spec {
+    /// The name of the attempt's folder and of its control group.
+    pub fn attempt_name(&self) -> String {
+        let run =
+            RunId::from_bytes(&self.run_id).map_or_else(|_| "unknown".to_owned(), |run| run.to_string());
+        format!("{run}-{}", self.attempt)
+    }
+
     /// Writes the message with its version and length.
     ///
     /// # Errors

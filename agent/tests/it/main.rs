@@ -5,9 +5,11 @@
 
 mod executor;
 mod hostile;
+mod hostile_link;
 mod kill;
 mod one_shim;
 mod room;
+mod sandbox;
 mod shim;
 mod supersede;
 mod unbegun;

@@ -30,6 +30,7 @@ pub(crate) fn command(program: Program) -> proto::Command {
         program: Some(program),
         timeout_ms: 60_000,
         cwd: "/".to_owned(),
+        profile: proto::Profile::None.into(),
         ..proto::Command::default()
     }
 }

@@ -174,9 +174,9 @@ async fn what_a_killed_shim_left_is_ended_first() {
     let shim: i32 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
     // As on a host that gives no control groups.
     let group = world.folder(first).join("cgroup");
-    if let Ok(path) = std::fs::read_to_string(&group) {
+    if let Ok(note) = std::fs::read_to_string(&group) {
         std::fs::remove_file(&group).unwrap();
-        remove_when_empty(path);
+        note.lines().for_each(|path| remove_when_empty(path.to_owned()));
     }
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
     let second = later(first, 2);
@@ -227,7 +227,9 @@ fn strays(key: AttemptKey) -> Vec<i32> {
 async fn one_that_cannot_be_killed_lets_none_begin() {
     let (world, first) = (World::new(), new_key());
     let execution_id = first.execution_id.to_bytes();
-    let entry = Entry { execution_id, state: State::Settled.into(), unkillable: true, ..Entry::default() };
+    let at = opsconductor_agent::clock::now_micros();
+    let entry =
+        Entry { execution_id, state: State::Settled.into(), unkillable: true, at, ..Entry::default() };
     world.remember(vec![Change::Put(first, entry.into())]).await;
     let mut agent = world.start(2, false).await;
     supersede(&world, &agent, later(first, 2), 1, &line(&world, "true")).await;

@@ -41,6 +41,9 @@ pub(crate) struct World {
     pub(crate) seal_key: Vec<u8>,
 }
 
+/// A policy by which runs are whoever the test is.
+pub(crate) const UNCONFINED: &str = "[sandbox]\ndefault = 'none'\nunconfined = 'all'\n";
+
 /// A running executor, as the link sees it.
 pub(crate) struct Agent {
     pub(crate) to_executor: mpsc::Sender<ToExecutor>,
@@ -53,8 +56,13 @@ pub(crate) struct Agent {
 }
 
 pub(crate) fn new_key() -> AttemptKey {
-    let id = || Uuid::from_bytes(pki::random());
-    AttemptKey { execution_id: ExecutionId(id()), run_id: RunId(id()), attempt: 1 }
+    key_of(Timestamp::now())
+}
+
+/// The first attempt of an execution that was made then.
+pub(crate) fn key_of(made: Timestamp) -> AttemptKey {
+    let (execution_id, run_id) = (ExecutionId::new(made, pki::random()), RunId::new(made, pki::random()));
+    AttemptKey { execution_id, run_id, attempt: 1 }
 }
 
 pub(crate) fn command(line: &str) -> proto::Command {
@@ -77,6 +85,7 @@ impl World {
         let certificate =
             authority.issue_dispatch(id, &key, now - SignedDuration::from_secs(60), until).unwrap();
         let keys = keys::load_or_create(data.path()).unwrap();
+        std::fs::write(data.path().join("policy.toml"), UNCONFINED).unwrap();
         Self {
             data,
             authority,

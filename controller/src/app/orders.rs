@@ -5,6 +5,7 @@ use model::{
     command::{Command, OutputLimit, Program},
     id::{ExecutionId, RunId},
     limits,
+    sandbox::{self, Network, Profile},
 };
 use prost::Message;
 
@@ -95,6 +96,36 @@ fn command(
         output_limit_bytes: command.output_limit_bytes.unwrap_or(limits::RUN_OUTPUT_BYTES),
         halt_at_output_limit: command.on_output_limit == OutputLimit::Halt,
         environment: environment(seal_key, execution, run, attempt, command)?,
+        profile: profile(command.sandbox).into(),
+        loopback: command.network == Network::Loopback,
+        read: command.read.clone(),
+        write: command.write.clone(),
+        limits: limits_of(&command.limits),
+        image: command.container.as_ref().map(|container| container.image.clone()).unwrap_or_default(),
+    })
+}
+
+fn profile(sandbox: Option<Profile>) -> proto::Profile {
+    match sandbox {
+        None => proto::Profile::HostDefault,
+        Some(Profile::None) => proto::Profile::None,
+        Some(Profile::Standard) => proto::Profile::Standard,
+        Some(Profile::Strict) => proto::Profile::Strict,
+        Some(Profile::Isolated) => proto::Profile::Isolated,
+    }
+}
+
+fn limits_of(limits: &sandbox::Limits) -> Option<proto::Limits> {
+    if *limits == sandbox::Limits::default() {
+        return None;
+    }
+    Some(proto::Limits {
+        memory_bytes: limits.memory_bytes.unwrap_or(0),
+        pids: limits.pids.unwrap_or(0),
+        cpu_percent: limits.cpu_percent.unwrap_or(0),
+        io_bytes_per_second: limits.io_bytes_per_second.unwrap_or(0),
+        open_files: limits.open_files.unwrap_or(0),
+        file_bytes: limits.file_bytes.unwrap_or(0),
     })
 }
 

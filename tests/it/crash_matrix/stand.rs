@@ -14,7 +14,7 @@ use model::{
     id::ExecutionId,
 };
 use nix::sys::signal::Signal;
-use opsconductor_tests::{Agent, Answer, Api, World, api, process};
+use opsconductor_tests::{Agent, Answer, Api, World, agent::UNCONFINED, api, process};
 use reqwest::Method;
 
 use super::{
@@ -146,7 +146,7 @@ impl Stand {
 
     /// Runs a job of this kind to its end, and waits until nothing of it is left to do.
     async fn run(&mut self, kind: Kind, excuse: Excuse) {
-        let policy = self.agent.data.join("policy.toml");
+        let policy = self.agent.policy();
         if kind == Kind::Refused {
             std::fs::write(&policy, "paused = true").expect("the agent's folder can be written");
         }
@@ -168,7 +168,7 @@ impl Stand {
         }
         job.check(self, excuse).await;
         if kind == Kind::Refused {
-            std::fs::remove_file(&policy).expect("it was written");
+            std::fs::write(&policy, UNCONFINED).expect("it was written before");
         }
         self.lets_go().await;
         self.jobs.push(job);

@@ -12,7 +12,7 @@ use super::{TRY_AGAIN, connect};
 use crate::{
     executor::name,
     messages::AttemptKey,
-    sandbox::strays,
+    sandbox::{strays, temporary},
     segment,
     shim::{self, control::ToShim, lock::Lock, record},
 };
@@ -70,6 +70,7 @@ fn clear(folder: &Path, aside: Option<&Path>) -> io::Result<bool> {
                 group.kill()?;
                 group.remove()?;
             }
+            temporary::remove(folder, name)?;
             if let Some(aside) = aside
                 && record::read(folder)?.is_some()
             {

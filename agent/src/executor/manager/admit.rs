@@ -60,6 +60,9 @@ impl Manager {
             .map_err(|why| Refusal::new(Reason::PolicyRefused, &why))?;
         spec.spool_bytes = self.rules.spool_bytes;
         spec.block_for_ms = shim::millis(self.rules.block_for);
+        spec.cwd_is_resolved = policy.resolves_cwd(spec.command.as_ref());
+        spec.hidden = self.rules.hidden.clone();
+        (spec.first_uid, spec.last_uid) = policy.sandbox.uids;
         Ok(spec)
     }
 }

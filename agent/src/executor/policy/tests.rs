@@ -28,7 +28,12 @@ fn each_rule_says_no_by_its_name() {
     assert_eq!(check("paused = true", as_user("")), Err(Forbidden::Paused));
     assert_eq!(check("allow_adhoc = false", as_user("")), Err(Forbidden::Adhoc));
     assert!(check("users = ['www']", as_user("www")).is_ok());
-    assert_eq!(check("users = ['www']", as_user("")), Err(Forbidden::User("root".to_owned())));
+    assert_eq!(check("users = ['www']", as_user("")), Err(Forbidden::User("dynamic".to_owned())));
+    assert!(check("users = ['dynamic']", as_user("")).is_ok());
+    let root = check("", as_user("root")).unwrap_err();
+    assert_eq!(root, Forbidden::Privileged(Profile::Standard, "root".to_owned()));
+    let unconfined = "users = ['www']\n[sandbox]\ndefault = 'none'\nunconfined = 'all'";
+    assert_eq!(check(unconfined, as_user("")), Err(Forbidden::User("root".to_owned())));
     let other = Own { name: "agent".to_owned(), is_root: false };
     let denied = policy("").apply(&mut as_user("www"), &other).unwrap_err();
     assert_eq!(denied.to_string(), "the agent runs as 'agent', not as root, and cannot run as 'www'");
@@ -124,8 +129,12 @@ fn runs_begin_below_a_root_with_all_links_resolved() {
     assert_eq!(cwd(root.join("below/../../rootless")), Err(Forbidden::WorkingRoot(real(outside))));
     assert!(matches!(cwd(root.join("missing")), Err(Forbidden::UnknownFolder { .. })));
     assert!(matches!(cwd("below".into()), Err(Forbidden::UnknownFolder { .. })));
-    // The home of a user is a folder like any other.
-    assert!(matches!(check(&text, as_user("root")), Err(Forbidden::WorkingRoot(_))));
+    // The home of a user is a folder like any other; a user that exists for one run begins in its own.
+    assert!(matches!(
+        check(&text, as_user("nobody")),
+        Err(Forbidden::WorkingRoot(_) | Forbidden::UnknownFolder { .. })
+    ));
+    assert!(check(&text, as_user("")).is_ok());
     assert!(matches!(check(&text, as_user("no-such-user")), Err(Forbidden::UnknownFolder { .. })));
 }
 
@@ -161,7 +170,7 @@ fn what_is_shown_can_be_read_back() {
 fn the_example_is_a_policy() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/policy.toml");
     let text = std::fs::read_to_string(example).unwrap();
-    assert_eq!(policy(&text), Policy::default(), "as it comes it forbids nothing");
+    assert_eq!(policy(&text), Policy::default(), "as it comes it changes nothing");
     // With all of its comments that are settings taken in.
     let full: String =
         text.lines().map(|line| format!("{}\n", line.strip_prefix("#: ").unwrap_or(line))).collect();

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
-use model::{label::Facts, limits};
+use model::{
+    label::{Facts, accept_facts},
+    limits,
+};
 use proto::{AgentFrame, ControllerFrame, agent_frame, controller_frame, session_client::SessionClient};
 use rustls::ClientConfig;
 use tokio::{
@@ -62,10 +65,19 @@ struct Open {
     /// A frame that goes before the reports.
     urgent: Option<agent_frame::Frame>,
     facts: Facts,
+    /// Those of them that the executor found.
+    host_facts: Facts,
     local_ip: IpAddr,
     /// With whom.
     address: Address,
     heard: Instant,
+}
+
+/// What is found here, and what the executor found.
+fn all_facts(ip: IpAddr, of_executor: &Facts) -> Facts {
+    let mut facts = facts::collect(Some(ip));
+    facts.extend(accept_facts(of_executor.clone()));
+    facts
 }
 
 impl Session {
@@ -84,7 +96,8 @@ impl Session {
             return End::ExecutorGone;
         }
         let Ok(inventory) = inventory.await else { return End::ExecutorGone };
-        let facts = facts::collect(Some(local_ip));
+        let host_facts = inventory.facts.clone();
+        let facts = all_facts(local_ip, &host_facts);
         let (outbound, frames) = mpsc::channel(limits::OUTBOUND_FRAMES);
         if outbound
             .try_send(frame(agent_frame::Frame::Hello(self.hello(inventory, facts.clone(), since_boot))))
@@ -133,6 +146,7 @@ impl Session {
             pace: Pace::new(Instant::now()),
             urgent: None,
             facts,
+            host_facts,
             local_ip,
             address: address.clone(),
             heard: Instant::now(),
@@ -225,7 +239,7 @@ impl Session {
                     open.urgent.get_or_insert(agent_frame::Frame::Heartbeat(beat));
                 }
                 _ = facts_due.tick() => {
-                    let facts = facts::collect(Some(open.local_ip));
+                    let facts = all_facts(open.local_ip, &open.host_facts);
                     if facts != open.facts {
                         open.facts.clone_from(&facts);
                         let update = proto::FactsUpdate { facts: facts.into_iter().collect() };

@@ -1,0 +1,200 @@
+//! What the host's policy says of the sandbox: which profiles, folders and limits runs may have.
+
+use std::path::{Path, PathBuf};
+
+use model::{limits, sandbox::Profile};
+use serde::{Deserialize, Serialize};
+
+use super::{AbsolutePath, Forbidden, resolved};
+use crate::sandbox::wire;
+
+/// The table `[sandbox]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sandbox {
+    /// The profile of runs that name none.
+    pub default: Profile,
+    /// What may run without confinement, as whoever the agent is.
+    pub unconfined: Unconfined,
+    /// May runs ask the host's container engine for a container? Whoever may, may in the end do what the engine may.
+    pub containers: bool,
+    /// The folders in or below which lies what runs may name to read; by default everywhere that their user may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readable: Option<Vec<AbsolutePath>>,
+    /// The same for what they may name to write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writable: Option<Vec<AbsolutePath>>,
+    /// The most that a run may take; a higher limit of a run is lowered to it, and one that names none gets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_memory_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_pids: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cpu_percent: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_io_bytes_per_second: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_open_files: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_file_bytes: Option<u64>,
+    /// The first and the last number of the users that exist for one run only.
+    pub uids: (u32, u32),
+}
+
+/// What may run without confinement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unconfined {
+    Never,
+    /// Jobs that have a name, and no commands that somebody types.
+    Jobs,
+    All,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            default: Profile::Standard,
+            unconfined: Unconfined::Jobs,
+            containers: false,
+            readable: None,
+            writable: None,
+            max_memory_bytes: None,
+            max_pids: None,
+            max_cpu_percent: None,
+            max_io_bytes_per_second: None,
+            max_open_files: None,
+            max_file_bytes: None,
+            uids: limits::DYNAMIC_UIDS,
+        }
+    }
+}
+
+impl Sandbox {
+    /// Gives the command the profile and the limits that hold, and the folders that were looked at. Answers the profile.
+    ///
+    /// # Errors
+    /// The first rule that says no.
+    pub(super) fn apply(&self, command: &mut proto::Command) -> Result<Profile, Forbidden> {
+        if !command.image.is_empty() && !self.containers {
+            return Err(Forbidden::Containers);
+        }
+        let wanted = proto::Profile::try_from(command.profile).map_err(|_| Forbidden::UnknownProfile)?;
+        let profile = match wanted {
+            proto::Profile::HostDefault => self.default,
+            proto::Profile::None => Profile::None,
+            proto::Profile::Standard => Profile::Standard,
+            proto::Profile::Strict => Profile::Strict,
+            proto::Profile::Isolated => Profile::Isolated,
+        };
+        // So far every execution is of an unnamed job. What runs in a container is confined by that.
+        if profile == Profile::None && command.image.is_empty() && self.unconfined != Unconfined::All {
+            return Err(Forbidden::Unconfined { what: "commands outside of a job" });
+        }
+        command.profile = wire(profile).into();
+        for folder in &mut command.read {
+            *folder = within(self.readable.as_deref(), folder, "read", "sandbox.readable")?;
+        }
+        for folder in &mut command.write {
+            *folder = within(self.writable.as_deref(), folder, "write", "sandbox.writable")?;
+        }
+        let limits = command.limits.get_or_insert_default();
+        for (limit, most) in [
+            (&mut limits.memory_bytes, self.max_memory_bytes),
+            (&mut limits.pids, self.max_pids),
+            (&mut limits.cpu_percent, self.max_cpu_percent),
+            (&mut limits.io_bytes_per_second, self.max_io_bytes_per_second),
+            (&mut limits.open_files, self.max_open_files),
+            (&mut limits.file_bytes, self.max_file_bytes),
+        ] {
+            if let Some(most) = most {
+                *limit = if *limit == 0 { most } else { most.min(*limit) };
+            }
+        }
+        Ok(profile)
+    }
+}
+
+/// The folder without symbolic links, if it is one of the roots or below one. The shim opens it without following any.
+fn within(
+    roots: Option<&[AbsolutePath]>,
+    folder: &str,
+    what: &'static str,
+    rule: &'static str,
+) -> Result<String, Forbidden> {
+    let real = resolved(folder);
+    let no = || Forbidden::Folder { what, folder: PathBuf::from(folder), rule };
+    if Path::new(&real).parent().is_none() {
+        return Err(no());
+    }
+    if let Some(roots) = roots {
+        let mut roots = roots.iter().filter_map(|root| std::fs::canonicalize(&root.0).ok());
+        if !roots.any(|root| Path::new(&real).starts_with(root)) {
+            return Err(no());
+        }
+    }
+    Ok(real)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sandbox(text: &str) -> Sandbox {
+        toml::from_str(text).unwrap()
+    }
+
+    fn asks(profile: proto::Profile) -> proto::Command {
+        proto::Command { profile: profile.into(), ..proto::Command::default() }
+    }
+
+    #[test]
+    fn without_confinement_only_where_it_is_allowed() {
+        let none = || asks(proto::Profile::None);
+        assert_eq!(sandbox("").apply(&mut asks(proto::Profile::HostDefault)), Ok(Profile::Standard));
+        for refused in ["", "unconfined = 'never'", "unconfined = 'jobs'"] {
+            let denied = sandbox(refused).apply(&mut none()).unwrap_err();
+            assert!(denied.to_string().contains("sandbox.unconfined"), "{denied}");
+        }
+        assert_eq!(sandbox("unconfined = 'all'").apply(&mut none()), Ok(Profile::None));
+        let mut strict = asks(proto::Profile::HostDefault);
+        assert_eq!(sandbox("default = 'strict'").apply(&mut strict), Ok(Profile::Strict));
+        assert_eq!(strict.profile(), proto::Profile::Strict);
+        let mut unknown = proto::Command { profile: 77, ..proto::Command::default() };
+        assert_eq!(sandbox("").apply(&mut unknown), Err(Forbidden::UnknownProfile));
+    }
+
+    #[test]
+    fn limits_are_lowered_and_never_raised() {
+        let capped = |pids| {
+            let limits = Some(proto::Limits { pids, ..proto::Limits::default() });
+            let mut command = proto::Command { limits, ..proto::Command::default() };
+            sandbox("max_pids = 100").apply(&mut command).unwrap();
+            command.limits.unwrap().pids
+        };
+        assert_eq!([0, 99, 101].map(capped), [100, 99, 100]);
+    }
+
+    #[test]
+    fn folders_have_to_lie_below_the_roots_without_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("in")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("out")).unwrap();
+        let policy = sandbox(&format!("writable = ['{}']", root.display()));
+        let write = |name: &str| {
+            let write = vec![root.join(name).display().to_string()];
+            let mut command = proto::Command { write, ..proto::Command::default() };
+            policy.apply(&mut command).map(|_| command.write.remove(0))
+        };
+        assert_eq!(write("in").unwrap(), root.join("in").display().to_string());
+        assert!(write("out").unwrap_err().to_string().contains("sandbox.writable"));
+    }
+
+    #[test]
+    fn containers_are_off() {
+        let image = || proto::Command { image: "app".to_owned(), ..proto::Command::default() };
+        assert_eq!(sandbox("").apply(&mut image()), Err(Forbidden::Containers));
+        assert!(sandbox("containers = true").apply(&mut image()).is_ok());
+    }
+}

@@ -1,0 +1,195 @@
+//! Which system calls a confined run may make.
+//!
+//! `strict` forbids those that programs of every day do not make and through which kernels were broken; `isolated` allows
+//! only those that they do make. A forbidden one fails with `EPERM`, one that is not on the list with `ENOSYS`, which
+//! programs understand as a kernel that does not have it. Both lists hold for the architecture that they were made for:
+//! a call by another one's table ends the process, and x32's numbers fail.
+
+mod allowed;
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+/// System calls with all their arguments, none of which a confined run needs.
+const FORBIDDEN: [libc::c_long; 53] = [
+    // The kernel itself
+    libc::SYS_bpf,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_reboot,
+    libc::SYS_syslog,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_nfsservctl,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_acct,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_vhangup,
+    libc::SYS_fanotify_init,
+    // Keys
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // Other processes
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
+    // Mounts and namespaces
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_name_to_handle_at,
+    // The host's clock, name and disks
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+];
+#[cfg(target_arch = "x86_64")]
+const FORBIDDEN_HERE: [libc::c_long; 5] =
+    [libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_uselib, libc::SYS__sysctl];
+#[cfg(not(target_arch = "x86_64"))]
+const FORBIDDEN_HERE: [libc::c_long; 0] = [];
+
+/// The control of terminals by which one pushes input into another's.
+const TIOCLINUX: u64 = 0x541C;
+/// Every way to ask `clone` for a namespace.
+const NEW_NAMESPACES: u64 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP) as u64;
+/// Kinds of sockets that reach into the kernel or past the network: packets, kernel cryptography, virtual machines, ….
+const FORBIDDEN_SOCKETS: [libc::c_int; 5] =
+    [libc::AF_PACKET, libc::AF_ALG, libc::AF_VSOCK, libc::AF_KEY, libc::AF_XDP];
+/// Of an isolated run: these and no others.
+const ALLOWED_SOCKETS: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+
+/// A filter as the kernel takes it.
+pub(super) type Filter = Vec<libc::sock_filter>;
+
+/// What `strict` forbids.
+///
+/// # Errors
+/// When it cannot be made for this architecture.
+pub(super) fn forbidding() -> Result<Filter, seccompiler::Error> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        FORBIDDEN.iter().chain(&FORBIDDEN_HERE).map(|call| (*call, Vec::new())).collect();
+    let mut any = |call, argument, values: &[(SeccompCmpOp, u64)]| {
+        let rule = |(how, value): &(SeccompCmpOp, u64)| {
+            SeccompRule::new(vec![SeccompCondition::new(argument, Dword, how.clone(), *value)?])
+        };
+        let made = values.iter().map(rule).collect::<Result<_, _>>()?;
+        rules.insert(call, made);
+        Ok::<(), seccompiler::BackendError>(())
+    };
+    any(libc::SYS_ioctl, 1, &[(SeccompCmpOp::Eq, libc::TIOCSTI), (SeccompCmpOp::Eq, TIOCLINUX)])?;
+    let sockets = FORBIDDEN_SOCKETS.map(|kind| (SeccompCmpOp::Eq, u64::from(kind.unsigned_abs())));
+    any(libc::SYS_socket, 0, &sockets)?;
+    any(libc::SYS_socketpair, 0, &sockets)?;
+    let bits = (0..64).map(|bit| 1 << bit).filter(|bit| NEW_NAMESPACES & bit != 0);
+    let flags: Vec<_> = bits.map(|bit| (SeccompCmpOp::MaskedEq(bit), bit)).collect();
+    any(libc::SYS_clone, 0, &flags)?;
+    filter(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM.unsigned_abs()))
+}
+
+/// Its flags are behind a pointer, which no filter can follow: programs take `clone` when the kernel does not have it.
+///
+/// # Errors
+/// When it cannot be made for this architecture.
+pub(super) fn without_clone3() -> Result<Filter, seccompiler::Error> {
+    let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    filter(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))
+}
+
+/// What `isolated` allows; [`forbidding`] stands beside it.
+///
+/// # Errors
+/// When it cannot be made for this architecture.
+pub(super) fn allowing() -> Result<Filter, seccompiler::Error> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        allowed::CALLS.iter().chain(&allowed::CALLS_HERE).map(|call| (*call, Vec::new())).collect();
+    let kinds = ALLOWED_SOCKETS.map(|kind| u64::from(kind.unsigned_abs()));
+    let kinds =
+        kinds.map(|kind| SeccompRule::new(vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Eq, kind)?]));
+    rules.insert(libc::SYS_socket, kinds.into_iter().collect::<Result<_, _>>()?);
+    filter(rules, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()), SeccompAction::Allow)
+}
+
+fn filter(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    matching: SeccompAction,
+) -> Result<Filter, seccompiler::Error> {
+    let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
+    let program: BpfProgram = SeccompFilter::new(rules, otherwise, matching, architecture)?.try_into()?;
+    let own = program.into_iter().map(|step| libc::sock_filter {
+        code: step.code,
+        jt: step.jt,
+        jf: step.jf,
+        k: step.k,
+    });
+    Ok(without_x32().into_iter().chain(own).collect())
+}
+
+/// On x86-64 the kernel may have a second table, whose numbers have this bit: no rule names them.
+fn without_x32() -> [libc::sock_filter; 3] {
+    const LOAD_NUMBER: u16 = 0x20;
+    const JUMP_IF_AT_LEAST: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    const X32: u32 = 0x4000_0000;
+    const FAIL: u32 = 0x0005_0000;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    [
+        step(LOAD_NUMBER, 0, 0, 0),
+        step(JUMP_IF_AT_LEAST, 0, 1, X32),
+        step(RETURN, 0, 0, FAIL | libc::ENOSYS.unsigned_abs()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filters_can_be_made_and_do_not_contradict_each_other() {
+        for made in [forbidding(), without_clone3(), allowing()] {
+            let made = made.unwrap();
+            assert!(made.len() > 3 && made.len() < 4096, "{}", made.len());
+        }
+        let both: Vec<_> = FORBIDDEN.iter().filter(|call| allowed::CALLS.contains(call)).collect();
+        assert!(both.is_empty(), "{both:?}");
+    }
+}
