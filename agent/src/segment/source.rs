@@ -77,7 +77,7 @@ impl Source for PathBuf {
 }
 
 /// Remembers that reading begins at `position`.
-fn begin_at(folder: &Path, position: u64) -> io::Result<()> {
+pub(super) fn begin_at(folder: &Path, position: u64) -> io::Result<()> {
     // On the disk before the room is given back: zeros that nobody knows of would read as damage.
     let new = folder.join(NEW_FROM_FILE_NAME);
     let mut from = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;

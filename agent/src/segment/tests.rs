@@ -135,7 +135,7 @@ fn room_that_was_not_given_back_is_given_back_the_next_time() {
     let_go(at_once.path(), positions[12]).unwrap();
     let (later, positions) = long_output();
     // The position came onto the disk, and then the agent died.
-    begin_at(later.path(), positions[12]).unwrap();
+    source::begin_at(later.path(), positions[12]).unwrap();
     let_go(later.path(), positions[12]).unwrap();
     let (at_once, later) = (blocks(at_once.path()), blocks(later.path()));
     assert!(later <= at_once + before / 4, "{later} and {at_once} of {before}");
