@@ -185,12 +185,10 @@ impl Command {
         validate_folders("command.write", &self.write)?;
         if let Some(container) = &self.container {
             container.validate()?;
-            if self.sandbox.is_some() {
-                return Err(Invalid::new(
-                    "command.sandbox",
-                    "is for runs on the host itself, not in a container",
-                ));
-            }
+            return Err(Invalid::new(
+                "command.container",
+                "is for agents to come: none can run containers yet",
+            ));
         }
         let Some(profile) = self.sandbox else { return Ok(()) };
         if self.user.as_deref() == Some("root") && profile != Profile::None {
