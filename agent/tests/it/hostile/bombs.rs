@@ -26,8 +26,9 @@ const PROCESSOR: &str = "import os
 os.fork()
 while True:
     pass";
+/// With the ends that each may have: among fifty, one for memory may have too little of a processor to come to its limit in time.
 const BOMBS: [(&str, &[&str]); 3] =
-    [(FORKS, &["time_limit"]), (MEMORY, &["memory_limit"]), (PROCESSOR, &["time_limit"])];
+    [(FORKS, &["time_limit"]), (MEMORY, &["memory_limit", "time_limit"]), (PROCESSOR, &["time_limit"])];
 const TOGETHER: usize = 50;
 const TIMEOUT_MS: u64 = 3_000;
 const TICK: Duration = Duration::from_millis(10);
