@@ -64,6 +64,8 @@ pub(super) struct Plan {
     /// Files that it may have open until it raises that itself.
     pub(super) open_files: u64,
     pub(super) profile: Profile,
+    /// Outside of its control group nothing would limit it as it was promised.
+    pub(super) needs_group: bool,
     /// What must be denied is tried in place of the program.
     pub(super) is_canary: bool,
     pub(super) confinement: Confinement,
@@ -194,6 +196,8 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         variables.0.push(variable?);
     }
     let open_files = command.limits.map_or(0, |limits| limits.open_files);
+    let needs_group =
+        profile != Profile::None || command.limits.is_some_and(|limits| limits != proto::Limits::default());
     Ok(Plan {
         program,
         candidates,
@@ -205,6 +209,7 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         script,
         open_files: if open_files == 0 { DEFAULT_RUN_OPEN_FILES } else { open_files },
         profile,
+        needs_group,
         is_canary: false,
         confinement,
         _lent: lent,
