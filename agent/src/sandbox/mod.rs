@@ -48,13 +48,12 @@ pub(crate) enum Part {
     OomScore,
     Capabilities,
     NoNewPrivileges,
-    WorkingFolder,
     Landlock,
     Seccomp,
 }
 
 impl Part {
-    const ALL: [(Self, &'static str); 18] = [
+    const ALL: [(Self, &'static str); 17] = [
         (Self::Namespaces, "namespaces"),
         (Self::UserNamespace, "user namespace"),
         (Self::OwnMounts, "mounts of its own"),
@@ -70,7 +69,6 @@ impl Part {
         (Self::OomScore, "oom score"),
         (Self::Capabilities, "dropped capabilities"),
         (Self::NoNewPrivileges, "no_new_privs"),
-        (Self::WorkingFolder, "working folder"),
         (Self::Landlock, "Landlock"),
         (Self::Seccomp, "seccomp"),
     ];
