@@ -117,9 +117,6 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
     let mut command =
         spec.command.take().ok_or_else(|| Failure::new(Reason::SpawnFailed, "the order has no command"))?;
     let profile = profile(command.profile())?;
-    if !command.image.is_empty() {
-        return Err(Failure::new(Reason::SandboxUnavailable, "this agent cannot run containers yet"));
-    }
     let lent = lend_user(&command, profile, spec)?;
     let user = match &lent {
         Some(lent) => temporary_user(lent),
