@@ -17,18 +17,6 @@ pub mod temporary;
 pub(crate) mod user;
 mod view;
 
-use model::sandbox::Profile;
-
-/// The profile as orders name it.
-pub(crate) fn wire(profile: Profile) -> proto::Profile {
-    match profile {
-        Profile::None => proto::Profile::None,
-        Profile::Standard => proto::Profile::Standard,
-        Profile::Strict => proto::Profile::Strict,
-        Profile::Isolated => proto::Profile::Isolated,
-    }
-}
-
 /// What a sandbox is made of, as failures name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -221,15 +221,8 @@ pub(super) struct Enforced {
 
 /// The profile that the executor has decided on.
 pub(super) fn profile(ordered: proto::Profile) -> Result<Profile, Failure> {
-    match ordered {
-        proto::Profile::None => Ok(Profile::None),
-        proto::Profile::Standard => Ok(Profile::Standard),
-        proto::Profile::Strict => Ok(Profile::Strict),
-        proto::Profile::Isolated => Ok(Profile::Isolated),
-        proto::Profile::HostDefault => {
-            Err(Failure::new(Reason::SandboxUnavailable, "nobody has decided on its sandbox"))
-        }
-    }
+    let undecided = || Failure::new(Reason::SandboxUnavailable, "nobody has decided on its sandbox");
+    ordered.named().ok_or_else(undecided)
 }
 
 /// What is said of a sandbox that cannot be made.

@@ -6,7 +6,6 @@ use model::{limits, sandbox::Profile};
 use serde::{Deserialize, Serialize};
 
 use super::{AbsolutePath, Forbidden, resolved};
-use crate::sandbox::wire;
 
 /// The table `[sandbox]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,18 +73,12 @@ impl Sandbox {
     /// The first rule that says no.
     pub(super) fn apply(&self, command: &mut proto::Command) -> Result<Profile, Forbidden> {
         let wanted = proto::Profile::try_from(command.profile).map_err(|_| Forbidden::UnknownProfile)?;
-        let profile = match wanted {
-            proto::Profile::HostDefault => self.default,
-            proto::Profile::None => Profile::None,
-            proto::Profile::Standard => Profile::Standard,
-            proto::Profile::Strict => Profile::Strict,
-            proto::Profile::Isolated => Profile::Isolated,
-        };
+        let profile = wanted.named().unwrap_or(self.default);
         // So far every execution is of an unnamed job.
         if profile == Profile::None && self.unconfined != Unconfined::All {
             return Err(Forbidden::Unconfined { what: "commands outside of a job" });
         }
-        command.profile = wire(profile).into();
+        command.profile = proto::Profile::from(profile).into();
         for folder in &mut command.read {
             *folder = within(self.readable.as_deref(), folder, "read", "sandbox.readable")?;
         }
