@@ -45,12 +45,10 @@ fn wrong_confinement() -> Vec<Wrong> {
     let mut root = with("sandbox", json!("strict"));
     root["user"] = json!("root");
     let many = vec!["/srv"; limits::RUN_FOLDERS + 1];
-    let image = json!({ "image": "x".repeat(limits::IMAGE_BYTES + 1) });
     [
         (with("sandbox", json!("tight")), "command.sandbox", "tight"),
         (with("sandbox", json!("Strict")), "command.sandbox", "Strict"),
         (with("sandbox", json!(3)), "command.sandbox", "expected"),
-        (with("container", json!({ "image": "app" })), "command.container", "yet"),
         (root, "command.user", "unprivileged"),
         (with("limits", json!({ "memory_bytes": 1 })), "command.limits.memory_bytes", "is 1"),
         (with("limits", json!({ "memory_bytes": "64MiB" })), "command.limits.memory_bytes", "64MiB"),
@@ -66,8 +64,6 @@ fn wrong_confinement() -> Vec<Wrong> {
         (with("write", json!(["/srv/../etc"])), "command.write", ".."),
         (with("write", json!(["/"])), "command.write", "root folder"),
         (with("write", json!(["/a\0b"])), "command.write", "NUL"),
-        (with("container", json!({ "image": "-v" })), "command.container.image", "image's name"),
-        (with("container", image), "command.container.image", "IMAGE_BYTES"),
         (with("network", json!("host")), "command.network", "host"),
         (confined, "command.network", "isolated"),
     ]

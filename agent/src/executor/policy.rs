@@ -146,8 +146,6 @@ pub enum Forbidden {
          another sandbox than 'none' may be asked for"
     )]
     Unconfined { what: &'static str },
-    #[error("the host's policy does not allow containers (sandbox.containers)")]
-    Containers,
     #[error("the order asks for a sandbox that this agent does not know")]
     UnknownProfile,
     #[error("the sandbox '{0}' takes an unprivileged user, and '{1}' is none")]

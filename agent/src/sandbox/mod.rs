@@ -17,18 +17,6 @@ pub mod temporary;
 pub(crate) mod user;
 mod view;
 
-use model::sandbox::Profile;
-
-/// The profile as orders name it.
-pub(crate) fn wire(profile: Profile) -> proto::Profile {
-    match profile {
-        Profile::None => proto::Profile::None,
-        Profile::Standard => proto::Profile::Standard,
-        Profile::Strict => proto::Profile::Strict,
-        Profile::Isolated => proto::Profile::Isolated,
-    }
-}
-
 /// What a sandbox is made of, as failures name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -48,13 +36,12 @@ pub(crate) enum Part {
     OomScore,
     Capabilities,
     NoNewPrivileges,
-    WorkingFolder,
     Landlock,
     Seccomp,
 }
 
 impl Part {
-    const ALL: [(Self, &'static str); 18] = [
+    const ALL: [(Self, &'static str); 17] = [
         (Self::Namespaces, "namespaces"),
         (Self::UserNamespace, "user namespace"),
         (Self::OwnMounts, "mounts of its own"),
@@ -70,7 +57,6 @@ impl Part {
         (Self::OomScore, "oom score"),
         (Self::Capabilities, "dropped capabilities"),
         (Self::NoNewPrivileges, "no_new_privs"),
-        (Self::WorkingFolder, "working folder"),
         (Self::Landlock, "Landlock"),
         (Self::Seccomp, "seccomp"),
     ];

@@ -231,8 +231,11 @@ fn prepare_program(means: &Means<'_>, mapped: Option<&OwnedFd>) -> Result<(), Re
 fn join_groups(means: &Means<'_>) -> Result<(), Report> {
     let Some(doors) = means.doors else { return Ok(()) };
     if let Some(door) = doors.processes.as_ref().filter(|_| means.joins_group) {
-        // Without the group the run is ended by its process tree alone.
-        let _ = unistd::write(door, b"0");
+        match unistd::write(door, b"0") {
+            Err(errno) if means.plan.needs_group => return Err((Part::ControlGroup, errno).into()),
+            // Without the group the run is ended by its process tree alone.
+            _ => {}
+        }
     }
     for door in &doors.tasks {
         unistd::write(door, b"0").map_err(|errno| Report::from((Part::ControlGroup, errno)))?;

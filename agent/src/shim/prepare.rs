@@ -64,6 +64,8 @@ pub(super) struct Plan {
     /// Files that it may have open until it raises that itself.
     pub(super) open_files: u64,
     pub(super) profile: Profile,
+    /// Outside of its control group nothing would limit it as it was promised.
+    pub(super) needs_group: bool,
     /// What must be denied is tried in place of the program.
     pub(super) is_canary: bool,
     pub(super) confinement: Confinement,
@@ -115,9 +117,6 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
     let mut command =
         spec.command.take().ok_or_else(|| Failure::new(Reason::SpawnFailed, "the order has no command"))?;
     let profile = profile(command.profile())?;
-    if !command.image.is_empty() {
-        return Err(Failure::new(Reason::SandboxUnavailable, "this agent cannot run containers yet"));
-    }
     let lent = lend_user(&command, profile, spec)?;
     let user = match &lent {
         Some(lent) => temporary_user(lent),
@@ -194,6 +193,8 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         variables.0.push(variable?);
     }
     let open_files = command.limits.map_or(0, |limits| limits.open_files);
+    let needs_group =
+        profile != Profile::None || command.limits.is_some_and(|limits| limits != proto::Limits::default());
     Ok(Plan {
         program,
         candidates,
@@ -205,6 +206,7 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         script,
         open_files: if open_files == 0 { DEFAULT_RUN_OPEN_FILES } else { open_files },
         profile,
+        needs_group,
         is_canary: false,
         confinement,
         _lent: lent,
@@ -219,15 +221,8 @@ pub(super) struct Enforced {
 
 /// The profile that the executor has decided on.
 pub(super) fn profile(ordered: proto::Profile) -> Result<Profile, Failure> {
-    match ordered {
-        proto::Profile::None => Ok(Profile::None),
-        proto::Profile::Standard => Ok(Profile::Standard),
-        proto::Profile::Strict => Ok(Profile::Strict),
-        proto::Profile::Isolated => Ok(Profile::Isolated),
-        proto::Profile::HostDefault => {
-            Err(Failure::new(Reason::SandboxUnavailable, "nobody has decided on its sandbox"))
-        }
-    }
+    let undecided = || Failure::new(Reason::SandboxUnavailable, "nobody has decided on its sandbox");
+    ordered.named().ok_or_else(undecided)
 }
 
 /// What is said of a sandbox that cannot be made.

@@ -101,7 +101,6 @@ fn request(args: ExecArgs) -> Result<CreateExecution> {
             open_files: sandbox.open_files,
             file_bytes: sandbox.file_size,
         },
-        container: None,
         program,
         env: args.env.into_iter().collect(),
         cwd: args.cwd,

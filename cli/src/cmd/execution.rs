@@ -126,7 +126,6 @@ fn confinement(command: &Command) -> Vec<(&'static str, String)> {
     row("Reads", folders(&command.read));
     row("Writes", folders(&command.write));
     row("Limits", limits(&command.limits));
-    row("Container", command.container.as_ref().map(|container| container.image.clone()));
     rows
 }
 

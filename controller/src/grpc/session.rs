@@ -338,13 +338,7 @@ async fn answer(mut waiting: mpsc::Receiver<(u64, Answer)>, outbound: mpsc::Send
 
 /// The profile that a record names; one that is none is not kept.
 fn sandbox(profile: i32) -> Option<Profile> {
-    match proto::Profile::try_from(profile).ok()? {
-        proto::Profile::HostDefault => None,
-        proto::Profile::None => Some(Profile::None),
-        proto::Profile::Standard => Some(Profile::Standard),
-        proto::Profile::Strict => Some(Profile::Strict),
-        proto::Profile::Isolated => Some(Profile::Isolated),
-    }
+    proto::Profile::try_from(profile).ok()?.named()
 }
 
 fn millis(duration: Duration) -> u32 {

@@ -6,7 +6,6 @@ use model::{limits, sandbox::Profile};
 use serde::{Deserialize, Serialize};
 
 use super::{AbsolutePath, Forbidden, resolved};
-use crate::sandbox::wire;
 
 /// The table `[sandbox]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +15,6 @@ pub struct Sandbox {
     pub default: Profile,
     /// What may run without confinement, as whoever the agent is.
     pub unconfined: Unconfined,
-    /// May runs ask the host's container engine for a container? Whoever may, may in the end do what the engine may.
-    pub containers: bool,
     /// The folders in or below which lies what runs may name to read; by default everywhere that their user may.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readable: Option<Vec<AbsolutePath>>,
@@ -56,7 +53,6 @@ impl Default for Sandbox {
         Self {
             default: Profile::Standard,
             unconfined: Unconfined::Jobs,
-            containers: false,
             readable: None,
             writable: None,
             max_memory_bytes: None,
@@ -76,22 +72,13 @@ impl Sandbox {
     /// # Errors
     /// The first rule that says no.
     pub(super) fn apply(&self, command: &mut proto::Command) -> Result<Profile, Forbidden> {
-        if !command.image.is_empty() && !self.containers {
-            return Err(Forbidden::Containers);
-        }
         let wanted = proto::Profile::try_from(command.profile).map_err(|_| Forbidden::UnknownProfile)?;
-        let profile = match wanted {
-            proto::Profile::HostDefault => self.default,
-            proto::Profile::None => Profile::None,
-            proto::Profile::Standard => Profile::Standard,
-            proto::Profile::Strict => Profile::Strict,
-            proto::Profile::Isolated => Profile::Isolated,
-        };
-        // So far every execution is of an unnamed job. What runs in a container is confined by that.
-        if profile == Profile::None && command.image.is_empty() && self.unconfined != Unconfined::All {
+        let profile = wanted.named().unwrap_or(self.default);
+        // So far every execution is of an unnamed job.
+        if profile == Profile::None && self.unconfined != Unconfined::All {
             return Err(Forbidden::Unconfined { what: "commands outside of a job" });
         }
-        command.profile = wire(profile).into();
+        command.profile = proto::Profile::from(profile).into();
         for folder in &mut command.read {
             *folder = within(self.readable.as_deref(), folder, "read", "sandbox.readable")?;
         }
@@ -189,12 +176,5 @@ mod tests {
         };
         assert_eq!(write("in").unwrap(), root.join("in").display().to_string());
         assert!(write("out").unwrap_err().to_string().contains("sandbox.writable"));
-    }
-
-    #[test]
-    fn containers_are_off() {
-        let image = || proto::Command { image: "app".to_owned(), ..proto::Command::default() };
-        assert_eq!(sandbox("").apply(&mut image()), Err(Forbidden::Containers));
-        assert!(sandbox("containers = true").apply(&mut image()).is_ok());
     }
 }
