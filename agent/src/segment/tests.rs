@@ -76,11 +76,11 @@ fn what_is_let_go_takes_no_room_and_is_not_read() {
         "{after}: a hole, where there are holes"
     );
     assert_eq!(all(&mut Reader::open(&folder).unwrap()).len(), 4);
-    assert_eq!(all(&mut Reader::open_at(Arc::new(folder.to_owned()), positions[3]).unwrap()).len(), 4);
-    assert_eq!(all(&mut Reader::open_at(Arc::new(folder.to_owned()), positions[14]).unwrap()).len(), 2);
+    assert_eq!(all(&mut Reader::open_at(Arc::new(folder.clone()), positions[3]).unwrap()).len(), 4);
+    assert_eq!(all(&mut Reader::open_at(Arc::new(folder.clone()), positions[14]).unwrap()).len(), 2);
     writer.append(Stream::Stderr, 2, 0, b"more").unwrap();
     assert_eq!(
-        all(&mut Reader::open_at(Arc::new(folder.to_owned()), positions[16]).unwrap()),
+        all(&mut Reader::open_at(Arc::new(folder.clone()), positions[16]).unwrap()),
         [data(Stream::Stderr, 2, 0, b"more")]
     );
 }

@@ -128,7 +128,7 @@ async fn a_hostile_link_starts_nothing_and_reads_nothing() {
     let test = std::env::current_exe().unwrap();
     // Its standard output is a socket, and that of a test is talkative: the two are exchanged.
     let script = format!(
-        "{PLACE}='{0}' exec '{1}' --exact hostile::plays_the_link --ignored 2>&1 1>>'{0}/log'",
+        "{PLACE}='{0}' exec '{1}' --exact hostile_link::plays_the_link --ignored 2>&1 1>>'{0}/log'",
         place.path().display(),
         test.display()
     );
