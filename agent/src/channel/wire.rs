@@ -1,8 +1,8 @@
 //! The messages between executor and link as they are written into frames.
 
 use model::{
-    label::Facts,
     id::{AgentId, ExecutionId, RunId},
+    label::Facts,
     limits,
 };
 

@@ -11,7 +11,10 @@
 
 use std::{
     io,
-    os::{fd::OwnedFd, unix::net},
+    os::{
+        fd::OwnedFd,
+        unix::{net, process::ExitStatusExt as _},
+    },
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -83,6 +86,8 @@ pub enum LinkError {
     Start(#[source] io::Error),
     #[error("the link has ended before it was ready; the log says why")]
     NotReady,
+    #[error("the link was killed before it was ready")]
+    Killed,
     #[error("the link was not ready within {} s", HELLO_WITHIN.as_secs())]
     Late,
     #[error("the link has ended")]
@@ -113,7 +118,7 @@ impl Keeper {
     /// Keeps a link until the executor has ended, which its end of `from_executor` tells.
     ///
     /// # Errors
-    /// When the first one was never ready. A later one is tried again for ever.
+    /// When none was ever ready, and the last one was not merely killed. A later one is tried again for ever.
     pub async fn keep(
         self,
         mut from_executor: mpsc::Receiver<ToLink>,
@@ -121,17 +126,19 @@ impl Keeper {
     ) -> Result<(), LinkError> {
         let mut pause = PAUSE;
         let mut is_first = true;
+        let mut was_ready = false;
         loop {
             let begun = Instant::now();
-            let error = match self.begin(is_first).await {
+            let error = match self.begin(std::mem::take(&mut is_first)).await {
                 Ok(life) => {
-                    is_first = false;
+                    was_ready = true;
                     match self.live(life, &mut from_executor, &to_executor).await {
                         Ok(()) => return Ok(()),
                         Err(error) => error,
                     }
                 }
-                Err(error) if is_first => return Err(error),
+                Err(error @ LinkError::Killed) => error,
+                Err(error) if !was_ready => return Err(error),
                 Err(error) => error,
             };
             if begun.elapsed() >= LASTED {
@@ -175,7 +182,7 @@ impl Keeper {
                 command.env_remove(name);
             }
         }
-        let child = command.spawn().map_err(LinkError::Start)?;
+        let mut child = command.spawn().map_err(LinkError::Start)?;
         // It has its ends of the sockets, and nobody else may.
         drop(command);
         let from = self.peer(child.id().unwrap_or_default());
@@ -197,7 +204,12 @@ impl Keeper {
         let hello = match timeout(HELLO_WITHIN, greeting).await.map_err(|_| LinkError::Late)?? {
             Some(Heard::Hello(hello)) => hello,
             Some(_) => return Err(LinkError::Order),
-            None => return Err(LinkError::NotReady),
+            None => {
+                // Who ends by itself has a reason, and would end again.
+                let ended = timeout(ENDS_WITHIN, child.wait()).await;
+                let by_signal = matches!(ended, Ok(Ok(status)) if status.signal().is_some());
+                return Err(if by_signal { LinkError::Killed } else { LinkError::NotReady });
+            }
         };
         self.greet(&hello, from);
         let attempts = self.attempts.clone();
