@@ -46,9 +46,10 @@ fn files_are_opened_for_reading_and_only_that() {
 
     // A folder is no file.
     std::fs::create_dir_all(world.path().join("3").join(crate::segment::FILE_NAME)).unwrap();
-    let mut reader = Reader::open_at(files.of(key(3)), 0).unwrap();
-    assert!(reader.next().is_err());
-    drop((reader, files));
+    let mut of_folder = Reader::open_at(files.of(key(3)), 0).unwrap();
+    assert!(of_folder.next().is_err());
+    // Each of them keeps the link's end of the socket.
+    drop((reader, of_folder, files));
     thread.join().unwrap();
 }
 
