@@ -21,9 +21,12 @@ use pki::EnrollToken;
 
 use crate::{
     config::{Config, ConfigError},
-    executor,
-    link::{
+    executor::{
         self,
+        anchor::{Anchor, AnchorError},
+    },
+    link::{
+        self as network,
         connect::{Address, ConnectError},
         enroll::{EnrollError, PublicKeys, enroll},
         facts,
@@ -31,6 +34,7 @@ use crate::{
     },
 };
 
+mod link;
 mod policy;
 mod run;
 mod status;
@@ -79,6 +83,9 @@ enum Command {
     /// Own one attempt; started by the agent, never by people
     #[command(hide = true)]
     Shim { folder: PathBuf },
+    /// Speak to the network for the agent, without privileges; started by the agent, never by people
+    #[command(hide = true)]
+    Link { data: PathBuf },
     /// Try which sandboxes this host can give; started by the agent
     #[command(hide = true)]
     Probe { first_uid: u32, last_uid: u32 },
@@ -192,6 +199,12 @@ impl From<IdentityError> for Failure {
     }
 }
 
+impl From<AnchorError> for Failure {
+    fn from(error: AnchorError) -> Self {
+        Self::new(FAILED, error)
+    }
+}
+
 impl From<EnrollError> for Failure {
     fn from(error: EnrollError) -> Self {
         let code = match &error {
@@ -220,6 +233,8 @@ pub fn main() -> ExitCode {
             common.load().and_then(|config| policy::check(file.as_ref().unwrap_or(&config.policy)))
         }
         Command::Shim { folder } => return crate::shim::main(&folder),
+        // Its folder is an argument only for who looks at the list of processes.
+        Command::Link { .. } => link::run(),
         Command::Probe { first_uid, last_uid } => return crate::shim::probe::main(first_uid, last_uid),
         Command::Version => print(&format!("opsconductor-agent {}\n", facts::VERSION)),
     };
@@ -265,9 +280,14 @@ fn enroll_host(arguments: Enroll) -> Result<(), Failure> {
     validate_name(&name).map_err(|error| Failure::new(USAGE, error))?;
 
     let _lock = lock(&config.data, LOCK_PATIENCE)?;
-    let folder = link::folder(&config.data);
+    let folder = network::folder(&config.data);
     private_folder(&folder)?;
-    let identity_folder = link::identity_folder(&folder);
+    let keys = executor::keys::load_or_create(&config.data).context("cannot make the executor's keys")?;
+    let keys = PublicKeys { result_key: keys.result_key.public_key(), seal_key: keys.seal_key.public_key() };
+    // What is in the link's folder is the link's: it is written as its user, and never through a path.
+    let owner = network::owner::Owner::of(&folder)
+        .with_context(|| format!("cannot use the folder '{}'", folder.display()))?;
+    let identity_folder = network::identity_folder(Path::new(network::HERE));
     if !arguments.force
         && let Ok(identity) = Identity::load(&identity_folder)
     {
@@ -278,10 +298,8 @@ fn enroll_host(arguments: Enroll) -> Result<(), Failure> {
         )
         .into());
     }
-    let keys = executor::keys::load_or_create(&config.data).context("cannot make the executor's keys")?;
-    let keys = PublicKeys { result_key: keys.result_key.public_key(), seal_key: keys.seal_key.public_key() };
     // Written before the token is spent: a folder that cannot be written costs no token.
-    link::controllers::save(&folder, std::slice::from_ref(&arguments.controller))
+    network::controllers::save(Path::new(network::HERE), std::slice::from_ref(&arguments.controller))
         .with_context(|| format!("cannot write to '{}'", folder.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -290,6 +308,8 @@ fn enroll_host(arguments: Enroll) -> Result<(), Failure> {
     let enrolled =
         runtime.block_on(Box::pin(enroll(&arguments.controller, &token, text.trim(), name, keys)))?;
     enrolled.identity.save(&identity_folder)?;
+    drop(owner);
+    anchor_of(&enrolled.identity).save(&config.data)?;
     let identity = enrolled.identity;
     print(&format!(
         "Enrolled as agent {} ('{}') of {}.\n",
@@ -299,6 +319,17 @@ fn enroll_host(arguments: Enroll) -> Result<(), Failure> {
         print("It takes no work before somebody approves it.\n")?;
     }
     print("Start it with: opsconductor-agent run\n")
+}
+
+/// What of an identity the executor has to know by itself.
+fn anchor_of(identity: &Identity) -> Anchor {
+    Anchor {
+        agent_id: identity.agent_id,
+        org_id: identity.org_id,
+        trust_domain: identity.trust_domain.clone(),
+        name: identity.name.clone(),
+        controllers_ca: identity.controllers_ca().to_vec(),
+    }
 }
 
 impl Token {
@@ -364,12 +395,12 @@ fn lock(data: &Path, patience: Duration) -> Result<Flock<File>, Failure> {
 }
 
 /// The configured controllers, or else those that this host knows of since it enrolled.
-fn controllers(config: &Config) -> Result<Vec<Address>, Failure> {
+/// `folder` is the link's.
+fn controllers(config: &Config, folder: &Path) -> Result<Vec<Address>, Failure> {
     if !config.controller.is_empty() {
         return Ok(config.controller.clone());
     }
-    let folder = link::folder(&config.data);
-    let found = link::controllers::load(&folder).with_context(|| {
+    let found = network::controllers::load(folder).with_context(|| {
         format!(
             "no controller is configured, and the list in '{}' cannot be read; set 'controller' or enroll again",
             folder.display()
@@ -405,15 +436,15 @@ mod tests {
     fn controllers_are_kept_for_the_run() {
         let data = tempfile::tempdir().unwrap();
         let mut config = Config { data: data.path().to_owned(), ..Config::default() };
-        assert!(controllers(&config).is_err());
-        let folder = link::folder(data.path());
+        let folder = network::folder(data.path());
+        assert!(controllers(&config, &folder).is_err());
         private_folder(&folder).unwrap();
         let address: Address = "controller.example:7443".parse().unwrap();
-        link::controllers::save(&folder, std::slice::from_ref(&address)).unwrap();
-        assert_eq!(controllers(&config).unwrap(), [address]);
+        network::controllers::save(&folder, std::slice::from_ref(&address)).unwrap();
+        assert_eq!(controllers(&config, &folder).unwrap(), [address]);
         let other: Address = "[::1]:1".parse().unwrap();
         config.controller = vec![other.clone()];
-        assert_eq!(controllers(&config).unwrap(), [other]);
+        assert_eq!(controllers(&config, &folder).unwrap(), [other]);
     }
 
     #[test]

@@ -46,6 +46,10 @@ pub struct Config {
     /// Seconds between two samples of the host's metrics; 0 turns them off. By default what the controller says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_seconds: Option<u64>,
+    /// The user, by name or number, that the agent's part in the network runs as where the agent is root. By default
+    /// `opsconductor-agent`, or number 64999 on a host without that user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_user: Option<String>,
     pub timing: Timing,
     pub log: Log,
 }
@@ -119,6 +123,7 @@ impl Default for Config {
             slots: limits::DEFAULT_SLOTS,
             spool_bytes: limits::HOST_SPOOL_BYTES,
             metrics_seconds: None,
+            link_user: None,
             timing: Timing::default(),
             log: Log::default(),
         }
@@ -247,7 +252,7 @@ fn set(table: &mut toml::Table, name: &str, value: String) -> Result<(), ConfigE
         | "timing__reconnect_seconds" => {
             value.parse::<i64>().map_err(|_| ConfigError::NotANumber { name: name.to_owned(), value })?.into()
         }
-        "data" | "policy" | "log__format" | "log__level" => toml::Value::from(value),
+        "data" | "policy" | "link_user" | "log__format" | "log__level" => toml::Value::from(value),
         _ => return Err(unknown()),
     };
     match key.split_once("__") {

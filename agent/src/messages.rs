@@ -1,10 +1,8 @@
 //! All that the link and the executor say to each other.
 //!
 //! The link speaks to the network and decides nothing; the executor decides and runs, and believes only signed orders.
-//! They share nothing but these messages and the folders of the attempts, which the executor's shims write and the
-//! link reads. Nothing here depends on both being threads of one process.
-
-use std::path::PathBuf;
+//! They are two processes, and share nothing but these messages, which [`crate::channel`] carries, and the output files
+//! that the executor opens for the link.
 
 use model::{
     id::{ExecutionId, RunId},
@@ -52,8 +50,8 @@ pub struct Inventory {
 pub enum ToLink {
     /// To be kept in the spool until the controller has answered it. Its `seq` is given by the spool.
     Report(proto::Report),
-    /// There is (more) output in this attempt's folder; said at adoption too.
-    OutputGrew { key: AttemptKey, folder: PathBuf },
+    /// There is (more) output of this attempt; said at adoption too.
+    OutputGrew(AttemptKey),
     /// The attempt is over: its segment files get no further record. `report` is its final one.
-    Ended { key: AttemptKey, folder: PathBuf, report: proto::Report },
+    Ended { key: AttemptKey, report: proto::Report },
 }

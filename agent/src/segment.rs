@@ -14,21 +14,19 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    path::Path,
+    sync::Arc,
 };
 
 use model::{api::output::Stream, limits};
-use nix::{
-    errno::Errno,
-    fcntl::{FallocateFlags, fallocate},
-};
+
+pub use self::source::{Opened, Source};
+
+mod source;
 
 /// Name of the file in the attempt's folder.
 pub const FILE_NAME: &str = "output";
 
-/// Says where reading begins: a position, little-endian.
-const FROM_FILE_NAME: &str = "output.from";
-const NEW_FROM_FILE_NAME: &str = "output.from.new";
 /// Bytes of a unit of [`std::os::unix::fs::MetadataExt::blocks`].
 const BLOCK_BYTES: u64 = 512;
 const FILE_HEADER: [u8; 8] = *b"OPSCSEG\x01";
@@ -137,7 +135,7 @@ impl Writer {
 /// Reads records, also while the file grows.
 #[derive(Debug)]
 pub struct Reader {
-    path: PathBuf,
+    source: Arc<dyn Source>,
     /// None until the file is there.
     file: Option<File>,
     /// Where the next record begins.
@@ -149,23 +147,31 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads from the first record on. A file that is not there reads as one without records.
+    /// Reads the file in `folder` from the first record on. A file that is not there reads as one without records.
     ///
     /// # Errors
     /// When the file cannot be opened.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        Self::open_at(folder, 0)
+        Self::open_at(Arc::new(folder.to_owned()), 0)
     }
 
     /// Reads from a position that [`Reader::position`] gave, or from where the file still has something.
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn open_at(folder: &Path, position: u64) -> io::Result<Self> {
-        let path = folder.join(FILE_NAME);
-        let file = open_if_there(&path)?;
-        let position = position.max(begins_at(folder)?);
-        Ok(Self { path, file, position, buffer: Vec::new(), used: 0 })
+    pub fn open_at(source: Arc<dyn Source>, position: u64) -> io::Result<Self> {
+        let mut reader = Self { source, file: None, position, buffer: Vec::new(), used: 0 };
+        reader.take_file()?;
+        Ok(reader)
+    }
+
+    /// Opens the file, if it is there.
+    fn take_file(&mut self) -> io::Result<()> {
+        if let Some(opened) = self.source.open()? {
+            self.position = self.position.max(opened.begins_at);
+            self.file = Some(opened.file);
+        }
+        Ok(())
     }
 
     /// Where the next record begins in the file.
@@ -175,8 +181,10 @@ impl Reader {
 
     /// Lets go of the file and of what was read ahead. The next call opens it again, and reads on at `position`.
     pub fn rest_at(&mut self, position: u64) {
-        *self =
-            Self { path: std::mem::take(&mut self.path), file: None, position, buffer: Vec::new(), used: 0 };
+        self.file = None;
+        self.position = position;
+        self.buffer = Vec::new();
+        self.used = 0;
     }
 
     /// The next record; none when there is no complete one yet. Then the call may be made again later.
@@ -203,12 +211,11 @@ impl Reader {
     /// What was let go since this reader looked reads as zeros, which match no check: reading goes on behind it. Any other
     /// damage is the error that it was.
     fn skip_let_go(&mut self, error: io::Error) -> io::Result<()> {
-        let folder = self.path.parent().expect("the file is in an attempt's folder");
-        let begin = begins_at(folder)?;
-        if begin <= self.position {
+        let Some(opened) = self.source.open()?.filter(|opened| opened.begins_at > self.position) else {
             return Err(error);
-        }
-        self.position = begin;
+        };
+        self.position = opened.begins_at;
+        self.file = Some(opened.file);
         self.fill()
     }
 
@@ -256,7 +263,7 @@ impl Reader {
         self.buffer.clear();
         self.used = 0;
         if self.file.is_none() {
-            self.file = open_if_there(&self.path)?;
+            self.take_file()?;
         }
         let Some(file) = &self.file else { return Ok(()) };
         if self.position < FILE_HEADER.len() as u64 {
@@ -267,7 +274,7 @@ impl Reader {
             if header != FILE_HEADER {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("'{}' is not an output file of this version", self.path.display()),
+                    "it is not an output file of this version",
                 ));
             }
             self.position = FILE_HEADER.len() as u64;
@@ -279,55 +286,8 @@ impl Reader {
     }
 
     fn damaged(&self, what: &str) -> io::Error {
-        let (path, position) = (self.path.display(), self.position);
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("the record at byte {position} of '{path}' {what}"),
-        )
-    }
-}
-
-/// Gives the room of all before `position`, where a record begins, back to the disk. A file system that cannot do that
-/// keeps it until the file is removed.
-///
-/// # Errors
-/// When the folder cannot be written.
-pub fn let_go(folder: &Path, position: u64) -> io::Result<()> {
-    let begin = FILE_HEADER.len() as u64;
-    let known = begins_at(folder)?;
-    if position > known.max(begin) {
-        begin_at(folder, position)?;
-    }
-    // Once more too when that is known already: the room may not have been given back then.
-    let position = position.max(known);
-    let Some(length) = position.checked_sub(begin).filter(|length| *length > 0) else { return Ok(()) };
-    let file = OpenOptions::new().write(true).open(folder.join(FILE_NAME))?;
-    let (Ok(begin), Ok(length)) = (i64::try_from(begin), i64::try_from(length)) else { return Ok(()) };
-    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    match fallocate(&file, hole, begin, length) {
-        Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Remembers that reading begins at `position`.
-fn begin_at(folder: &Path, position: u64) -> io::Result<()> {
-    // On the disk before the room is given back: zeros that nobody knows of would read as damage.
-    let new = folder.join(NEW_FROM_FILE_NAME);
-    let mut from = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    from.write_all(&position.to_le_bytes())?;
-    from.sync_data()?;
-    std::fs::rename(&new, folder.join(FROM_FILE_NAME))?;
-    File::open(folder)?.sync_all()
-}
-
-/// Where the first record is that was not let go; 0 when none was.
-fn begins_at(folder: &Path) -> io::Result<u64> {
-    match std::fs::read(folder.join(FROM_FILE_NAME)) {
-        // One that was cut short says nothing: the file is read from its beginning.
-        Ok(bytes) => Ok(bytes.try_into().map_or(0, u64::from_le_bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error),
+        let position = self.position;
+        io::Error::new(io::ErrorKind::InvalidData, format!("the record of output at byte {position} {what}"))
     }
 }
 
@@ -345,14 +305,6 @@ pub fn bytes_on_disk(attempts: &Path) -> io::Result<u64> {
         }
     }
     Ok(bytes)
-}
-
-fn open_if_there(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Fills `buffer` from `position` on; less only at the end of the file.

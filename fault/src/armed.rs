@@ -1,7 +1,7 @@
 //! The points of a test build.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::Write,
     sync::{
         LazyLock,
@@ -42,10 +42,19 @@ pub(crate) fn point(name: &'static str) {
     let _ = kill(Pid::this(), Signal::SIGKILL);
 }
 
+/// Where the names go.
+static FILE: LazyLock<Option<File>> = LazyLock::new(|| {
+    let path = std::env::var(LOG).ok()?;
+    OpenOptions::new().append(true).create(true).open(path).ok()
+});
+
+pub(crate) fn prepare() {
+    LazyLock::force(&FAULT_OF_THIS_PROCESS);
+    LazyLock::force(&FILE);
+}
+
 fn note(name: &str) {
-    let Ok(path) = std::env::var(LOG) else { return };
-    let log = OpenOptions::new().append(true).create(true).open(path);
-    let noted = log.and_then(|mut log| log.write_all(format!("{name}\n").as_bytes()));
+    let noted = FILE.as_ref().map(|mut file| file.write_all(format!("{name}\n").as_bytes()));
     // Unheard of it is as good as not reached, and the test says so.
     drop(noted);
 }

@@ -17,6 +17,12 @@ pub fn point(name: &'static str) {
     armed::point(name);
 }
 
+/// Opens the file of the names now. For a process that cannot do it later, because it is about to give up its privileges.
+pub fn prepare() {
+    #[cfg(feature = "armed")]
+    armed::prepare();
+}
+
 /// The variables that a process hands to one that it starts with an empty environment: none, unless armed.
 pub fn variables() -> impl Iterator<Item = (&'static str, String)> {
     #[cfg(feature = "armed")]

@@ -118,12 +118,13 @@ fn the_store_decides_nothing_and_the_app_knows_no_door() {
 
 #[test]
 fn the_parts_of_the_agent_share_messages_alone() {
-    let ground = ["clock", "messages", "config", "mutant"];
+    let ground = ["clock", "messages", "channel", "config", "mutant"];
     let with = |more: &[&'static str]| ground.iter().chain(more).copied().collect::<Vec<_>>();
     check(
         "agent",
         &BTreeMap::from([
             ("messages", Vec::new()),
+            ("channel", vec!["messages", "segment"]),
             // Output is shipped from where the shim wrote it.
             ("link", with(&["segment"])),
             ("executor", with(&["shim", "sandbox", "segment"])),

@@ -166,8 +166,9 @@ async fn a_gibibyte_on_one_host_hurts_no_other() {
     }
     assert_eq!(api.finished(&id).await.run().state, RunState::Succeeded);
     eventually(SOON * 8, "all is written", async || path("written").exists().then_some(())).await;
-    let shims = loud.shims();
-    for (pid, most) in [(loud.pid(), AGENT_BYTES), (quiet.pid(), AGENT_BYTES), (shims[0], SHIM_BYTES)] {
+    let (shims, links) = (loud.shims(), [&loud, &quiet].map(|agent| agent.link().expect("it is there")));
+    let agents = [loud.pid(), quiet.pid(), links[0], links[1]].map(|pid| (pid, AGENT_BYTES));
+    for (pid, most) in agents.into_iter().chain([(shims[0], SHIM_BYTES)]) {
         let peak = peak_memory(pid);
         assert!(peak < most, "{peak} bytes");
     }

@@ -24,4 +24,5 @@ mod retry;
 mod sandbox;
 mod storage;
 mod survive;
+mod two_processes;
 mod upgrade;

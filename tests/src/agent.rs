@@ -389,10 +389,26 @@ impl Agent {
 
     /// The processes that own its attempts.
     pub fn shims(&self) -> Vec<u32> {
+        self.others().into_iter().filter(|pid| runs_as(*pid, "shim")).collect()
+    }
+
+    /// The process of its link, if there is one right now.
+    pub fn link(&self) -> Option<u32> {
+        self.others().into_iter().find(|pid| runs_as(*pid, "link"))
+    }
+
+    /// All of its processes but the first.
+    fn others(&self) -> Vec<u32> {
         let own = self.process.as_ref().map(Process::pid);
         let data = self.data.to_str().expect("our paths are UTF-8");
         with_argument(data).into_iter().filter(|pid| Some(*pid) != own).collect()
     }
+}
+
+/// Whether a process is the agent's program with this subcommand.
+fn runs_as(pid: u32, subcommand: &str) -> bool {
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.split(|byte| *byte == 0).nth(1) == Some(subcommand.as_bytes())
 }
 
 /// `opsconductor-agent enroll`.
@@ -422,12 +438,12 @@ impl Drop for Agent {
         }
         // Gone before its shims, so that it starts no other.
         self.process = None;
-        for shim in self.shims() {
-            kill_tree(shim);
+        for other in self.others() {
+            kill_tree(other);
         }
         let begun = Instant::now();
-        while !self.shims().is_empty() && begun.elapsed() < SHIMS_END_WITHIN {
-            self.shims().into_iter().for_each(|shim| signal(shim, Signal::SIGKILL));
+        while !self.others().is_empty() && begun.elapsed() < SHIMS_END_WITHIN {
+            self.others().into_iter().for_each(|other| signal(other, Signal::SIGKILL));
             std::thread::sleep(Duration::from_millis(10));
         }
         remove_groups(&self.data);

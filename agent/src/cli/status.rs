@@ -1,6 +1,9 @@
 //! `status`: who this agent is and how it is.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -10,7 +13,13 @@ use super::{Failure, Output, controllers, lock, print};
 use crate::{
     clock,
     config::Config,
-    link::{self, connect::Address, identity::Identity, status::Live},
+    link::{
+        self,
+        connect::Address,
+        identity::{Identity, IdentityError},
+        owner::Owner,
+        status::Live,
+    },
 };
 
 /// What `status` shows.
@@ -34,25 +43,34 @@ struct Status {
 /// Prints it.
 pub(super) fn show(config: &Config, output: Output) -> Result<(), Failure> {
     let folder = link::folder(&config.data);
-    let identity = Identity::load(&link::identity_folder(&folder))?;
-    let live = link::status::ask(&folder);
+    let not_enrolled = || IdentityError::NotEnrolled(link::identity_folder(&folder));
+    if !folder.exists() {
+        return Err(not_enrolled().into());
+    }
     // An agent that runs has the database; one that does not has left it.
-    let unanswered_reports = match &live {
-        Some(live) => Some(live.unanswered_reports),
-        None => lock(&config.data, Duration::ZERO)
-            .ok()
-            .and_then(|_lock| link::spool::count(&link::spool_folder(&folder)).ok()),
+    let lock = lock(&config.data, Duration::ZERO).ok();
+    let _owner = Owner::of(&folder).with_context(|| format!("cannot enter '{}'", folder.display()))?;
+    let here = Path::new(link::HERE);
+    let identity = Identity::load(&link::identity_folder(here)).map_err(|error| match error {
+        IdentityError::NotEnrolled(_) => not_enrolled(),
+        error => error,
+    })?;
+    let live = link::status::ask(here);
+    let unanswered_reports = match (&live, &lock) {
+        (Some(live), _) => Some(live.unanswered_reports),
+        (None, Some(_)) => link::spool::count(&link::spool_folder(here)).ok(),
+        (None, None) => None,
     };
     let status = Status {
         agent_id: identity.agent_id,
         name: identity.name,
         org_id: identity.org_id,
         trust_domain: identity.trust_domain,
-        controllers: controllers(config)?,
+        controllers: controllers(config, here)?,
         certificate_expires_at: identity.expires_at,
         certificate_expired: clock::now() >= identity.expires_at,
         data: config.data.clone(),
-        running: live.is_some(),
+        running: live.is_some() || lock.is_none(),
         unanswered_reports,
         live,
     };
@@ -67,11 +85,22 @@ pub(super) fn show(config: &Config, output: Output) -> Result<(), Failure> {
 impl Status {
     fn text(&self) -> String {
         let session = match &self.live {
+            None if self.running => "its link does not answer".to_owned(),
             None => "not running".to_owned(),
             Some(live) if live.online => format!("online at {} since {}", live.session, live.since),
             Some(live) => format!("offline since {}: {}", live.since, live.session),
         };
         let controllers: Vec<String> = self.controllers.iter().map(ToString::to_string).collect();
+        let link = self.live.as_ref().map_or_else(
+            || "-".to_owned(),
+            |live| {
+                let confined = match live.confinement.missing.as_slice() {
+                    [] => "confined".to_owned(),
+                    missing => format!("confined, but this host lacks {}", missing.join(", ")),
+                };
+                format!("process {}, user {}, {confined}", live.link_pid, live.confinement.uid)
+            },
+        );
         let rows = [
             ("agent", format!("{} ({})", self.name, self.agent_id)),
             ("organization", self.org_id.to_string()),
@@ -86,6 +115,7 @@ impl Status {
                 ),
             ),
             ("session", session),
+            ("link", link),
             (
                 "active runs",
                 self.live.as_ref().map_or_else(|| "-".to_owned(), |live| live.active.to_string()),

@@ -165,7 +165,7 @@ impl Attempt {
         let mut pause = TRY_AGAIN;
         loop {
             if let Ok(stream) = connect(&folder)
-                && let Parted::Foreign = self.converse(stream, &folder).await
+                && let Parted::Foreign = self.converse(stream).await
                 && pause != TRY_FOREIGN_AGAIN
             {
                 tracing::error!(run.id = %self.key.run_id, "the shim of this run speaks an unknown version");
@@ -235,7 +235,7 @@ impl Attempt {
     }
 
     /// Speaks with the shim until it has ended or is gone.
-    async fn converse(&self, mut stream: UnixStream, folder: &Path) -> Parted {
+    async fn converse(&self, mut stream: UnixStream) -> Parted {
         let mut heard = Vec::new();
         let mut is_greeted = false;
         let mut is_cancelled = false;
@@ -254,7 +254,7 @@ impl Attempt {
                 permit = self.shared.to_link.reserve(), if output => {
                     output = false;
                     if let Ok(permit) = permit {
-                        permit.send(ToLink::OutputGrew { key: self.key, folder: folder.to_owned() });
+                        permit.send(ToLink::OutputGrew(self.key));
                     }
                     if std::mem::take(&mut answer_due) && stream.write_all(&[ToShim::Ready.byte()]).await.is_err() {
                         return Parted::Ended;

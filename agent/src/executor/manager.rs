@@ -45,6 +45,10 @@ mod supersede;
 /// Events of attempts that wait to be dealt with.
 const EVENTS: usize = 256;
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// Messages for the link, and things being done, above which nothing new is heard from it. Far more than there are of
+/// a host that is full and whose link listens.
+const OUTBOX: usize = 4 * limits::HOST_UNSETTLED;
+const TASKS: usize = 4 * limits::HOST_UNSETTLED;
 /// How long runs that are stopped with the agent may take.
 const STOP_WITHIN: Duration = limits::KILL_GRACE.saturating_add(Duration::from_secs(10));
 
@@ -172,7 +176,7 @@ impl Manager {
                 }
                 Some(event) = self.happened.recv() => self.take_event(event),
                 Some(done) = self.tasks.join_next() => self.take_done(done),
-                message = from_link.recv(), if stop_by.is_none() => match message {
+                message = from_link.recv(), if stop_by.is_none() && self.has_room() => match message {
                     Some(message) => self.take_message(message),
                     None => shutdown.cancel(),
                 },
@@ -208,6 +212,12 @@ impl Manager {
                 return;
             }
         }
+    }
+
+    /// Whether the link is to be heard. One that asks and asks and does not listen gets no more answers than fit here; one
+    /// that listens never waits for that.
+    fn has_room(&self) -> bool {
+        self.outbox.len() < OUTBOX && self.tasks.len() < TASKS
     }
 
     fn take_message(&mut self, message: ToExecutor) {
@@ -414,8 +424,7 @@ impl Manager {
                 let written = self.put(key, State::Ended, Some(report.clone()));
                 fault::point("executor.ended.telling");
                 self.later(written);
-                let folder = self.shared.folder(key);
-                self.outbox.push_back(ToLink::Ended { key, folder, report });
+                self.outbox.push_back(ToLink::Ended { key, report });
                 self.go_on_superseding();
             }
             Event::Superseded { order, unkillable } => self.superseded(*order, unkillable),
@@ -432,15 +441,14 @@ impl Manager {
     /// Says the newest report of an attempt again.
     fn say_newest(&mut self, key: AttemptKey) {
         let Some(entry) = self.known.get(&key) else { return };
-        let folder = self.shared.folder(key);
         match decide::newest(key, entry) {
             Newest::Nothing => {}
             Newest::Report(report) => self.outbox.push_back(ToLink::Report(report)),
             Newest::Running(report) => {
                 self.outbox.push_back(ToLink::Report(report));
-                self.outbox.push_back(ToLink::OutputGrew { key, folder });
+                self.outbox.push_back(ToLink::OutputGrew(key));
             }
-            Newest::Ended(report) => self.outbox.push_back(ToLink::Ended { key, folder, report }),
+            Newest::Ended(report) => self.outbox.push_back(ToLink::Ended { key, report }),
         }
     }
 

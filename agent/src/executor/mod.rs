@@ -5,14 +5,17 @@
 //! 2. What began is followed to its end by whichever agent process is there; the shim's lock says whether it lives.
 //! 3. Every order that can be believed is answered, a repeated one with what is recorded.
 //!
-//! Under the data folder: `executor/journal` (see [`journal`]), `executor/keys` (see [`keys`]), `executor/bin` (see
+//! Under the data folder: `executor/journal` (see [`journal`]), `executor/keys` (see [`keys`]), `executor/anchor.toml` (see
+//! [`anchor`]), `executor/bin` (see
 //! [`program`]), `executor/attempts` with a folder for each attempt (see [`crate::shim`]), and `executor/attempts-lost`
 //! with those that ended and that no journal knows any more: results for people to look at, removed by nobody else.
 
+pub mod anchor;
 mod attempt;
 mod decide;
 pub mod journal;
 pub mod keys;
+pub mod link;
 mod manager;
 mod order;
 pub mod policy;
@@ -20,6 +23,7 @@ mod program;
 mod report;
 #[cfg(test)]
 mod simulation;
+pub mod user;
 
 use std::{
     fs::DirBuilder,
@@ -90,6 +94,11 @@ pub fn folder(data: &Path) -> PathBuf {
     data.join("executor")
 }
 
+/// Where the attempts' folders are, in the agent's data folder.
+pub fn attempts_folder(data: &Path) -> PathBuf {
+    folder(data).join("attempts")
+}
+
 /// What all attempts share.
 #[derive(Debug)]
 struct Shared {
@@ -132,7 +141,7 @@ impl Executor {
         shutdown: CancellationToken,
     ) -> Result<JoinHandle<()>, StartError> {
         let folder = folder(&config.data);
-        let (attempts, lost_attempts) = (folder.join("attempts"), folder.join("attempts-lost"));
+        let (attempts, lost_attempts) = (attempts_folder(&config.data), folder.join("attempts-lost"));
         for path in [&attempts, &lost_attempts] {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
             made.map_err(|source| StartError::Folder { path: path.clone(), source })?;

@@ -6,14 +6,14 @@
 //! 2. A chunk is of one stream, has at most [`limits::CHUNK_BYTES`] and spans at most [`limits::CHUNK_SPAN`].
 //! 3. Bytes that the file does not have (it is damaged, or they were never kept) become a gap chunk with their number.
 
-use std::{io, path::Path};
+use std::{io, sync::Arc};
 
 use model::{api::output::Stream, limits};
 
 use super::spool::SavedCursor;
 use crate::{
     messages::AttemptKey,
-    segment::{Body, Reader, Record},
+    segment::{Body, Reader, Record, Source},
 };
 
 /// Data of fewer bytes is sent as it is.
@@ -86,14 +86,14 @@ impl Cutter {
     /// When the file cannot be read.
     pub(crate) fn open(
         key: AttemptKey,
-        folder: &Path,
+        source: Arc<dyn Source>,
         held: Cursor,
         saved: Option<SavedCursor>,
     ) -> io::Result<Self> {
         let position = saved
             .filter(|saved| saved.stdout_offset <= held.offsets[0] && saved.stderr_offset <= held.offsets[1])
             .map_or(0, |saved| saved.position);
-        let reader = Reader::open_at(folder, position)?;
+        let reader = Reader::open_at(source, position)?;
         Ok(Self { key, reader, pending: None, cursor: held })
     }
 

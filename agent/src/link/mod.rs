@@ -1,5 +1,5 @@
-//! The network half of the agent: it brings orders in and carries reports and output out. It decides nothing, starts
-//! nothing and needs no privileges.
+//! The network half of the agent, a process of its own: it brings orders in and carries reports and output out. It decides
+//! nothing, starts nothing and has no privileges ([`confine`]).
 //!
 //! | task | owns |
 //! |---|---|
@@ -8,12 +8,14 @@
 //! | [`metrics`] | samples of the host, over the session's connection |
 //! | [`spool`] (a thread) | the database of reports that are not answered |
 //! | intake (here) | what the executor says: reports to the spool, output to the shipper |
+//! | [`bridge`] | the socket to the executor |
 //!
 //! Invariant: intake never waits for the network or for the executor, so that the executor never waits for either.
 
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    confine::Confinement,
     connect::Address,
     identity::Identity,
     report::{ReportKind, report_id},
@@ -32,9 +35,12 @@ use self::{
 use crate::{
     config::Timing,
     messages::{AttemptKey, ToExecutor, ToLink},
+    segment::Source,
 };
 
 mod backoff;
+pub mod bridge;
+pub mod confine;
 pub mod connect;
 pub mod controllers;
 mod cut;
@@ -42,6 +48,7 @@ pub mod enroll;
 pub mod facts;
 pub mod identity;
 mod metrics;
+pub mod owner;
 mod report;
 pub mod session;
 mod shipper;
@@ -49,6 +56,10 @@ pub mod spool;
 pub mod status;
 #[cfg(test)]
 mod tests;
+
+/// The link's folder for a process that stands in it: those above it are closed to the link's user. The spool's database
+/// takes no relative path.
+pub const HERE: &str = "/proc/self/cwd";
 
 /// The link's part of the data folder.
 pub fn folder(data: &Path) -> PathBuf {
@@ -65,6 +76,9 @@ pub fn spool_folder(link: &Path) -> PathBuf {
     link.join("spool")
 }
 
+/// Gives out the output files of attempts.
+pub type Sources = Arc<dyn Fn(AttemptKey) -> Arc<dyn Source> + Send + Sync>;
+
 /// What the link must know.
 #[derive(Debug)]
 pub struct Settings {
@@ -80,6 +94,9 @@ pub struct Settings {
     pub timing: Timing,
     /// How often the host is sampled, if not as the controller says; zero is never.
     pub metrics_every: Option<Duration>,
+    /// For people: the process of the executor, and how this one is confined.
+    pub executor_pid: u32,
+    pub confinement: Confinement,
 }
 
 /// The running link.
@@ -104,6 +121,7 @@ impl Link {
         settings: Settings,
         executor: mpsc::Sender<ToExecutor>,
         from_executor: mpsc::Receiver<ToLink>,
+        sources: Sources,
     ) -> std::io::Result<Self> {
         let (spool, spool_thread) = Spool::open(&spool_folder(&settings.folder))?;
         let stop = CancellationToken::new();
@@ -118,8 +136,10 @@ impl Link {
             session: standing.clone(),
             spool: spool_state.clone(),
             active: active.clone(),
+            executor_pid: settings.executor_pid,
+            confinement: settings.confinement.clone(),
         };
-        let ship = Shipper::new(spool.clone(), executor, shipper_inbox, online.clone());
+        let ship = Shipper::new(spool.clone(), sources, executor, shipper_inbox, online.clone());
 
         let mut tasks = tokio::task::JoinSet::new();
         let mut spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
@@ -189,17 +209,17 @@ async fn intake(
                 active.send_replace(running.len());
                 spool.append(report).await;
             }
-            ToLink::OutputGrew { key, folder } => {
-                if shipper.send(shipper::Command::Grew { key, folder }).await.is_err() {
+            ToLink::OutputGrew(key) => {
+                if shipper.send(shipper::Command::Grew(key)).await.is_err() {
                     return;
                 }
             }
-            ToLink::Ended { key, folder, report } => {
+            ToLink::Ended { key, report } => {
                 running.remove(&key);
                 active.send_replace(running.len());
                 fault::point("link.end.received");
                 let totals = totals(&report);
-                if shipper.send(shipper::Command::Ended { key, folder, totals }).await.is_err() {
+                if shipper.send(shipper::Command::Ended { key, totals }).await.is_err() {
                     return;
                 }
                 spool.append(report).await;

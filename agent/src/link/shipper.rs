@@ -11,7 +11,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -29,6 +28,7 @@ use tonic::Streaming;
 
 use self::attempt::{Attempt, chunk_size};
 use super::{
+    Sources,
     backoff::Backoff,
     connect::{Address, connect},
     cut::{Compressor, Cursor, compressor},
@@ -62,10 +62,10 @@ const NOT_RESUMED: &str = "not_resumed";
 /// What the shipper is told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// There is (more) output of an attempt in its folder.
-    Grew { key: AttemptKey, folder: PathBuf },
+    /// There is (more) output of an attempt.
+    Grew(AttemptKey),
     /// The attempt is over; how many bytes its process wrote, if known.
-    Ended { key: AttemptKey, folder: PathBuf, totals: Option<[u64; 2]> },
+    Ended { key: AttemptKey, totals: Option<[u64; 2]> },
     /// The controller answered the attempt's final report.
     FinalAnswered(AttemptKey),
     /// To be answered as soon as the controller holds all output that the shipper knows of.
@@ -108,6 +108,7 @@ pub(crate) struct Shipper {
     /// When a connection without output is closed.
     idle_at: Instant,
     spool: Spool,
+    sources: Sources,
     executor: mpsc::Sender<ToExecutor>,
     commands: mpsc::Receiver<Command>,
     online: watch::Receiver<Option<Online>>,
@@ -116,6 +117,7 @@ pub(crate) struct Shipper {
 impl Shipper {
     pub(crate) fn new(
         spool: Spool,
+        sources: Sources,
         executor: mpsc::Sender<ToExecutor>,
         commands: mpsc::Receiver<Command>,
         online: watch::Receiver<Option<Online>>,
@@ -135,6 +137,7 @@ impl Shipper {
             next_batch: now,
             idle_at: now,
             spool,
+            sources,
             executor,
             commands,
             online,
@@ -189,8 +192,8 @@ impl Shipper {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Grew { key, folder } => self.attempt(key, folder).grew(),
-            Command::Ended { key, folder, totals } => self.attempt(key, folder).end(totals),
+            Command::Grew(key) => self.attempt(key).grew(),
+            Command::Ended { key, totals } => self.attempt(key).end(totals),
             // Of an attempt that ended before this agent started the executor speaks again; then it is answered again.
             Command::FinalAnswered(key) => {
                 if let Some(attempt) = self.attempts.get_mut(&key) {
@@ -201,10 +204,10 @@ impl Shipper {
         }
     }
 
-    fn attempt(&mut self, key: AttemptKey, folder: PathBuf) -> &mut Attempt {
+    fn attempt(&mut self, key: AttemptKey) -> &mut Attempt {
         self.attempts.entry(key).or_insert_with(|| {
             self.turns.push_back(key);
-            Attempt::new(key, folder)
+            Attempt::new(key, (self.sources)(key))
         })
     }
 
@@ -351,8 +354,8 @@ impl Shipper {
 
     /// Gives the room of what is stored back to the disk, so that who waits for it can go on.
     fn let_go(&mut self, key: AttemptKey) {
-        let Some((folder, position)) = self.attempts.get_mut(&key).and_then(Attempt::let_go) else { return };
-        self.letting_go.spawn(let_go::let_go(key, folder, position));
+        let Some((source, position)) = self.attempts.get_mut(&key).and_then(Attempt::let_go) else { return };
+        self.letting_go.spawn(let_go::let_go(key, source, position));
     }
 
     fn rejected(&mut self, rejection: &proto::Rejection) {

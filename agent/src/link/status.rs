@@ -12,9 +12,11 @@ use model::id::AgentId;
 use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncWriteExt, net::UnixListener, sync::watch};
 
-use super::{session::Standing, spool::SpoolState};
+use super::{confine::Confinement, session::Standing, spool::SpoolState};
 
 const SOCKET: &str = "status.sock";
+/// Bytes of an answer.
+const ANSWER_BYTES: u64 = 64 * 1024;
 
 /// Where the figures come from.
 #[derive(Debug, Clone)]
@@ -23,13 +25,19 @@ pub struct Source {
     pub session: watch::Receiver<Standing>,
     pub spool: watch::Receiver<SpoolState>,
     pub active: watch::Receiver<usize>,
+    pub executor_pid: u32,
+    pub confinement: Confinement,
 }
 
 /// How a running agent is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Live {
     pub agent_id: AgentId,
+    /// The agent's process, and that of its link.
     pub pid: u32,
+    pub link_pid: u32,
+    /// How the link is confined.
+    pub confinement: Confinement,
     /// Whether there is a session with a controller.
     pub online: bool,
     /// With which controller, or why there is none.
@@ -47,7 +55,9 @@ impl Source {
         let standing = self.session.borrow().clone();
         Live {
             agent_id: self.agent_id,
-            pid: std::process::id(),
+            pid: self.executor_pid,
+            link_pid: std::process::id(),
+            confinement: self.confinement.clone(),
             online: standing.online,
             session: standing.text,
             since: standing.since,
@@ -94,5 +104,5 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 pub fn ask(folder: &Path) -> Option<Live> {
     let stream = std::os::unix::net::UnixStream::connect(folder.join(SOCKET)).ok()?;
     stream.set_read_timeout(Some(std::time::Duration::from_secs(5))).ok()?;
-    serde_json::from_reader(stream).ok()
+    serde_json::from_reader(io::Read::take(stream, ANSWER_BYTES)).ok()
 }

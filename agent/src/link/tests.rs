@@ -284,6 +284,8 @@ fn start(data: &Path, address: &Address, identity: Identity) -> Agent {
         identity,
         slots: 4,
         metrics_every: None,
+        executor_pid: std::process::id(),
+        confinement: Confinement::default(),
     };
     let (to_executor, mut inbox) = mpsc::channel(100);
     let (say, from_executor) = mpsc::channel(100);
@@ -304,7 +306,10 @@ fn start(data: &Path, address: &Address, identity: Identity) -> Agent {
         }
     })
     .abort_handle();
-    Agent { link: Link::start(settings, to_executor, from_executor).unwrap(), say, heard, listening, folder }
+    let attempts = data.to_owned();
+    let sources: Sources = Arc::new(move |key| Arc::new(attempts.join(key.run_id.0.as_u128().to_string())));
+    let link = Link::start(settings, to_executor, from_executor, sources).unwrap();
+    Agent { link, say, heard, listening, folder }
 }
 
 /// Waits until the controller has seen something.
@@ -365,10 +370,9 @@ async fn output_and_results_are_whole_over_lost_connections() {
     until(&fake, |held| held.hellos.len() == 1).await;
 
     // Silence: a result without any output connection.
-    let quiet = data.path().join("quiet");
-    std::fs::create_dir(&quiet).unwrap();
+    std::fs::create_dir(data.path().join("1")).unwrap();
     agent.say.send(ToLink::Report(report(key(1), Body::Accepted(proto::Accepted { at: 1 })))).await.unwrap();
-    agent.say.send(ToLink::Ended { key: key(1), folder: quiet, report: finished(key(1), 0) }).await.unwrap();
+    agent.say.send(ToLink::Ended { key: key(1), report: finished(key(1), 0) }).await.unwrap();
     assert_eq!(settled(&mut agent).await, key(1));
     assert_eq!(fake.held.lock().unwrap().output_streams, 0);
 
@@ -382,7 +386,7 @@ async fn output_and_results_are_whole_over_lost_connections() {
     for round in 0..40 {
         for at in [0, 1] {
             offsets[at] = lines(&mut writers[at], offsets[at], 200);
-            let grew = ToLink::OutputGrew { key: key(at as u128 + 2), folder: folders[at].clone() };
+            let grew = ToLink::OutputGrew(key(at as u128 + 2));
             agent.say.send(grew).await.unwrap();
         }
         sleep(Duration::from_millis(20)).await;
@@ -392,7 +396,7 @@ async fn output_and_results_are_whole_over_lost_connections() {
     }
     for at in [0, 1] {
         let key = key(at as u128 + 2);
-        let ended = ToLink::Ended { key, folder: folders[at].clone(), report: finished(key, offsets[at]) };
+        let ended = ToLink::Ended { key, report: finished(key, offsets[at]) };
         agent.say.send(ended).await.unwrap();
     }
     let mut done = [settled(&mut agent).await, settled(&mut agent).await];
@@ -435,7 +439,7 @@ async fn all_is_delivered_after_the_executor_has_ended() {
         std::fs::create_dir(&folder).unwrap();
         let bytes = lines(&mut Writer::create(&folder).unwrap(), 0, 100 * n as u64);
         written.insert(key(n).run_id.to_bytes(), bytes);
-        agent.say.send(ToLink::Ended { key: key(n), folder, report: finished(key(n), bytes) }).await.unwrap();
+        agent.say.send(ToLink::Ended { key: key(n), report: finished(key(n), bytes) }).await.unwrap();
         let refused = report(key(100 + n), Body::Refused(proto::Refused::default()));
         agent.say.send(ToLink::Report(refused)).await.unwrap();
     }
@@ -460,7 +464,7 @@ async fn certificates_are_renewed_and_nothing_is_lost() {
         let folder = data.path().join(n.to_string());
         std::fs::create_dir(&folder).unwrap();
         let bytes = lines(&mut Writer::create(&folder).unwrap(), 0, 3);
-        agent.say.send(ToLink::Ended { key: key(n), folder, report: finished(key(n), bytes) }).await.unwrap();
+        agent.say.send(ToLink::Ended { key: key(n), report: finished(key(n), bytes) }).await.unwrap();
         assert_eq!(settled(&mut agent).await, key(n));
         sleep(Duration::from_millis(100)).await;
     }

@@ -1,5 +1,9 @@
 use super::*;
 
+fn let_go(folder: &Path, position: u64) -> io::Result<()> {
+    folder.to_owned().let_go(position)
+}
+
 fn data(stream: Stream, time: i64, offset: u64, bytes: &[u8]) -> Record {
     Record { stream, time, offset, body: Body::Data(bytes.to_vec()) }
 }
@@ -24,7 +28,7 @@ fn what_was_written_is_read_while_the_file_grows() {
     writer.append_gap(Stream::Stdout, 3, 65536, 1 << 40).unwrap();
     let gap = Record { stream: Stream::Stdout, time: 3, offset: 65536, body: Body::Gap(1 << 40) };
     assert_eq!(all(&mut reader), std::slice::from_ref(&gap));
-    assert_eq!(all(&mut Reader::open_at(folder.path(), position).unwrap()), [gap]);
+    assert_eq!(all(&mut Reader::open_at(Arc::new(folder.path().to_owned()), position).unwrap()), [gap]);
     assert!(Writer::create(folder.path()).is_err(), "a second writer");
 }
 
@@ -72,11 +76,11 @@ fn what_is_let_go_takes_no_room_and_is_not_read() {
         "{after}: a hole, where there are holes"
     );
     assert_eq!(all(&mut Reader::open(&folder).unwrap()).len(), 4);
-    assert_eq!(all(&mut Reader::open_at(&folder, positions[3]).unwrap()).len(), 4);
-    assert_eq!(all(&mut Reader::open_at(&folder, positions[14]).unwrap()).len(), 2);
+    assert_eq!(all(&mut Reader::open_at(Arc::new(folder.clone()), positions[3]).unwrap()).len(), 4);
+    assert_eq!(all(&mut Reader::open_at(Arc::new(folder.clone()), positions[14]).unwrap()).len(), 2);
     writer.append(Stream::Stderr, 2, 0, b"more").unwrap();
     assert_eq!(
-        all(&mut Reader::open_at(&folder, positions[16]).unwrap()),
+        all(&mut Reader::open_at(Arc::new(folder.clone()), positions[16]).unwrap()),
         [data(Stream::Stderr, 2, 0, b"more")]
     );
 }
@@ -131,7 +135,7 @@ fn room_that_was_not_given_back_is_given_back_the_next_time() {
     let_go(at_once.path(), positions[12]).unwrap();
     let (later, positions) = long_output();
     // The position came onto the disk, and then the agent died.
-    begin_at(later.path(), positions[12]).unwrap();
+    source::begin_at(later.path(), positions[12]).unwrap();
     let_go(later.path(), positions[12]).unwrap();
     let (at_once, later) = (blocks(at_once.path()), blocks(later.path()));
     assert!(later <= at_once + before / 4, "{later} and {at_once} of {before}");

@@ -5,6 +5,7 @@
 
 mod executor;
 mod hostile;
+mod hostile_link;
 mod kill;
 mod one_shim;
 mod room;

@@ -47,9 +47,9 @@ async fn until_ended(world: &World, agent: &mut Agent, last: AttemptKey) -> Vec<
     let mut heard = Vec::new();
     loop {
         let (report, ended) = match agent.next().await {
-            ToLink::OutputGrew { .. } => continue,
+            ToLink::OutputGrew(_) => continue,
             ToLink::Report(report) => (report, None),
-            ToLink::Ended { key, report, .. } => (report, Some(key)),
+            ToLink::Ended { key, report } => (report, Some(key)),
         };
         let said = match &report.body {
             Some(Body::Accepted(_)) => "accepted".to_owned(),

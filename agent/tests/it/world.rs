@@ -36,7 +36,7 @@ pub(crate) struct World {
     authority: Authority,
     signer: Signer,
     org_id: OrgId,
-    agent_id: AgentId,
+    pub(crate) agent_id: AgentId,
     result_key: Vec<u8>,
     pub(crate) seal_key: Vec<u8>,
 }
@@ -52,6 +52,7 @@ pub(crate) struct Agent {
     pub(crate) task: JoinHandle<()>,
     pub(crate) epoch: Vec<u8>,
     pub(crate) held: Vec<AttemptKey>,
+    attempts: PathBuf,
 }
 
 pub(crate) fn new_key() -> AttemptKey {
@@ -100,8 +101,8 @@ impl World {
         self.data.path().join("policy.toml")
     }
 
-    pub(crate) async fn start(&self, slots: u32, kill_jobs: bool) -> Agent {
-        let config = Config {
+    pub(crate) fn config(&self, slots: u32, kill_jobs: bool) -> Config {
+        Config {
             clock_skew: model::limits::CLOCK_SKEW,
             data: self.data.path().to_owned(),
             slots,
@@ -114,7 +115,11 @@ impl World {
             kill_jobs,
             spool_bytes: model::limits::HOST_SPOOL_BYTES,
             block_for: model::limits::BLOCK_FOR,
-        };
+        }
+    }
+
+    pub(crate) async fn start(&self, slots: u32, kill_jobs: bool) -> Agent {
+        let config = self.config(slots, kill_jobs);
         let until = Instant::now() + LONG;
         let (to_executor, from_executor, shutdown, task) = loop {
             let (to_executor, from_link) = mpsc::channel(16);
@@ -132,16 +137,27 @@ impl World {
         let (answer, asked) = oneshot::channel();
         to_executor.send(ToExecutor::Inventory(answer)).await.unwrap();
         let Inventory { journal_epoch: epoch, held, .. } = asked.await.unwrap();
-        Agent { to_executor, from_executor, shutdown, task, epoch, held }
+        let attempts = self.data.path().join("executor/attempts");
+        Agent { to_executor, from_executor, shutdown, task, epoch, held, attempts }
     }
 
     pub(crate) fn order(&self, agent: &Agent, key: AttemptKey, command: proto::Command) -> proto::WorkOrder {
+        self.order_of(&agent.epoch, key, command)
+    }
+
+    /// The same, for the journal of this epoch.
+    pub(crate) fn order_of(
+        &self,
+        epoch: &[u8],
+        key: AttemptKey,
+        command: proto::Command,
+    ) -> proto::WorkOrder {
         let now = Timestamp::now();
         proto::WorkOrder {
             trust_domain: DOMAIN.to_owned(),
             org_id: self.org_id.to_bytes(),
             agent_id: self.agent_id.to_bytes(),
-            journal_epoch: agent.epoch.clone(),
+            journal_epoch: epoch.to_vec(),
             execution_id: key.execution_id.to_bytes(),
             run_id: key.run_id.to_bytes(),
             attempt: key.attempt,
@@ -176,7 +192,7 @@ impl World {
 
     /// The folder of an attempt.
     pub(crate) fn folder(&self, key: AttemptKey) -> PathBuf {
-        self.data.path().join(format!("executor/attempts/{}-{}", key.run_id, key.attempt))
+        folder_of(&self.data.path().join("executor/attempts"), key)
     }
 
     pub(crate) async fn run(&self, agent: &Agent, key: AttemptKey, line: &str) {
@@ -202,15 +218,15 @@ impl Agent {
         loop {
             match self.next().await {
                 ToLink::Report(report) | ToLink::Ended { report, .. } => return report,
-                ToLink::OutputGrew { .. } => {}
+                ToLink::OutputGrew(_) => {}
             }
         }
     }
 
     pub(crate) async fn ended(&mut self) -> (AttemptKey, PathBuf, proto::Report) {
         loop {
-            if let ToLink::Ended { key, folder, report } = self.next().await {
-                return (key, folder, report);
+            if let ToLink::Ended { key, report } = self.next().await {
+                return (key, folder_of(&self.attempts, key), report);
             }
         }
     }
@@ -253,6 +269,10 @@ impl Agent {
         self.task.await.unwrap();
         heard
     }
+}
+
+fn folder_of(attempts: &Path, key: AttemptKey) -> PathBuf {
+    attempts.join(format!("{}-{}", key.run_id, key.attempt))
 }
 
 pub(crate) fn output(folder: &Path) -> Vec<u8> {

@@ -14,6 +14,8 @@ const CALL: &str = "fault::point(";
 pub(super) enum Victim {
     Controller,
     Agent,
+    /// The executor starts another one.
+    Link,
     Shim,
 }
 
@@ -21,7 +23,8 @@ impl Victim {
     pub(super) fn of(point: &str) -> Self {
         match point.split_once('.').map(|(part, _)| part) {
             Some("controller") => Self::Controller,
-            Some("link" | "executor") => Self::Agent,
+            Some("executor") => Self::Agent,
+            Some("link") => Self::Link,
             Some("shim") => Self::Shim,
             _ => panic!("the fault point '{point}' is of no part: controller, link, executor or shim"),
         }

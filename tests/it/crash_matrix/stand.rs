@@ -57,7 +57,7 @@ impl Stand {
         self.arm(point, hit);
         let excuse = match Victim::of(point) {
             Victim::Shim if !RECORDED.contains(&point) => Excuse::ShimDied,
-            Victim::Agent | Victim::Controller | Victim::Shim => Excuse::None,
+            Victim::Agent | Victim::Controller | Victim::Link | Victim::Shim => Excuse::None,
         };
         for kind in KINDS {
             self.run(kind, excuse).await;
@@ -97,8 +97,8 @@ impl Stand {
                 self.world.kill_controller();
                 self.world.run_controller_with(variables);
             }
-            // Shims have the agent's variables.
-            Victim::Agent | Victim::Shim => {
+            // Its other processes have the agent's variables.
+            Victim::Agent | Victim::Link | Victim::Shim => {
                 self.agent.kill();
                 self.agent.run_armed(variables);
             }

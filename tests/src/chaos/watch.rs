@@ -72,7 +72,8 @@ async fn used(lab: &Lab) {
     }
     for host in &lab.hosts {
         let Ok(agent) = host.agent.try_lock() else { continue };
-        add(&host.name, memory(agent.pid()), folder_kib(&host.data));
+        let link = agent.link().and_then(memory).unwrap_or_default();
+        add(&host.name, memory(agent.pid()).map(|own| own + link), folder_kib(&host.data));
     }
 }
 

@@ -1,6 +1,8 @@
 //! The property: however the output was written, and wherever shipping is interrupted and begun again, the chunks put
 //! together are the bytes that were written, in each stream, without hole or overlap.
 
+use std::path::Path;
+
 use model::id::{ExecutionId, RunId};
 use uuid::Uuid;
 
@@ -46,6 +48,10 @@ impl Held {
     }
 }
 
+fn cutter(folder: &Path, held: Cursor, saved: Option<SavedCursor>) -> Cutter {
+    Cutter::open(key(), Arc::new(folder.to_owned()), held, saved).unwrap()
+}
+
 /// Writes random records and returns what was written.
 fn write(folder: &Path, random: &mut fastrand::Rng) -> [Vec<Option<u8>>; 2] {
     let mut writer = Writer::create(folder).unwrap();
@@ -81,7 +87,7 @@ fn any_output_interrupted_anywhere_is_whole() {
         let mut compressor = compressor().unwrap();
         loop {
             // Another start of the agent: of what it cuts only some is stored.
-            let mut cutter = Cutter::open(key(), folder.path(), held.cursor, saved.clone()).unwrap();
+            let mut cutter = cutter(folder.path(), held.cursor, saved.clone());
             let cuts: Vec<_> = std::iter::from_fn(|| cutter.next(&mut compressor).unwrap()).collect();
             let stored = random.usize(0..=cuts.len());
             for cut in &cuts[..stored] {
@@ -111,7 +117,7 @@ fn any_cursor_inside_a_record_is_a_beginning() {
         for (lane, offset) in offsets.into_iter().enumerate() {
             held.streams[lane] = written[lane][..usize::try_from(offset).unwrap()].to_vec();
         }
-        let mut cutter = Cutter::open(key(), folder.path(), held.cursor, None).unwrap();
+        let mut cutter = cutter(folder.path(), held.cursor, None);
         while let Some(cut) = cutter.next(&mut compressor).unwrap() {
             held.store(&cut);
         }
@@ -126,7 +132,7 @@ fn a_saved_place_that_is_ahead_of_the_controller_is_not_used() {
     writer.append(Stream::Stdout, 1, 0, b"one").unwrap();
     let mut compressor = compressor().unwrap();
     let ahead = SavedCursor { stdout_offset: 3, stderr_offset: 0, position: 43 };
-    let mut cutter = Cutter::open(key(), folder.path(), Cursor::default(), Some(ahead)).unwrap();
+    let mut cutter = cutter(folder.path(), Cursor::default(), Some(ahead));
     assert_eq!(cutter.next(&mut compressor).unwrap().unwrap().chunk.data.as_ref(), b"one");
 }
 
@@ -139,7 +145,7 @@ fn lines_close_in_time_share_a_chunk_and_others_do_not() {
     writer.append(Stream::Stdout, 50_001, 2, b"c").unwrap();
     writer.append(Stream::Stderr, 50_001, 0, b"d").unwrap();
     writer.append(Stream::Stdout, 50_001, 3, b"e").unwrap();
-    let mut cutter = Cutter::open(key(), folder.path(), Cursor::default(), None).unwrap();
+    let mut cutter = cutter(folder.path(), Cursor::default(), None);
     let mut compressor = compressor().unwrap();
     let chunks: Vec<_> = std::iter::from_fn(|| cutter.next(&mut compressor).unwrap())
         .map(|cut| (cut.chunk.stream, cut.chunk.time, cut.chunk.data.to_vec()))
@@ -160,7 +166,7 @@ fn what_the_file_lost_becomes_a_gap() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&path, bytes).unwrap();
 
-    let mut cutter = Cutter::open(key(), folder.path(), Cursor::default(), None).unwrap();
+    let mut cutter = cutter(folder.path(), Cursor::default(), None);
     let mut compressor = compressor().unwrap();
     let mut held = Held::default();
     held.store(&cutter.next(&mut compressor).unwrap().unwrap());

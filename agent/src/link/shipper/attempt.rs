@@ -10,7 +10,7 @@
 //! 5. What is stored is let go on the disk, in steps: the room of the host's output is what the controller lacks.
 //! 6. A file that cannot be read holds up its own attempt, no other.
 
-use std::{collections::VecDeque, io, path::PathBuf, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -22,6 +22,7 @@ use crate::{
         spool::SavedCursor,
     },
     messages::AttemptKey,
+    segment::Source,
 };
 
 /// Bytes of one attempt that may be on their way.
@@ -52,7 +53,7 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct Attempt {
     key: AttemptKey,
-    folder: PathBuf,
+    source: Arc<dyn Source>,
     stage: Stage,
     /// None until output was looked for.
     cutter: Option<Cutter>,
@@ -86,10 +87,10 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn new(key: AttemptKey, folder: PathBuf) -> Self {
+    pub(super) fn new(key: AttemptKey, source: Arc<dyn Source>) -> Self {
         Self {
             key,
-            folder,
+            source,
             stage: Stage::New,
             cutter: None,
             unstored: VecDeque::new(),
@@ -258,7 +259,7 @@ impl Attempt {
         }
         self.forget_unstored();
         self.more = true;
-        match Cutter::open(self.key, &self.folder, held, saved) {
+        match Cutter::open(self.key, Arc::clone(&self.source), held, saved) {
             Ok(mut cutter) => {
                 // All that is held is passed over now, and may be let go: a process may wait for just that room.
                 let _ = cutter.has_more();
@@ -342,7 +343,9 @@ impl Attempt {
     fn cutter(&mut self) -> io::Result<&mut Cutter> {
         match &mut self.cutter {
             Some(cutter) => Ok(cutter),
-            none => Ok(none.insert(Cutter::open(self.key, &self.folder, Cursor::default(), None)?)),
+            none => {
+                Ok(none.insert(Cutter::open(self.key, Arc::clone(&self.source), Cursor::default(), None)?))
+            }
         }
     }
 
@@ -369,14 +372,14 @@ impl Attempt {
         Some(SavedCursor { stdout_offset, stderr_offset, position: last.position })
     }
 
-    /// What of the file is worth letting go now: its folder, and up to where. To be answered by [`Self::has_let_go`].
-    pub(super) fn let_go(&mut self) -> Option<(PathBuf, u64)> {
+    /// What of the file is worth letting go now: the file, and up to where. To be answered by [`Self::has_let_go`].
+    pub(super) fn let_go(&mut self) -> Option<(Arc<dyn Source>, u64)> {
         let step = if self.has_unstored() { LET_GO_BYTES } else { LET_GO_REST_BYTES };
         if self.letting_go_to.is_some() || self.stored_to < self.let_go_to + step {
             return None;
         }
         self.letting_go_to = Some(self.stored_to);
-        Some((self.folder.clone(), self.stored_to))
+        Some((Arc::clone(&self.source), self.stored_to))
     }
 
     /// Whether that went well. What did not is worth it again.
