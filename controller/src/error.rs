@@ -38,6 +38,9 @@ pub(crate) enum Error {
     Unstorable(&'static str, #[source] sqlx::Error),
     #[error("the database did not answer the {0}")]
     Database(&'static str, #[source] sqlx::Error),
+    /// No round of a worker can mend it: the controller has to end.
+    #[error("{0}")]
+    Fatal(String),
     #[error("{0}")]
     Internal(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -78,7 +81,7 @@ impl Error {
             Self::KeyReused => "idempotency_key_reused",
             Self::Unstorable(..) => "unstorable",
             Self::Database(..) => "database_unavailable",
-            Self::Internal(..) => "internal",
+            Self::Fatal(_) | Self::Internal(..) => "internal",
         }
     }
 
@@ -92,7 +95,7 @@ impl Error {
             Self::Conflict(_) | Self::StillRunning => 409,
             Self::NoTargets(_) | Self::KeyReused => 422,
             Self::TooMany { .. } => 429,
-            Self::Internal(..) => 500,
+            Self::Fatal(_) | Self::Internal(..) => 500,
             Self::Database(..) => 503,
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::{Reason, api::output::Stream, execution::ExecutionState, run::RunState};
 use nix::sys::signal::Signal;
-use opsconductor_tests::{Agent, SOON, World, eventually};
+use opsconductor_tests::{Agent, SOON, World, agent, eventually};
 use serde_json::{Value, json};
 use sqlx::postgres::PgListener;
 
@@ -208,6 +208,34 @@ async fn a_controller_that_slept_past_its_lease_disturbs_nothing() {
     assert_eq!(first.api().output(execution.id, "one", Stream::Stdout).await, b"begun\ndone\n");
     let starts = std::fs::read_to_string(&marker).expect("it ran").lines().count();
     assert_eq!(starts, 2, "each was started once");
+}
+
+#[tokio::test]
+async fn no_controller_works_beside_others_with_a_wrong_clock() {
+    let (first, second) = two().await;
+    second.stop_controller();
+    for (offset, says) in [("+1h", "ahead of"), ("-1h", "behind")] {
+        let wrong = agent::clock(offset);
+        let wrong: Vec<(&str, &str)> = wrong.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        second.run_controller_with(&wrong);
+        let status = eventually(SOON, "it ends", async || second.controller_ended()).await;
+        assert!(!status.success(), "{status:?}");
+        let log = second.controller_log();
+        assert!(log.contains(&format!("{says} the database's, and other controllers work on it")), "{log}");
+    }
+    // It may also come to be wrong while it works.
+    let clock = second.folder().join("clock");
+    std::fs::write(&clock, "+0").expect("the folder is ours");
+    let clocked = agent::clock_in(&clock);
+    let clocked: Vec<(&str, &str)> = clocked.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    second.start_controller_with(&clocked).await;
+    std::fs::write(&clock, "+1h").expect("the folder is ours");
+    let status = eventually(SOON, "it ends", async || second.controller_ended()).await;
+    assert!(!status.success(), "{status:?}");
+    // One that is alone has nobody to confuse.
+    first.stop_controller();
+    second.start_controller_with(&clocked).await;
+    assert!(second.controller_log().contains("another controller could not work beside it"));
 }
 
 #[tokio::test]

@@ -80,9 +80,7 @@ impl NewAgent {
 
     /// Its clock is off by so much when it runs, as `faketime` says it (`+1h`, `-1h`, `+400d`). It enrolls with the right one.
     pub fn clock(self, offset: &str) -> Self {
-        self.variable("LD_PRELOAD", faketime().display().to_string())
-            .variable("FAKETIME", offset)
-            .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        clock(offset).into_iter().fold(self, |agent, (name, value)| agent.variable(name, value))
     }
 
     /// Has these controllers in its configuration, instead of knowing the one that it enrolls with.
@@ -174,6 +172,25 @@ fn write_policy(path: &Path) {
     });
     let folder = path.parent().expect("it lies in a folder");
     written.and_then(|()| File::open(folder)?.sync_all()).expect("the policy can be written");
+}
+
+/// Variables that put a process' clock off by so much, as `faketime` says it.
+pub fn clock(offset: &str) -> [(&'static str, String); 3] {
+    [
+        ("LD_PRELOAD", faketime().display().to_string()),
+        ("FAKETIME", offset.to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ]
+}
+
+/// The same, by what stands in the file at any time.
+pub fn clock_in(file: &Path) -> [(&'static str, String); 4] {
+    [
+        ("LD_PRELOAD", faketime().display().to_string()),
+        ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ]
 }
 
 /// The library that gives a process another clock.

@@ -327,7 +327,12 @@ impl World {
 
     /// Starts the controller that was killed or stopped, and waits until it is ready.
     pub async fn start_controller(&self) {
-        self.run_controller_with(&[]);
+        self.start_controller_with(&[]).await;
+    }
+
+    /// The same with `variables` more in its environment.
+    pub async fn start_controller_with(&self, variables: &[(&str, &str)]) {
+        self.run_controller_with(variables);
         let watch = self.watch();
         let api = Api::new(self.inner.http, None);
         eventually(READY_WITHIN, "the controller is ready", async || {

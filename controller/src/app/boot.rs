@@ -14,7 +14,9 @@ use anyhow::Context;
 use model::id::{ApiTokenId, ControllerId, OrgId, uuid_v7};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
-use super::{App, Installation, ca, host_metrics, live, manifest, output, parts, runs, sessions, wake};
+use super::{
+    App, Installation, ca, clocks, host_metrics, live, manifest, output, parts, runs, sessions, wake,
+};
 use crate::{clock, config::Timing, store};
 
 /// What the configuration says that the verbs need.
@@ -90,6 +92,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
         samples: host_metrics::Samples::new(),
         manifests: manifest::Cache::default(),
     };
+    clocks::agree(app.db.worker(), controller_id, boot.timing.lease).await?;
     let left = store::sessions::close_all_of(app.db.worker(), controller_id, now).await?;
     if left > 0 {
         tracing::info!(sessions = left, "closed the sessions that an earlier process left open");
@@ -99,9 +102,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
 
 /// Gives the lease back, so that other controllers need not wait for its end, and closes every connection.
 pub(crate) async fn close(app: &App) {
-    if let Err(error) =
-        store::controllers::end_lease(app.db.worker(), app.info.controller_id, clock::now()).await
-    {
+    if let Err(error) = store::controllers::end_lease(app.db.worker(), app.info.controller_id).await {
         tracing::warn!(%error, "the lease was not given back; it will run out");
     }
     app.db.close().await;

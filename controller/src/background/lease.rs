@@ -3,42 +3,44 @@
 //! A database that was away may have missed a session's end, or been told by another controller that this one's lease
 //! was over: what only one side knows ends, and a living agent opens its session anew.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use model::id::AgentId;
 
 use super::noted;
-use crate::{app::App, clock, error::Result, store};
+use crate::{
+    app::{App, clocks},
+    clock,
+    error::Result,
+    store,
+};
 
 /// So many renewals may fail before the sessions count as gone.
 const RENEWALS: u32 = 4;
 
 /// Agents are told of a controller that has been away for less.
-const FORGOTTEN: SignedDuration = SignedDuration::from_hours(7 * 24);
+const FORGOTTEN: Duration = Duration::from_hours(7 * 24);
 
 /// Renews the lease, then rests.
 pub(super) async fn round(app: &Arc<App>) -> Result<()> {
     let lease = app.info.timing.lease;
     let period = lease / RENEWALS;
     noted(app, "lease", Some(period), async {
-        let now = clock::now();
+        clocks::agree(app.db.worker(), app.info.controller_id, lease).await?;
         let version = env!("CARGO_PKG_VERSION");
         let others = store::controllers::renew_lease(
             app.db.worker(),
             app.info.controller_id,
             version,
             app.info.announce.as_deref(),
-            now,
-            now.saturating_add(lease).unwrap_or(Timestamp::MAX),
+            lease,
         )
         .await?;
         app.wake.set_company(others > 0);
-        let since = now.saturating_sub(FORGOTTEN).unwrap_or(Timestamp::MIN);
-        app.sessions.set_doors(store::controllers::announced(app.db.worker(), now, since).await?);
+        app.sessions.set_doors(store::controllers::announced(app.db.worker(), FORGOTTEN).await?);
         fault::point("controller.lease.renewed");
-        agree(app, now).await?;
-        Ok(())
+        agree(app, clock::now()).await
     })
     .await?;
     tokio::time::sleep(period).await;

@@ -23,7 +23,7 @@ const RUNS: i64 = 5000;
 pub(super) async fn round(app: &Arc<App>) -> Result<()> {
     noted(app, "reap", Some(PERIOD), async {
         expire(app).await?;
-        store::sessions::close_leaseless(app.db.worker(), app.info.controller_id, clock::now()).await?;
+        store::sessions::close_leaseless(app.db.worker(), app.info.controller_id).await?;
         lose(app).await
     })
     .await?;

@@ -2,7 +2,8 @@
 //!
 //! 1. A round that fails is repeated after a short rest, for ever: the database may be away for long.
 //! 2. A round that panics is an error of ours. It is logged and counted, and the worker begins again, later each time.
-//! 3. After [`PANICS`] of them without a good round between, the worker gives up, and with it the controller: what a panic
+//! 3. What cannot be mended by a round ends the controller at once.
+//! 4. After [`PANICS`] of them without a good round between, the worker gives up, and with it the controller: what a panic
 //!    left behind in memory (a lock that nobody may take any more) goes away with the process, which is then started anew.
 
 use std::{any::Any, future::Future, panic::AssertUnwindSafe, time::Duration};
@@ -10,7 +11,10 @@ use std::{any::Any, future::Future, panic::AssertUnwindSafe, time::Duration};
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::parts::Parts, error::Result};
+use crate::{
+    app::parts::Parts,
+    error::{Error, Result},
+};
 
 /// How long a worker rests after a round that failed.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
@@ -19,18 +23,19 @@ pub(super) const AFTER_PANIC: Duration = Duration::from_millis(100);
 /// So many panics in succession end the controller: with [`AFTER_PANIC`] within about six seconds.
 const PANICS: u32 = 7;
 
-/// A worker panics whenever it is started.
+/// Why a worker does not go on.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the worker '{worker}' panicked {PANICS} times in succession, the last time with: {message}")]
-pub(crate) struct GaveUp {
-    worker: &'static str,
-    message: String,
+pub(crate) enum GaveUp {
+    #[error("the worker '{worker}' panicked {PANICS} times in succession, the last time with: {message}")]
+    Panics { worker: &'static str, message: String },
+    #[error("{0}")]
+    Fatal(String),
 }
 
 /// Does one round after the other until `shutdown`, and rests for `after_panic` behind the first one that panics.
 ///
 /// # Errors
-/// When [`PANICS`] rounds in succession panicked.
+/// When [`PANICS`] rounds in succession panicked, or one was [`Error::Fatal`].
 pub(super) async fn repeat<F, R>(
     worker: &'static str,
     parts: &Parts,
@@ -53,6 +58,7 @@ where
                 panics = 0;
                 continue;
             }
+            Ok(Err(Error::Fatal(why))) => return Err(GaveUp::Fatal(why)),
             Ok(Err(error)) => {
                 panics = 0;
                 let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -67,7 +73,7 @@ where
                 parts.failed(worker, format!("panicked: {message}"));
                 panics += 1;
                 if panics == PANICS {
-                    return Err(GaveUp { worker, message });
+                    return Err(GaveUp::Panics { worker, message });
                 }
                 after_panic * 2_u32.pow(panics - 1)
             }
@@ -123,7 +129,7 @@ mod tests {
             broken()
         })
         .await;
-        assert_eq!(ended, Err(GaveUp { worker: "tried", message: "a broken lock".to_owned() }));
+        assert_eq!(ended, Err(GaveUp::Panics { worker: "tried", message: "a broken lock".to_owned() }));
         assert_eq!(rounds.into_inner(), PANICS);
     }
 }

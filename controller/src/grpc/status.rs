@@ -20,6 +20,8 @@ pub(super) fn refuse(error: Error) -> Status {
             tracing::error!(error = &error as &dyn std::error::Error, %source, "a call failed");
             Status::unavailable("the database does not answer; try again")
         }
+        // No verb of a door has it.
+        Error::Fatal(_) => Status::internal("internal error; the controller's log tells more"),
         Error::Internal(_, source) => {
             tracing::error!(error = &error as &dyn std::error::Error, %source, "a call failed");
             Status::internal("internal error; the controller's log tells more")

@@ -19,7 +19,7 @@ use crate::{
         access::{ControllerJoin, ControllerRead},
         joining,
     },
-    clock, store,
+    store,
 };
 
 /// The controllers of this installation, also those that have ended.
@@ -29,7 +29,7 @@ pub(super) async fn list(
     _: Access<ControllerRead>,
     State(door): State<Arc<Door>>,
 ) -> Result<Json<Controllers>> {
-    let items = store::controllers::list(door.app.db.worker(), clock::now()).await?;
+    let items = store::controllers::list(door.app.db.worker()).await?;
     Ok(Json(Controllers { items }))
 }
 

@@ -1,4 +1,6 @@
-//! Controllers and their leases.
+//! Controllers and their leases, which the database's own clock measures.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
@@ -13,20 +15,19 @@ pub(crate) async fn renew_lease(
     id: ControllerId,
     version: &str,
     announce: Option<&str>,
-    now: Timestamp,
-    until: Timestamp,
+    lease: Duration,
 ) -> Result<i64> {
     sqlx::query_scalar!(
         r#"with renewed as (
              insert into controllers (id, lease_until, started_at, version, announce)
-             values ($1, $4, $3, $2, $5)
-             on conflict (id) do update set lease_until = $4, version = $2, announce = $5
+             values ($1, now() + make_interval(secs => $3), now(), $2, $4)
+             on conflict (id) do update
+             set lease_until = now() + make_interval(secs => $3), version = $2, announce = $4
          )
-         select count(*) as "others!" from controllers where id <> $1 and lease_until > $3"#,
+         select count(*) as "others!" from controllers where id <> $1 and lease_until > now()"#,
         id.0,
         version,
-        now.to_sqlx(),
-        until.to_sqlx(),
+        lease.as_secs_f64(),
         announce
     )
     .fetch_one(pool)
@@ -34,9 +35,22 @@ pub(crate) async fn renew_lease(
     .during("renewal of the controller's lease")
 }
 
+/// What the database's clock shows right now, and how many other controllers hold a lease.
+pub(crate) async fn clock(pool: &PgPool, me: ControllerId) -> Result<(Timestamp, i64)> {
+    let row = sqlx::query!(
+        r#"select clock_timestamp() as "now!",
+                  (select count(*) from controllers where id <> $1 and lease_until > now()) as "others!""#,
+        me.0
+    )
+    .fetch_one(pool)
+    .await
+    .during("query for the database's clock")?;
+    Ok((row.now.to_jiff(), row.others))
+}
+
 /// Gives the lease back at a clean stop.
-pub(crate) async fn end_lease(pool: &PgPool, id: ControllerId, now: Timestamp) -> Result<()> {
-    sqlx::query!("update controllers set lease_until = $2 where id = $1", id.0, now.to_sqlx())
+pub(crate) async fn end_lease(pool: &PgPool, id: ControllerId) -> Result<()> {
+    sqlx::query!("update controllers set lease_until = now() where id = $1", id.0)
         .execute(pool)
         .await
         .during("end of the controller's lease")?;
@@ -63,12 +77,11 @@ pub(crate) async fn notify(pool: &PgPool, channel: &str, from: ControllerId) -> 
 }
 
 /// All controllers that ever served this database, the longest known first.
-pub(crate) async fn list(pool: &PgPool, now: Timestamp) -> Result<Vec<Controller>> {
+pub(crate) async fn list(pool: &PgPool) -> Result<Vec<Controller>> {
     let rows = sqlx::query!(
-        r#"select c.id, c.version, c.started_at, c.lease_until, c.announce, c.lease_until > $1 as "is_alive!",
+        r#"select c.id, c.version, c.started_at, c.lease_until, c.announce, c.lease_until > now() as "is_alive!",
                   (select count(*) from sessions s where s.controller_id = c.id and s.connected) as "sessions!"
-           from controllers c order by c.id limit $2"#,
-        now.to_sqlx(),
+           from controllers c order by c.id limit $1"#,
         limits::MAX_PAGE
     )
     .fetch_all(pool)
@@ -88,13 +101,14 @@ pub(crate) async fn list(pool: &PgPool, now: Timestamp) -> Result<Vec<Controller
         .collect())
 }
 
-/// Where agents reach the controllers that say so: the living first, then those that have been away since `since` at most.
-pub(crate) async fn announced(pool: &PgPool, now: Timestamp, since: Timestamp) -> Result<Vec<String>> {
+/// Where agents reach the controllers that say so: the living first, then those that have been away for less than
+/// `forgotten`.
+pub(crate) async fn announced(pool: &PgPool, forgotten: Duration) -> Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"select announce as "announce!" from controllers
-           where announce is not null and lease_until > $2 order by lease_until > $1 desc, id limit $3"#,
-        now.to_sqlx(),
-        since.to_sqlx(),
+           where announce is not null and lease_until > now() - make_interval(secs => $1)
+           order by lease_until > now() desc, id limit $2"#,
+        forgotten.as_secs_f64(),
         limits::ANNOUNCED_CONTROLLERS as i64
     )
     .fetch_all(pool)

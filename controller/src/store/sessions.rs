@@ -140,11 +140,10 @@ pub(crate) async fn await_dispatch(pool: &PgPool, agent: AgentId) -> Result<()> 
 }
 
 /// Closes the sessions of other controllers whose lease is over. A controller knows better of its own.
-pub(crate) async fn close_leaseless(pool: &PgPool, me: ControllerId, now: Timestamp) -> Result<u64> {
+pub(crate) async fn close_leaseless(pool: &PgPool, me: ControllerId) -> Result<u64> {
     let done = sqlx::query!(
-        "update sessions s set connected = false, closed_at = $1
-         from controllers c where c.id = s.controller_id and c.id <> $2 and s.connected and c.lease_until < $1",
-        now.to_sqlx(),
+        "update sessions s set connected = false, closed_at = now()
+         from controllers c where c.id = s.controller_id and c.id <> $1 and s.connected and c.lease_until < now()",
         me.0
     )
     .execute(pool)
