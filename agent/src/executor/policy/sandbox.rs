@@ -17,6 +17,9 @@ pub struct Sandbox {
     pub unconfined: Unconfined,
     /// May runs ask the host's container engine for a container? Whoever may, may in the end do what the engine may.
     pub containers: bool,
+    /// The socket of the container engine; by default one of the places where it usually is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<AbsolutePath>,
     /// The folders in or below which lies what runs may name to read; by default everywhere that their user may.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readable: Option<Vec<AbsolutePath>>,
@@ -56,6 +59,7 @@ impl Default for Sandbox {
             default: Profile::Standard,
             unconfined: Unconfined::Jobs,
             containers: false,
+            engine: None,
             readable: None,
             writable: None,
             max_memory_bytes: None,
@@ -111,6 +115,11 @@ impl Sandbox {
             }
         }
         Ok(profile)
+    }
+
+    /// The socket of the engine that is named; nothing when none is.
+    pub(in crate::executor) fn engine_socket(&self) -> String {
+        self.engine.as_ref().and_then(|socket| socket.0.to_str()).unwrap_or_default().to_owned()
     }
 }
 
@@ -204,6 +213,9 @@ mod tests {
     fn containers_are_off() {
         let image = || proto::Command { image: "app".to_owned(), ..proto::Command::default() };
         assert_eq!(sandbox("").apply(&mut image()), Err(Forbidden::Containers));
-        assert!(sandbox("containers = true").apply(&mut image()).is_ok());
+        let on = sandbox("containers = true\nengine = '/run/own.sock'");
+        assert!(on.apply(&mut image()).is_ok());
+        assert_eq!(on.engine_socket(), "/run/own.sock");
+        assert!(toml::from_str::<Sandbox>("engine = 'own.sock'").is_err());
     }
 }
