@@ -225,7 +225,11 @@ pub(super) fn unavailable(profile: Profile, missing: &str) -> Failure {
 }
 
 /// A user for this run only, where an agent that is root is to confine one that names none.
-pub(super) fn lend_user(command: &proto::Command, profile: Profile, spec: &Spec) -> Result<Option<Lent>, Failure> {
+pub(super) fn lend_user(
+    command: &proto::Command,
+    profile: Profile,
+    spec: &Spec,
+) -> Result<Option<Lent>, Failure> {
     if profile == Profile::None || !command.user.is_empty() || !geteuid().is_root() {
         return Ok(None);
     }

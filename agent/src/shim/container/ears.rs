@@ -12,7 +12,7 @@ use nix::{
 };
 use tokio::io::unix::AsyncFd;
 
-use crate::shim::control::Control;
+use crate::{shim::control::Control, sys::watch};
 
 /// The files to listen to, each registered by a copy of its descriptor, which outlives whatever happens to the original.
 #[derive(Debug)]
@@ -98,10 +98,6 @@ impl<'a> Ears<'a> {
         // One that cannot be watched is not heard; the agent connects anew when it has to.
         self.control.connection().and_then(|connection| watch(connection).ok())
     }
-}
-
-fn watch(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(fd.try_clone_to_owned()?, tokio::io::Interest::READABLE)
 }
 
 /// Waits until there may be something. Whoever waited reads until there is nothing.

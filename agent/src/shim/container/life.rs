@@ -18,12 +18,7 @@ use super::{
 use crate::{
     clock,
     sandbox::{cgroup::Usage, user::Lent},
-    shim::{
-        ending::Ended,
-        output::Output,
-        record,
-        run::Bounds,
-    },
+    shim::{ending::Ended, output::Output, record, run::Bounds},
     sys::Exit,
 };
 
@@ -243,7 +238,8 @@ impl<'a> Life<'a> {
     async fn look_at_the_clock(&mut self) {
         let now = Instant::now();
         if self.end.is_some() {
-            if self.is_open && !self.output.is_blocked() && self.rest_until.is_some_and(|until| now >= until) {
+            if self.is_open && !self.output.is_blocked() && self.rest_until.is_some_and(|until| now >= until)
+            {
                 self.is_open = false;
                 self.is_cut = true;
             }

@@ -146,7 +146,10 @@ mod tests {
     fn the_words_of_the_engines() {
         let cases = [
             ("workdir \"/no\" does not exist on container abc", Reason::BadWorkingDirectory),
-            ("chdir to cwd (\"/no\") set in config.json failed: permission denied", Reason::BadWorkingDirectory),
+            (
+                "chdir to cwd (\"/no\") set in config.json failed: permission denied",
+                Reason::BadWorkingDirectory,
+            ),
             ("exec: \"no\": executable file not found in $PATH", Reason::ProgramNotFound),
             ("no space left on device", Reason::SpawnFailed),
         ];

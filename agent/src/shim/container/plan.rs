@@ -147,9 +147,8 @@ impl Plan {
         kept.extend(engine::sockets(""));
         kept.push(engine.socket.clone());
         for folder in self.readable.iter().chain(&self.writable) {
-            check_folder(Path::new(folder), &kept).map_err(|why| {
-                unavailable(&format!("it cannot have the folder '{folder}': {why}"))
-            })?;
+            check_folder(Path::new(folder), &kept)
+                .map_err(|why| unavailable(&format!("it cannot have the folder '{folder}': {why}")))?;
         }
         Ok(())
     }
@@ -173,7 +172,8 @@ impl Plan {
         image: String,
     ) -> (ContainerCreateBody, Option<Lent>, Option<ScriptFile>) {
         let host = self.host_config();
-        let (numbers, groups) = self.user.map_or((None, None), |user| (Some(user.numbers), Some(user.groups)));
+        let (numbers, groups) =
+            self.user.map_or((None, None), |user| (Some(user.numbers), Some(user.groups)));
         let rest = self.words.split_off(1);
         let none = || Some(vec!["NONE".to_owned()]);
         let body = ContainerCreateBody {
@@ -311,7 +311,10 @@ fn failed(detail: &str) -> Failure {
 fn user(name: &str, profile: Profile, lent: Option<&Lent>) -> Result<Option<ContainerUser>, Failure> {
     let numbers = |uid, gid| format!("{uid}:{gid}");
     if let Some(lent) = lent {
-        return Ok(Some(ContainerUser { numbers: numbers(lent.uid.as_raw(), lent.uid.as_raw()), groups: Vec::new() }));
+        return Ok(Some(ContainerUser {
+            numbers: numbers(lent.uid.as_raw(), lent.uid.as_raw()),
+            groups: Vec::new(),
+        }));
     }
     if name.is_empty() && geteuid().is_root() {
         return Ok(None);
@@ -397,7 +400,8 @@ mod tests {
         std::os::unix::fs::symlink(base.join("free"), base.join("link")).unwrap();
         let kept = [base.join("data")];
         check_folder(&base.join("free"), &kept).unwrap();
-        for (no, why) in [("data/attempts", "it is in"), ("data", "it is in"), ("", "is in it"), ("link", "symbolic")]
+        for (no, why) in
+            [("data/attempts", "it is in"), ("data", "it is in"), ("", "is in it"), ("link", "symbolic")]
         {
             // Joined with nothing it would end in a slash.
             let folder = if no.is_empty() { base.clone() } else { base.join(no) };
