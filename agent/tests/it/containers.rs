@@ -242,7 +242,7 @@ fn limits_hold() {
         Some(0),
         "a temporary folder in memory counts, and dd is not all of it: {record:?}"
     );
-    let (record, _) = engine.run(limited("exec dd if=/dev/zero of=/dev/null bs=209715200 count=1"));
+    let (record, _) = engine.run(limited("sleep 1; exec dd if=/dev/zero of=/dev/null bs=209715200 count=1"));
     assert_eq!(record.reason, Reason::MemoryLimit.as_str(), "{record:?}");
     assert!(record.out_of_memory);
     let fork = "i=0; while [ $i -lt 40 ]; do sleep 20 & i=$((i+1)); done";

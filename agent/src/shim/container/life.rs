@@ -12,6 +12,7 @@ use model::{Reason, api::output::Stream, limits::CHUNK_BYTES};
 use super::{
     ears::Ears,
     engine::{Attached, Engine, NAME_PREFIX},
+    memory::Kills,
     note,
     plan::ScriptFile,
 };
@@ -57,6 +58,7 @@ pub(super) struct Life<'a> {
     held: Option<Held>,
     /// There may be more to come.
     is_open: bool,
+    kills: Kills,
     /// How it ended.
     end: Option<End>,
     /// When the output counts as over although its end did not come; set once the container has ended.
@@ -106,6 +108,7 @@ impl<'a> Life<'a> {
             deadline: Instant::now() + bounds.timeout,
             held: None,
             is_open: true,
+            kills: Kills::default(),
             end: None,
             rest_until: None,
             is_cut: false,
@@ -150,6 +153,7 @@ impl<'a> Life<'a> {
         let looked = self.ears.meanwhile(self.means.engine.look(&self.means.name)).await;
         let state = looked.ok().flatten().and_then(|found| found.state);
         self.pid = state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
+        self.kills = Kills::of(self.pid);
         self.ears.control.started(self.pid, self.means.started_at);
     }
 
@@ -177,6 +181,8 @@ impl<'a> Life<'a> {
                 return;
             }
             None => {
+                // Its group is there for moments more.
+                self.kills.count();
                 self.is_open = false;
                 return;
             }
@@ -260,10 +266,11 @@ impl<'a> Life<'a> {
         self.phase = Phase::Killed { again: Instant::now() + KILL_AGAIN, give_up_at };
     }
 
-    fn into_record(self, removed: Result<(), String>) -> proto::ExitRecord {
+    fn into_record(mut self, removed: Result<(), String>) -> proto::ExitRecord {
         let end = self.end.unwrap_or_default();
         let unkillable = [i32::try_from(self.pid).unwrap_or(0)];
-        let usage = Usage { oom_kills: u64::from(end.is_out_of_memory), ..Usage::default() };
+        let oom_kills = self.kills.count().max(end.is_out_of_memory.into());
+        let usage = Usage { oom_kills, ..Usage::default() };
         let mut record = Ended {
             started_at: self.means.started_at,
             failure: None,

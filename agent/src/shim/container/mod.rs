@@ -12,6 +12,7 @@
 mod ears;
 mod engine;
 mod life;
+mod memory;
 pub mod note;
 mod plan;
 

@@ -21,7 +21,10 @@ use model::{
     limits::{DEFAULT_RUN_OPEN_FILES, DEFAULT_RUN_PIDS},
     sandbox::Profile,
 };
-use nix::unistd::geteuid;
+use nix::{
+    sys::resource::{Resource, getrlimit},
+    unistd::geteuid,
+};
 
 use super::{
     engine::{self, Engine},
@@ -43,6 +46,8 @@ const TEMPORARY: &str = "/tmp";
 const TEMPORARY_OPTIONS: &str = "rw,nosuid,nodev,mode=1777";
 /// What the kernel's killer prefers to the agent and the engine.
 const OOM_SCORE: i64 = 500;
+/// As many as a kernel can have.
+const MOST_PROCESSES: u64 = 4_194_304;
 /// Billionths of a processor in a hundredth.
 const NANOS_OF_PERCENT: u64 = 10_000_000;
 /// Folders of the host that no container gets, nor what is in them: they are the kernel's own.
@@ -240,7 +245,14 @@ impl Plan {
             hard: Some(number(value)),
         };
         let open_files = if limits.open_files == 0 { DEFAULT_RUN_OPEN_FILES } else { limits.open_files };
-        let mut all = vec![limit("core", 0), limit("nofile", open_files)];
+        // The kernel counts these for a user on all of the host; the limit for the run is that of its processes. An engine
+        // that is told nothing may choose more than it may give.
+        let (_, user_processes) = getrlimit(Resource::RLIMIT_NPROC).unwrap_or((0, MOST_PROCESSES));
+        let mut all = vec![
+            limit("core", 0),
+            limit("nofile", open_files),
+            limit("nproc", user_processes.min(MOST_PROCESSES)),
+        ];
         if limits.file_bytes != 0 {
             all.push(limit("fsize", limits.file_bytes));
         }
