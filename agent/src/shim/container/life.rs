@@ -66,6 +66,8 @@ pub(super) struct Life<'a> {
     is_cut: bool,
     /// Why we ended it, if we did.
     why: Option<Reason>,
+    /// It had ended when it was to be asked to.
+    ended_before: bool,
     phase: Phase,
     is_unkillable: bool,
 }
@@ -113,6 +115,7 @@ impl<'a> Life<'a> {
             rest_until: None,
             is_cut: false,
             why: None,
+            ended_before: false,
             phase: Phase::Running,
             is_unkillable: false,
         }
@@ -165,7 +168,13 @@ impl<'a> Life<'a> {
             Phase::Asked { kill_at } => kill_at,
             Phase::Killed { again, .. } => again,
         };
-        if self.output.is_blocked() { phase.min(Instant::now() + DISK_AGAIN) } else { phase }
+        let again = Instant::now() + DISK_AGAIN;
+        match self.output.is_blocked() {
+            // Nothing else is waited for.
+            true if self.end.is_some() => again,
+            true => phase.min(again),
+            false => phase,
+        }
     }
 
     fn take(&mut self, came: Option<Result<LogOutput, bollard::errors::Error>>) {
@@ -206,6 +215,10 @@ impl<'a> Life<'a> {
             }
             self.ears.control.output();
         }
+        if self.end.is_some() && self.output.is_blocked() {
+            // The time in which nothing is read does not count.
+            self.rest_until = Some(Instant::now() + REST_WITHIN);
+        }
         if self.bounds.halt_at.is_some() && self.output.is_over_limit() && self.why.is_none() {
             self.ears.want(Reason::OutputLimit);
         }
@@ -224,7 +237,7 @@ impl<'a> Life<'a> {
     }
 
     async fn stop(&mut self, why: Reason) {
-        if self.end.is_some() {
+        if self.end.is_some() || self.ended_before {
             return;
         }
         let before = self.why;
@@ -235,7 +248,7 @@ impl<'a> Life<'a> {
             self.phase = Phase::Asked { kill_at: Instant::now() + self.bounds.kill_grace };
             // An engine that does not answer is asked to kill it when that is due.
             if let Ok(false) = self.means.engine.signal(&self.means.name, "SIGTERM").await {
-                self.why = before;
+                (self.why, self.ended_before) = (before, true);
             }
         }
     }
