@@ -115,7 +115,7 @@ async fn make(
         return Err(Failure { reason: why, detail: "ended before it began".to_owned() });
     }
     let started_at = crate::clock::now_micros();
-    ears.meanwhile(engine.start(name)).await.map_err(not_starting)?;
+    ears.meanwhile(engine.start(name)).await.map_err(|why| not_starting(&why))?;
     Ok((output, started_at))
 }
 
@@ -126,7 +126,7 @@ fn unavailable(missing: &str) -> Failure {
 }
 
 /// The engines have no codes for why a program does not start, only words.
-fn not_starting(why: String) -> Failure {
+fn not_starting(why: &str) -> Failure {
     let words = why.to_ascii_lowercase();
     let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
     let reason = if says(&["workdir", "working directory", "chdir to cwd"]) {
@@ -155,7 +155,7 @@ mod tests {
             ("no space left on device", Reason::SpawnFailed),
         ];
         for (why, reason) in cases {
-            assert_eq!(not_starting(why.to_owned()).reason, reason, "{why}");
+            assert_eq!(not_starting(why).reason, reason, "{why}");
         }
     }
 }
