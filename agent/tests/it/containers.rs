@@ -3,7 +3,7 @@
 
 use std::{
     io::Write as _,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::LazyLock,
