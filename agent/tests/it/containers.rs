@@ -101,6 +101,8 @@ impl Engine {
             .arg(in_folder("root"))
             .arg("--runroot")
             .arg(in_folder("run"))
+            .arg("--tmpdir")
+            .arg(in_folder("state"))
             .stdin(Stdio::null());
         command
     }

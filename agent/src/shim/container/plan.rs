@@ -247,12 +247,7 @@ impl Plan {
         let open_files = if limits.open_files == 0 { DEFAULT_RUN_OPEN_FILES } else { limits.open_files };
         // The kernel counts these for a user on all of the host; the limit for the run is that of its processes. An engine
         // that is told nothing may choose more than it may give.
-        let (_, user_processes) = getrlimit(Resource::RLIMIT_NPROC).unwrap_or((0, MOST_PROCESSES));
-        let mut all = vec![
-            limit("core", 0),
-            limit("nofile", open_files),
-            limit("nproc", user_processes.min(MOST_PROCESSES)),
-        ];
+        let mut all = vec![limit("core", 0), limit("nofile", open_files), limit("nproc", user_processes())];
         if limits.file_bytes != 0 {
             all.push(limit("fsize", limits.file_bytes));
         }
@@ -384,6 +379,14 @@ fn check_folder(folder: &Path, kept: &[PathBuf]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// As many processes as a user can have: what this process may have at most, and no more than the host has numbers for.
+fn user_processes() -> u64 {
+    let (_, own) = getrlimit(Resource::RLIMIT_NPROC).unwrap_or((0, MOST_PROCESSES));
+    let numbers = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok();
+    let numbers = numbers.and_then(|numbers| numbers.trim().parse().ok()).unwrap_or(MOST_PROCESSES);
+    own.min(numbers).min(MOST_PROCESSES)
 }
 
 /// The devices whose reading and writing can be bound.
