@@ -65,7 +65,7 @@ async fn lead(
         Ok(ears) => ears,
         Err(error) => return not_started(unavailable(&error.to_string()), output),
     };
-    match begin(spec, &mut ears).await {
+    match Box::pin(begin(spec, &mut ears)).await {
         Ok(means) => Life::new(means, ears, bounds, output).finish().await,
         Err(failure) => not_started(failure, output),
     }
@@ -85,7 +85,7 @@ async fn begin(spec: &mut Spec, ears: &mut Ears<'_>) -> Result<Means, Failure> {
         Failure { reason: Reason::SpawnFailed, detail }
     })?;
     let (body, lent, script) = plan.into_body(image);
-    let made = make(&engine, &name, body, &asked, ears).await;
+    let made = Box::pin(make(&engine, &name, body, &asked, ears)).await;
     match made {
         Ok((output, started_at)) => {
             Ok(Means { engine, name, output, started_at, _lent: lent, _script: script })
