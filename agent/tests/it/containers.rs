@@ -224,7 +224,8 @@ fn a_cancel_and_a_timeout_end_even_what_ignores_them() {
         ordered.kill_grace_ms = if killed { 300 } else { 60_000 };
         let shim = Shim::start(&ordered);
         says_up(shim.folder.path());
-        shim.connect().write_all(&[control::ToShim::Cancel.byte()]).unwrap();
+        let mut agent = shim.connect();
+        agent.write_all(&[control::ToShim::Cancel.byte()]).unwrap();
         let (record, output) = engine.finish(shim);
         assert_eq!(record.reason, Reason::Cancelled.as_str(), "{record:?}");
         assert_eq!(record.detail.contains("was killed"), killed, "{record:?}");
@@ -312,7 +313,8 @@ fn variables_are_for_the_program_only() {
         let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         assert!(!text(&words).contains(secret), "{}", text(&words));
     }
-    shim.connect().write_all(&[control::ToShim::Cancel.byte()]).unwrap();
+    let mut agent = shim.connect();
+    agent.write_all(&[control::ToShim::Cancel.byte()]).unwrap();
     let (record, _) = engine.finish(shim);
     assert_eq!(record.reason, Reason::Cancelled.as_str(), "{record:?}");
 }
