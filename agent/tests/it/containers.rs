@@ -104,6 +104,8 @@ impl Engine {
             .arg(in_folder("run"))
             .arg("--tmpdir")
             .arg(in_folder("state"))
+            // Its helper leaves notes where it was started.
+            .current_dir(self.folder.path())
             .stdin(Stdio::null());
         command
     }
