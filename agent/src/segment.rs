@@ -185,12 +185,31 @@ impl Reader {
     /// When the file cannot be read, or the record is damaged.
     #[expect(clippy::should_implement_trait, reason = "an end that may go away is no iterator's end")]
     pub fn next(&mut self) -> io::Result<Option<Record>> {
-        if let Some(record) = self.take()? {
-            return Ok(Some(record));
+        match self.take() {
+            Ok(Some(record)) => return Ok(Some(record)),
+            // What was incomplete may have been cut off and written anew: it is read again.
+            Ok(None) => self.fill()?,
+            Err(error) => self.skip_let_go(error)?,
         }
-        // What was incomplete may have been cut off and written anew: it is read again.
-        self.fill()?;
-        self.take()
+        match self.take() {
+            Err(error) => {
+                self.skip_let_go(error)?;
+                self.take()
+            }
+            taken => taken,
+        }
+    }
+
+    /// What was let go since this reader looked reads as zeros, which match no check: reading goes on behind it. Any other
+    /// damage is the error that it was.
+    fn skip_let_go(&mut self, error: io::Error) -> io::Result<()> {
+        let folder = self.path.parent().expect("the file is in an attempt's folder");
+        let begin = begins_at(folder)?;
+        if begin <= self.position {
+            return Err(error);
+        }
+        self.position = begin;
+        self.fill()
     }
 
     /// Takes a record out of the buffer, if it holds a whole one.
@@ -275,24 +294,31 @@ impl Reader {
 /// When the folder cannot be written.
 pub fn let_go(folder: &Path, position: u64) -> io::Result<()> {
     let begin = FILE_HEADER.len() as u64;
-    if position <= begins_at(folder)?.max(begin) {
-        return Ok(());
+    let known = begins_at(folder)?;
+    if position > known.max(begin) {
+        begin_at(folder, position)?;
     }
+    // Once more too when that is known already: the room may not have been given back then.
+    let position = position.max(known);
+    let Some(length) = position.checked_sub(begin).filter(|length| *length > 0) else { return Ok(()) };
+    let file = OpenOptions::new().write(true).open(folder.join(FILE_NAME))?;
+    let (Ok(begin), Ok(length)) = (i64::try_from(begin), i64::try_from(length)) else { return Ok(()) };
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    match fallocate(&file, hole, begin, length) {
+        Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Remembers that reading begins at `position`.
+fn begin_at(folder: &Path, position: u64) -> io::Result<()> {
     // On the disk before the room is given back: zeros that nobody knows of would read as damage.
     let new = folder.join(NEW_FROM_FILE_NAME);
     let mut from = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     from.write_all(&position.to_le_bytes())?;
     from.sync_data()?;
     std::fs::rename(&new, folder.join(FROM_FILE_NAME))?;
-    File::open(folder)?.sync_all()?;
-    let file = OpenOptions::new().write(true).open(folder.join(FILE_NAME))?;
-    let (begin, length) = (i64::try_from(begin), i64::try_from(position - begin));
-    let (Ok(begin), Ok(length)) = (begin, length) else { return Ok(()) };
-    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    match fallocate(&file, hole, begin, length) {
-        Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    File::open(folder)?.sync_all()
 }
 
 /// Where the first record is that was not let go; 0 when none was.
@@ -344,104 +370,4 @@ fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn data(stream: Stream, time: i64, offset: u64, bytes: &[u8]) -> Record {
-        Record { stream, time, offset, body: Body::Data(bytes.to_vec()) }
-    }
-
-    fn all(reader: &mut Reader) -> Vec<Record> {
-        std::iter::from_fn(|| reader.next().unwrap()).collect()
-    }
-
-    #[test]
-    fn what_was_written_is_read_while_the_file_grows() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut reader = Reader::open(folder.path()).unwrap();
-        assert_eq!(reader.next().unwrap(), None, "no file yet");
-        let mut writer = Writer::create(folder.path()).unwrap();
-        assert_eq!(reader.next().unwrap(), None);
-        let long = vec![7; limits::CHUNK_BYTES];
-        writer.append(Stream::Stdout, 1, 0, &long).unwrap();
-        writer.append(Stream::Stderr, 2, 0, b"\0\xff").unwrap();
-        let first = [data(Stream::Stdout, 1, 0, &long), data(Stream::Stderr, 2, 0, b"\0\xff")];
-        assert_eq!(all(&mut reader), first);
-        let position = reader.position();
-        writer.append_gap(Stream::Stdout, 3, 65536, 1 << 40).unwrap();
-        let gap = Record { stream: Stream::Stdout, time: 3, offset: 65536, body: Body::Gap(1 << 40) };
-        assert_eq!(all(&mut reader), std::slice::from_ref(&gap));
-        assert_eq!(all(&mut Reader::open_at(folder.path(), position).unwrap()), [gap]);
-        assert!(Writer::create(folder.path()).is_err(), "a second writer");
-    }
-
-    #[test]
-    fn an_incomplete_record_is_not_there_yet() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = Writer::create(folder.path()).unwrap();
-        writer.append(Stream::Stdout, 1, 0, b"one").unwrap();
-        writer.append(Stream::Stdout, 2, 3, b"two").unwrap();
-        let path = folder.path().join(FILE_NAME);
-        let whole = std::fs::read(&path).unwrap();
-        for cut in 0..whole.len() {
-            std::fs::write(&path, &whole[..cut]).unwrap();
-            let mut reader = Reader::open(folder.path()).unwrap();
-            let complete = usize::from(cut >= 8 + 35);
-            assert_eq!(all(&mut reader).len(), complete, "cut at {cut}");
-            std::fs::write(&path, &whole).unwrap();
-            assert_eq!(all(&mut reader).len(), 2 - complete, "cut at {cut}, then whole");
-        }
-    }
-
-    #[test]
-    fn what_is_let_go_takes_no_room_and_is_not_read() {
-        let attempts = tempfile::tempdir().unwrap();
-        let folder = attempts.path().join("one");
-        std::fs::create_dir(&folder).unwrap();
-        let mut writer = Writer::create(&folder).unwrap();
-        let long = vec![7; limits::CHUNK_BYTES];
-        for at in 0..16 {
-            writer.append(Stream::Stdout, 1, at * limits::CHUNK_BYTES as u64, &long).unwrap();
-        }
-        let mut reader = Reader::open(&folder).unwrap();
-        let mut positions = vec![reader.position()];
-        while reader.next().unwrap().is_some() {
-            positions.push(reader.position());
-        }
-        let before = bytes_on_disk(attempts.path()).unwrap();
-        let_go(&folder, positions[12]).unwrap();
-        // Not back again.
-        let_go(&folder, positions[3]).unwrap();
-        let after = bytes_on_disk(attempts.path()).unwrap();
-        assert!(before >= 16 * limits::CHUNK_BYTES as u64, "{before}");
-        assert!(
-            after == before || after <= 5 * limits::CHUNK_BYTES as u64,
-            "{after}: a hole, where there are holes"
-        );
-        assert_eq!(all(&mut Reader::open(&folder).unwrap()).len(), 4);
-        assert_eq!(all(&mut Reader::open_at(&folder, positions[3]).unwrap()).len(), 4);
-        assert_eq!(all(&mut Reader::open_at(&folder, positions[14]).unwrap()).len(), 2);
-        writer.append(Stream::Stderr, 2, 0, b"more").unwrap();
-        assert_eq!(
-            all(&mut Reader::open_at(&folder, positions[16]).unwrap()),
-            [data(Stream::Stderr, 2, 0, b"more")]
-        );
-    }
-
-    #[test]
-    fn damage_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = Writer::create(folder.path()).unwrap();
-        writer.append(Stream::Stdout, 1, 0, b"one").unwrap();
-        let path = folder.path().join(FILE_NAME);
-        let whole = std::fs::read(&path).unwrap();
-        // All but the length, whose damage may also make the record incomplete.
-        for at in (0..whole.len()).filter(|at| !(32..40).contains(at)) {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 0x10;
-            std::fs::write(&path, &bytes).unwrap();
-            let error = Reader::open(folder.path()).unwrap().next().unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "byte {at}");
-        }
-    }
-}
+mod tests;

@@ -119,24 +119,31 @@ pub(crate) fn execute(program: &CStr, argv: &[*const c_char], environment: &[*co
     Errno::last()
 }
 
-/// Every open file but the standard three is closed when the process becomes another program.
-///
-/// # Errors
-/// When the kernel knows no way.
-pub(crate) fn close_others_at_exec() -> nix::Result<()> {
+/// A number above those of all files that this process has open.
+pub(crate) fn files_end() -> RawFd {
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    let by_limit = || {
+        let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+        limit.map_or(RawFd::MAX, |(_, hard)| RawFd::try_from(hard).unwrap_or(RawFd::MAX))
+    };
+    numbers.max().map_or_else(by_limit, |highest| highest.saturating_add(1))
+}
+
+/// Every open file but the standard three is closed when the process becomes another program. `end` is above the numbers
+/// of all that may be open otherwise than to be closed then.
+pub(crate) fn close_others_at_exec(end: RawFd) {
     let (first, last) = (3 as libc::c_uint, libc::c_uint::MAX);
     // SAFETY: only marks open files; takes no pointer.
     let marked = unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
     if marked == 0 {
-        return Ok(());
+        return;
     }
     // Kernels before 5.11: one after the other.
-    let (_, most) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
-    for number in 3..c_int::try_from(most).unwrap_or(c_int::MAX) {
+    for number in 3..end {
         // SAFETY: only marks an open file; a number that is none fails harmlessly.
         unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
-    Ok(())
 }
 
 /// Keeps a copy of `file` open at `number`, through the next exec too.
@@ -150,11 +157,11 @@ pub(crate) fn keep_at(file: &OwnedFd, number: RawFd) -> nix::Result<()> {
     Ok(())
 }
 
-/// Closes every open file but the standard three and this one.
+/// Closes every open file but the standard three and this one. `end` is above the numbers of all that are open.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(crate) fn keep_only(file: &OwnedFd) -> nix::Result<OwnedFd> {
+pub(crate) fn keep_only(file: &OwnedFd, end: RawFd) -> nix::Result<OwnedFd> {
     const PLACE: RawFd = 3;
     if file.as_raw_fd() != PLACE {
         // SAFETY: whoever owned the number is never asked again: the caller does nothing but wait from here on.
@@ -163,8 +170,7 @@ pub(crate) fn keep_only(file: &OwnedFd) -> nix::Result<OwnedFd> {
     let (first, last) = (PLACE as libc::c_uint + 1, libc::c_uint::MAX);
     // SAFETY: as above.
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
-        let (_, most) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
-        for number in PLACE + 1..c_int::try_from(most).unwrap_or(c_int::MAX) {
+        for number in PLACE + 1..end {
             // SAFETY: as above.
             unsafe { libc::close(number) };
         }
@@ -304,17 +310,19 @@ pub(crate) fn copy_mounts(at: At<'_>, recursive: bool) -> nix::Result<OwnedFd> {
 ///
 /// # Errors
 /// As `move_mount` says.
-pub(crate) fn attach_mounts(tree: BorrowedFd<'_>, to: &CStr) -> nix::Result<()> {
-    const FROM_EMPTY_PATH: c_int = 4;
+pub(crate) fn attach_mounts(tree: BorrowedFd<'_>, to: At<'_>) -> nix::Result<()> {
+    const FROM_EMPTY_PATH: c_int = 0x4;
+    const TO_EMPTY_PATH: c_int = 0x40;
+    let flags = FROM_EMPTY_PATH | if matches!(to, At::File(_)) { TO_EMPTY_PATH } else { 0 };
     // SAFETY: both paths outlive the call.
     let done = unsafe {
         libc::syscall(
             libc::SYS_move_mount,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_FDCWD,
-            to.as_ptr(),
-            FROM_EMPTY_PATH,
+            to.folder(),
+            to.path().as_ptr(),
+            flags,
         )
     };
     Errno::result(done).map(drop)
@@ -468,6 +476,48 @@ pub(crate) fn session_keyring() -> nix::Result<()> {
     const SESSION: c_int = -3;
     // SAFETY: takes no pointer.
     Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, GET_ID, SESSION, 0) }).map(drop)
+}
+
+/// Keys that were given to this process's session are out of its reach from now on. Where keys are unknown, or forbidden to
+/// all that is started here, there are none to reach.
+///
+/// # Errors
+/// When the kernel has no room for another keyring.
+pub(crate) fn leave_session_keyring() -> nix::Result<()> {
+    const JOIN_SESSION: c_int = 1;
+    // SAFETY: no name is given, which asks for a new one without a name.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION, ptr::null::<c_char>()) };
+    match Errno::result(done) {
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EOPNOTSUPP) => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+/// What System V has for processes to share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ipc {
+    Memory,
+    Messages,
+    Semaphores,
+}
+
+/// Removes one of them; one that is gone is removed.
+///
+/// # Errors
+/// When this process may not.
+pub(crate) fn remove_ipc(kind: Ipc, number: c_int) -> nix::Result<()> {
+    // SAFETY: to remove takes no pointer.
+    let done = unsafe {
+        match kind {
+            Ipc::Memory => libc::shmctl(number, libc::IPC_RMID, ptr::null_mut()),
+            Ipc::Messages => libc::msgctl(number, libc::IPC_RMID, ptr::null_mut()),
+            Ipc::Semaphores => libc::semctl(number, 0, libc::IPC_RMID),
+        }
+    };
+    match Errno::result(done) {
+        Err(Errno::EINVAL | Errno::EIDRM) => Ok(()),
+        done => done.map(drop),
+    }
 }
 
 /// Brings the loopback interface of this network namespace up.

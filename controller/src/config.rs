@@ -110,6 +110,12 @@ impl Timing {
         self.start_window.saturating_add(self.clock_skew.saturating_mul(2))
     }
 
+    /// After this an answer has been heard that was given in time: a link that is stalled, or a controller that stands still,
+    /// may keep one back for as long as its session still looks alive.
+    pub(crate) const fn answer_heard_within(&self) -> Duration {
+        self.answer_within().saturating_add(self.silence).saturating_add(self.lease)
+    }
+
     /// What an attempt may take besides its run's own timeout: to begin, to be ended and killed, and to be reported.
     pub(crate) const fn attempt_margin(&self) -> Duration {
         self.answer_within()

@@ -55,7 +55,7 @@ pub(crate) struct Unreachable {
 /// Runs the controller until it is told to stop.
 ///
 /// # Errors
-/// When it cannot start, or a door breaks.
+/// When it cannot start, a door breaks, or a worker gives up.
 pub(crate) async fn serve(config: &Config) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let mut controller = tokio::select! {
@@ -104,7 +104,7 @@ struct Controller {
     app: Arc<App>,
     database: Database,
     lifecycle: Lifecycle,
-    /// The two servers; neither ends before it is told to.
+    /// The two servers, and the watch over the workers; none ends before it is told to.
     doors: JoinSet<anyhow::Result<()>>,
     /// Held until everything else has ended.
     _lock: Flock<File>,
@@ -150,10 +150,18 @@ impl Controller {
 
         let lifecycle = Lifecycle::default();
         telemetry::spawn_upkeep(metrics.clone(), &lifecycle.tracker, lifecycle.stop.clone());
-        background::spawn(&app, &lifecycle.tracker, &lifecycle.stop);
+        let mut given_up = background::spawn(&app, &lifecycle.tracker, &lifecycle.stop);
         let door = http::Door::new(Arc::clone(&app), metrics, lifecycle.stop.clone());
         door.spawn_upkeep(&lifecycle.tracker);
         let mut doors = JoinSet::new();
+        let stop = lifecycle.stop.clone();
+        doors.spawn(async move {
+            if let Some(Some(gave_up)) = stop.run_until_cancelled(given_up.recv()).await {
+                return Err(gave_up.into());
+            }
+            stop.cancelled().await;
+            Ok(())
+        });
         let people = people.into_std().context("cannot hand over the API's port")?;
         doors.spawn(lifecycle.tracker.track_future(async move {
             http::serve(door, people, tls).await.context("the API's door broke")

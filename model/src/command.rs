@@ -185,12 +185,6 @@ impl Command {
         validate_folders("command.write", &self.write)?;
         if let Some(container) = &self.container {
             container.validate()?;
-            if self.sandbox.is_some() {
-                return Err(Invalid::new(
-                    "command.sandbox",
-                    "is for runs on the host itself, not in a container",
-                ));
-            }
         }
         let Some(profile) = self.sandbox else { return Ok(()) };
         if self.user.as_deref() == Some("root") && profile != Profile::None {

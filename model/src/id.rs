@@ -27,6 +27,11 @@ pub fn uuid_v7_floor(at: Timestamp) -> Uuid {
     Uuid::from_u128(millis << 80)
 }
 
+/// When a UUIDv7 was made, in milliseconds since 1970 UTC.
+pub fn uuid_v7_millis(id: Uuid) -> u64 {
+    id.as_u64_pair().0 >> 16
+}
+
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident = $noun:literal;)*) => {$(
         $(#[$doc])*
@@ -38,6 +43,11 @@ macro_rules! ids {
             /// A new id, made at `now` with `entropy`.
             pub fn new(now: Timestamp, entropy: [u8; 10]) -> Self {
                 Self(uuid_v7(now, entropy))
+            }
+
+            /// When it was made, in milliseconds since 1970 UTC.
+            pub fn millis(self) -> u64 {
+                uuid_v7_millis(self.0)
             }
 
             /// Reads the sixteen bytes that the wire carries.

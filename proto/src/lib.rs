@@ -4,4 +4,6 @@
 
 #![allow(clippy::all, missing_debug_implementations, reason = "of the generated code only")]
 
+mod convert;
+
 tonic::include_proto!("opsconductor.v1");

@@ -127,8 +127,9 @@ fn the_parts_of_the_agent_share_messages_alone() {
             // Output is shipped from where the shim wrote it.
             ("link", with(&["segment"])),
             ("executor", with(&["shim", "sandbox", "segment"])),
-            ("shim", with(&["sandbox", "segment"])),
-            ("sandbox", with(&[])),
+            ("shim", with(&["sandbox", "segment", "sys"])),
+            ("sandbox", with(&["sys"])),
+            ("sys", Vec::new()),
         ]),
     );
 }

@@ -30,6 +30,51 @@ async fn executions(world: &World) -> usize {
     page["items"].as_array().expect("a list").len()
 }
 
+/// Where, what, the field that is named, and what is said of it.
+type Wrong = (&'static str, Value, &'static str, &'static str);
+
+/// Sandboxes, limits, folders, networks and images that are none.
+fn wrong_confinement() -> Vec<Wrong> {
+    let with = |field: &str, value: Value| {
+        let mut command = json!({ "program": { "shell": "true" } });
+        command[field] = value;
+        command
+    };
+    let mut confined = with("sandbox", json!("strict"));
+    confined["network"] = json!("loopback");
+    let mut root = with("sandbox", json!("strict"));
+    root["user"] = json!("root");
+    let many = vec!["/srv"; limits::RUN_FOLDERS + 1];
+    let image = json!({ "image": "x".repeat(limits::IMAGE_BYTES + 1) });
+    [
+        (with("sandbox", json!("tight")), "command.sandbox", "tight"),
+        (with("sandbox", json!("Strict")), "command.sandbox", "Strict"),
+        (with("sandbox", json!(3)), "command.sandbox", "expected"),
+        (root, "command.user", "unprivileged"),
+        (with("limits", json!({ "memory_bytes": 1 })), "command.limits.memory_bytes", "is 1"),
+        (with("limits", json!({ "memory_bytes": "64MiB" })), "command.limits.memory_bytes", "64MiB"),
+        (with("limits", json!({ "pids": 0 })), "command.limits.pids", "is 0"),
+        (with("limits", json!({ "pids": -1 })), "command.limits.pids", "-1"),
+        (with("limits", json!({ "cpu_percent": 0 })), "command.limits.cpu_percent", "is 0"),
+        (with("limits", json!({ "io_bytes_per_second": 0 })), "command.limits.io_bytes_per_second", "is 0"),
+        (with("limits", json!({ "open_files": 0 })), "command.limits.open_files", "is 0"),
+        (with("limits", json!({ "file_bytes": 1.5 })), "command.limits.file_bytes", "1.5"),
+        (with("limits", json!({ "memory": 1 })), "command.limits.memory", "unknown"),
+        (with("read", json!(["srv"])), "command.read", "absolute"),
+        (with("read", json!(many)), "command.read", "RUN_FOLDERS"),
+        (with("write", json!(["/srv/../etc"])), "command.write", ".."),
+        (with("write", json!(["/"])), "command.write", "root folder"),
+        (with("write", json!(["/a\0b"])), "command.write", "NUL"),
+        (with("container", json!({ "image": "-v" })), "command.container.image", "image's name"),
+        (with("container", json!({})), "command.container", "image"),
+        (with("container", image), "command.container.image", "IMAGE_BYTES"),
+        (with("network", json!("host")), "command.network", "host"),
+        (confined, "command.network", "isolated"),
+    ]
+    .map(|(command, field, named)| ("/command", command, field, named))
+    .into()
+}
+
 #[tokio::test]
 async fn a_wrong_field_of_an_execution_is_named() {
     let world = World::start().await;
@@ -92,7 +137,10 @@ async fn a_wrong_field_of_an_execution_is_named() {
             "command.env.A",
             "integer",
         ),
-    ] {
+    ]
+    .into_iter()
+    .chain(wrong_confinement())
+    {
         let problem = api.post("/api/v1/executions", &execution(path, value)).await.refused(400, "invalid");
         assert_eq!(problem.field.as_deref(), Some(field), "{problem:?}");
         assert!(problem.detail.contains(named), "{named}: {problem:?}");

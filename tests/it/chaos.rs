@@ -1,7 +1,7 @@
 //! A short chaos: see `make chaos` for a long one.
 
 use opsconductor_tests::{
-    chaos::{self, Plan, report},
+    chaos::{self, Plan, lab::CONTROLLERS, report},
     scene,
 };
 
@@ -20,5 +20,12 @@ async fn a_short_chaos_violates_nothing() {
     let figures = report::figures(&outcome.history, &outcome.violations);
     let told = report::violations(&outcome.history, &outcome.violations);
     assert!(outcome.violations.is_empty(), "seed {}:\n{told}", plan.seed);
+    for controller in CONTROLLERS {
+        assert!(
+            report::serves(&outcome.history, controller) > 0,
+            "seed {}: {controller} was idle",
+            plan.seed
+        );
+    }
     assert!(figures.faults >= 15 && figures.runs >= 50, "seed {}: {figures:?}", plan.seed);
 }

@@ -3,6 +3,7 @@
 use model::{Reason, api::execution::Execution, attempt::AttemptState, run::RunState};
 use opsconductor_tests::{SOON, World, eventually, player::Player};
 use proto::report;
+use serde_json::json;
 
 async fn impatient() -> (World, Player) {
     let world = World::builder().impatient().start().await;
@@ -30,6 +31,65 @@ async fn an_order_that_is_never_answered_is_given_up() {
     let verdict = playing.say(&order, report::Body::Accepted(proto::Accepted { at })).await;
     assert_eq!(verdict, proto::Verdict::Duplicate);
     assert_eq!(world.api().runs(execution.id).await[0].state, RunState::Unknown);
+}
+
+/// The controllers were away, and the order is old: whoever comes back has the time to say what became of it.
+#[tokio::test]
+async fn an_answer_that_waited_for_a_controller_counts() {
+    let world = World::builder().watchful().start().await;
+    let player = Player::enroll(&world, "played").await;
+    let mut playing = player.play(&[]).await;
+    let execution = world.api().start_shell("played", "true").await;
+    let order = playing.order().await;
+    world.kill_controller();
+    drop(playing);
+    sql(
+        &world,
+        "update attempts set offered_at = now() - interval '1 hour' where execution_id = $1",
+        &execution,
+    )
+    .await;
+    world.start_controller().await;
+    let mut playing = player.play(&[&order]).await;
+    // Two rounds of the reaper: it has had every opportunity.
+    let absent = world.agent("absent").enroll().await;
+    for _ in 0..2 {
+        let body = json!({
+            "targets": { "names": [absent.name] }, "command": { "program": { "shell": "true" } },
+            "start_within_seconds": 1,
+        });
+        let expires: Execution = world.api().post("/api/v1/executions", &body).await.accepted().json();
+        world.api().finished(expires.id).await;
+    }
+    playing.start(&order).await;
+    assert_eq!(playing.finish(&order, 0).await, proto::Verdict::Stored);
+    let finished = world.api().finished(execution.id).await;
+    assert_eq!(finished.run().state, RunState::Succeeded, "{finished:?}");
+}
+
+/// An agent that never stays for long enough is not accused of having ignored its order.
+#[tokio::test]
+async fn an_order_of_an_agent_that_comes_and_goes_is_lost_with_the_agent() {
+    let (world, player) = impatient().await;
+    let mut playing = player.play(&[]).await;
+    // When this is given up the controller has been there for long enough to judge.
+    let first = world.api().start_shell("played", "true").await;
+    playing.order().await;
+    world.api().finished(first.id).await;
+    let execution = world.api().start_shell("played", "true").await;
+    let order = playing.order().await;
+    drop(playing);
+    let _playing = player.play(&[&order]).await;
+    sql(
+        &world,
+        "update attempts set offered_at = now() - interval '1 hour' where execution_id = $1",
+        &execution,
+    )
+    .await;
+    let finished = world.api().finished(execution.id).await;
+    let run = finished.run();
+    assert_eq!((run.state, run.reason), (RunState::Unknown, Some(Reason::AgentLost)), "{run:?}");
+    assert!(run.detail.as_deref().is_some_and(|detail| detail.contains("again and again")), "{run:?}");
 }
 
 #[tokio::test]

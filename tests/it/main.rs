@@ -21,6 +21,7 @@ mod queue;
 mod renew;
 mod restored;
 mod retry;
+mod sandbox;
 mod storage;
 mod survive;
 mod upgrade;

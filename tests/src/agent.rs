@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::ErrorKind,
+    fs::File,
+    io::{ErrorKind, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -33,6 +34,7 @@ pub struct NewAgent {
     variables: Vec<(String, String)>,
     network: Option<PathBuf>,
     without_groups: bool,
+    own_boot: bool,
 }
 
 impl NewAgent {
@@ -48,6 +50,7 @@ impl NewAgent {
             variables: Vec::new(),
             network: None,
             without_groups: false,
+            own_boot: false,
         }
     }
 
@@ -105,6 +108,12 @@ impl NewAgent {
         self
     }
 
+    /// On a host whose boots are its own (see [`Agent::new_boot`]); takes root.
+    pub fn own_boot(mut self) -> Self {
+        self.own_boot = true;
+        self
+    }
+
     /// Keeps its state in this folder instead of a new one.
     pub fn data(mut self, folder: &Path) -> Self {
         self.data = Some(folder.to_owned());
@@ -126,9 +135,12 @@ impl NewAgent {
         let data = self.data.unwrap_or_else(|| folder.join("data"));
         let policy = data.with_extension("policy.toml");
         if !policy.exists() {
-            std::fs::write(&policy, UNCONFINED).expect("the policy can be written");
+            write_policy(&policy);
         }
+        let boot = self.own_boot.then(|| folder.join("boot_id"));
+        boot.iter().for_each(|file| write_boot_id(file));
         Agent {
+            boot,
             data,
             log: folder.join("agent.log"),
             world: self.world,
@@ -154,6 +166,16 @@ impl NewAgent {
 /// The policy of agents that have no other: runs are whoever the test is.
 pub const UNCONFINED: &str = "[sandbox]\ndefault = 'none'\nunconfined = 'all'\n";
 
+/// Writes it so that it outlives a loss of power.
+fn write_policy(path: &Path) {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(UNCONFINED.as_bytes())?;
+        file.sync_all()
+    });
+    let folder = path.parent().expect("it lies in a folder");
+    written.and_then(|()| File::open(folder)?.sync_all()).expect("the policy can be written");
+}
+
 /// The library that gives a process another clock.
 fn faketime() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
@@ -176,6 +198,8 @@ pub struct Agent {
     /// The network namespace that it runs in, if not the test's own.
     network: Option<PathBuf>,
     without_groups: bool,
+    /// The file that its host's kernel shows as the name of its boot, where that is not the machine's.
+    boot: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -226,7 +250,25 @@ fn without_groups(command: &Command) -> Command {
     unshared
 }
 
+/// The command where the kernel names the boot as `file` does; the process keeps its id.
+fn in_boot(file: &Path, command: &Command) -> Command {
+    const BIND: &str = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+    let mut unshared = Command::new("unshare");
+    unshared.args(["--mount", "sh", "-c", BIND]).arg(file).arg(command.get_program());
+    again(unshared, command)
+}
+
+fn write_boot_id(file: &Path) {
+    let id = uuid::Uuid::from_bytes(pki::random());
+    std::fs::write(file, format!("{id}\n")).expect("the scene's folder can be written");
+}
+
 impl Agent {
+    /// What the host has booted anew since: nothing that ran before does any more, whatever the journal says.
+    pub fn new_boot(&self) {
+        self.boot.iter().for_each(|file| write_boot_id(file));
+    }
+
     /// The file of its host's policy.
     pub fn policy(&self) -> PathBuf {
         self.data.with_extension("policy.toml")
@@ -283,6 +325,9 @@ impl Agent {
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         if self.without_groups {
             command = without_groups(&command);
+        }
+        if let Some(file) = &self.boot {
+            command = in_boot(file, &command);
         }
         self.process = Some(Process::spawn(&mut command, self.log.clone()));
     }

@@ -18,7 +18,7 @@ use crate::messages::AttemptKey;
 pub(super) enum OnOrder {
     /// It is known: what is recorded is said again.
     Again,
-    /// It was made for a journal that is gone, under which it may have been started: its outcome is unknown.
+    /// It may have been started and is not remembered, or was made for a journal that is gone: its outcome is unknown.
     Lost(Fault),
     /// It never begins; that is remembered, and then said.
     Refuse(Fault),
@@ -37,7 +37,7 @@ pub(super) fn on_order(
     }
     match order::check(order, memory, now) {
         Ok(()) => OnOrder::Begin,
-        Err(fault @ Fault::Epoch) => OnOrder::Lost(fault),
+        Err(fault @ (Fault::Epoch | Fault::Forgotten)) => OnOrder::Lost(fault),
         Err(fault) => OnOrder::Refuse(fault),
     }
 }
@@ -50,12 +50,15 @@ pub(super) enum OnCancel {
     Again,
     /// Its order has not come: the journal remembers that it must never begin.
     Tombstone,
+    /// It may have run, and is forgotten.
+    Lost,
 }
 
-pub(super) fn on_cancel(is_running: bool, known: Option<&Entry>) -> OnCancel {
+pub(super) fn on_cancel(is_running: bool, known: Option<&Entry>, is_forgotten: bool) -> OnCancel {
     match known {
         _ if is_running => OnCancel::Stop,
         Some(_) => OnCancel::Again,
+        None if is_forgotten => OnCancel::Lost,
         None => OnCancel::Tombstone,
     }
 }
@@ -102,6 +105,10 @@ pub(super) fn newest(key: AttemptKey, entry: &Entry) -> Newest {
         }
         (State::Started, Some(report)) => Newest::Running(report),
         (_, Some(report)) => Newest::Report(report),
+        (State::Refused, None) => {
+            let detail = "it was refused, and is too long ago for its reason to be remembered";
+            Newest::Report(report::refused(key, Reason::NotStarted, detail))
+        }
         (_, None) => Newest::Nothing,
     }
 }

@@ -6,7 +6,8 @@
 //! 3. A journal that is damaged when it is opened is moved aside and a new one begins, with a new epoch: orders that
 //!    were signed for the old one are refused from then on.
 //! 4. A write that failed, as on a full disk, is made up for before a later one is done, and as soon as that goes.
-//! 5. Should the journal be found damaged or replaced while it is in use, the thread ends, and the agent with it.
+//! 5. What is forgotten raises the floor before it is gone (see [`Known`]).
+//! 6. Should the journal be found damaged or replaced while it is in use, the thread ends, and the agent with it.
 //!
 //! Keys are `run id ‖ attempt` (big-endian) under the tree `attempts`; values are prost messages.
 
@@ -25,7 +26,10 @@ use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+pub use self::known::{Keep, Known};
 use crate::{messages::AttemptKey, mutant};
+
+mod known;
 
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// Writes that share one flush at most.
@@ -40,6 +44,7 @@ const ATTEMPTS: &str = "attempts";
 const META: &str = "meta";
 const EPOCH: &[u8] = b"epoch";
 const FENCE: &[u8] = b"fence";
+const FLOOR: &[u8] = b"floor";
 
 /// How far an attempt is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, prost::Enumeration)]
@@ -89,6 +94,7 @@ pub struct Entry {
 #[derive(Debug, Clone)]
 pub enum Change {
     Put(AttemptKey, Box<Entry>),
+    /// It goes, and the floor is raised to its execution's time.
     Forget(AttemptKey),
     Fence(u64),
 }
@@ -126,7 +132,7 @@ pub struct Opened {
     /// Sixteen bytes.
     pub epoch: Vec<u8>,
     pub fence: u64,
-    pub entries: Vec<(AttemptKey, Entry)>,
+    pub known: Known,
     /// Where the damaged journal was moved, if there was one.
     pub set_aside: Option<PathBuf>,
 }
@@ -154,7 +160,7 @@ struct Store {
 struct Contents {
     epoch: Vec<u8>,
     fence: u64,
-    entries: Vec<(AttemptKey, Entry)>,
+    known: Known,
 }
 
 impl Journal {
@@ -176,7 +182,7 @@ impl Journal {
                 (store, contents, Some(aside))
             }
         };
-        let Contents { epoch, fence, entries } = contents;
+        let Contents { epoch, fence, known } = contents;
         let (writes, waiting) = mpsc::channel();
         let gone = CancellationToken::new();
         let guard = gone.clone().drop_guard();
@@ -195,7 +201,7 @@ impl Journal {
                 owner.serve(&waiting);
             })
             .map_err(unusable)?;
-        Ok(Opened { journal: Self { writes, gone }, thread, epoch, fence, entries, set_aside })
+        Ok(Opened { journal: Self { writes, gone }, thread, epoch, fence, known, set_aside })
     }
 
     /// Waits until the thread has ended: nothing can be written any more.
@@ -295,32 +301,45 @@ impl Store {
             }
             None => return Err(Fault::Damaged),
         };
-        let fence = match self.meta.get(FENCE)? {
-            Some(bytes) => u64::from_be_bytes(bytes.as_ref().try_into().map_err(|_| Fault::Damaged)?),
-            None => 0,
-        };
-        let mut entries = Vec::new();
+        let fence = self.number(FENCE)?.unwrap_or(0);
+        let mut known = Known::new(self.number(FLOOR)?);
         for pair in &self.attempts {
             let (key, value) = pair?;
             let entry = Entry::decode(value.as_ref()).map_err(|_| Fault::Damaged)?;
-            entries.push((key_of(&key, &entry).ok_or(Fault::Damaged)?, entry));
+            known.put(key_of(&key, &entry).ok_or(Fault::Damaged)?, entry);
         }
-        Ok(Contents { epoch, fence, entries })
+        Ok(Contents { epoch, fence, known })
+    }
+
+    /// A number of the tree `meta`.
+    fn number(&self, name: &[u8]) -> Result<Option<u64>, Fault> {
+        let Some(bytes) = self.meta.get(name)? else { return Ok(None) };
+        Ok(Some(u64::from_be_bytes(bytes.as_ref().try_into().map_err(|_| Fault::Damaged)?)))
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), sled::Error> {
         let mut attempts = sled::Batch::default();
-        let mut fence = None;
+        let (mut fence, mut floor) = (None, None);
         for change in changes {
             match change {
                 Change::Put(key, entry) => attempts.insert(&key_bytes(*key)[..], entry.encode_to_vec()),
-                Change::Forget(key) => attempts.remove(&key_bytes(*key)[..]),
+                Change::Forget(key) => {
+                    floor = floor.max(Some(key.execution_id.millis().to_be_bytes()));
+                    attempts.remove(&key_bytes(*key)[..]);
+                }
                 Change::Fence(number) => fence = fence.max(Some(*number)),
             }
         }
         fault::point("executor.journal.writing");
         if let Some(fence) = fence {
             self.meta.insert(FENCE, &fence.to_be_bytes())?;
+        }
+        if let Some(floor) = floor
+            && self.meta.get(FLOOR)?.is_none_or(|known| known.as_ref() < &floor[..])
+        {
+            self.meta.insert(FLOOR, &floor)?;
+            // Before what it stands for is gone.
+            self.db.flush()?;
         }
         self.attempts.apply_batch(attempts)?;
         fault::point("executor.journal.written");

@@ -1,6 +1,6 @@
 //! The run manager: one task that knows all attempts, answers the link, and starts what is ordered.
 //!
-//! 1. `entries` is the journal as it is or will be within moments; what must be on the disk before something else
+//! 1. `known` is the journal as it is or will be within moments; what must be on the disk before something else
 //!    happens is waited for by the task to which it matters.
 //! 2. It never waits for the link: what is to be said stands in `outbox`, so the two can never wait for each other.
 //! 3. An attempt is in `running` from the order until its end; each takes one slot.
@@ -24,8 +24,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Shared,
     attempt::{self, Attempt, Event},
-    decide::{self, Newest, OnAdopt, OnCancel, OnOrder, micros},
-    journal::{Change, Entry, Journal, Opened, State},
+    decide::{self, Newest, OnCancel, OnOrder},
+    journal::{Change, Entry, Journal, Known, Opened, State},
     order::{Audience, Memory, Order},
     policy::{Own, Policy},
     report,
@@ -38,14 +38,13 @@ use crate::{
 };
 
 mod admit;
+mod adopt;
 mod prune;
 mod supersede;
 
 /// Events of attempts that wait to be dealt with.
 const EVENTS: usize = 256;
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
-/// Earlier attempts of a run that are looked for in the journal; far more than there can be within its memory.
-const EARLIER_ATTEMPTS: usize = 100_000;
 /// How long runs that are stopped with the agent may take.
 const STOP_WITHIN: Duration = limits::KILL_GRACE.saturating_add(Duration::from_secs(10));
 
@@ -74,7 +73,7 @@ pub(super) struct Manager {
     fence: u64,
     /// What this host can confine runs by.
     sandbox: Facts,
-    entries: HashMap<AttemptKey, Entry>,
+    known: Known,
     running: HashMap<AttemptKey, CancellationToken>,
     /// Orders that wait for the end of earlier attempts of their runs; none: what is left of those is being looked after.
     superseding: HashMap<AttemptKey, Option<Order>>,
@@ -113,7 +112,7 @@ impl Manager {
             epoch: opened.epoch,
             fence: opened.fence,
             sandbox: Facts::new(),
-            entries: opened.entries.into_iter().collect(),
+            known: opened.known,
             running: HashMap::new(),
             superseding: HashMap::new(),
             is_stopping: false,
@@ -211,50 +210,6 @@ impl Manager {
         }
     }
 
-    /// Takes over what an earlier agent process left.
-    fn adopt(&mut self) {
-        let mut known: HashSet<PathBuf> = HashSet::new();
-        let now = clock::now_micros();
-        let entries: Vec<(AttemptKey, Entry)> = self.entries.iter().map(|(k, e)| (*k, e.clone())).collect();
-        for (key, entry) in entries {
-            if decide::is_unsettled(&entry) {
-                known.insert(self.shared.folder(key));
-            }
-            match decide::on_adopt(&entry, now) {
-                OnAdopt::Nothing => {}
-                OnAdopt::Again => {
-                    if entry.state() == State::Refused && self.refused.len() < limits::HOST_UNSETTLED {
-                        self.refused.insert(key);
-                    }
-                    self.say_newest(key);
-                }
-                OnAdopt::Follow => {
-                    tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, "looking after a run of an earlier agent");
-                    fault::point("executor.run.adopting");
-                    let is_doubtful = entry.state() == State::Starting;
-                    let attempt = Attempt { is_doubtful, ..self.attempt(key, entry.boot_id) };
-                    self.tasks.spawn(async move {
-                        attempt.follow().await;
-                        None
-                    });
-                }
-            }
-        }
-        let over: HashSet<PathBuf> = self.entries.keys().map(|key| self.shared.folder(*key)).collect();
-        for entry in std::fs::read_dir(&self.shared.attempts).into_iter().flatten().flatten() {
-            let folder = entry.path();
-            if !known.contains(&folder) {
-                // Of an attempt that a lost journal knew this is all there is.
-                let aside =
-                    (!over.contains(&folder)).then(|| self.shared.lost_attempts.join(entry.file_name()));
-                self.tasks.spawn(async move {
-                    attempt::clear_away(folder, aside).await;
-                    None
-                });
-            }
-        }
-    }
-
     fn take_message(&mut self, message: ToExecutor) {
         match message {
             ToExecutor::Order(envelope) => self.take_order(&envelope),
@@ -263,7 +218,7 @@ impl Manager {
             ToExecutor::Inventory(answer) => {
                 let is_held =
                     |(key, entry): &(&AttemptKey, &Entry)| decide::is_held(entry, self.refused.contains(key));
-                let held = self.entries.iter().filter(is_held).map(|(key, _)| key);
+                let held = self.known.whole().filter(is_held).map(|(key, _)| key);
                 let held: Vec<AttemptKey> = held.chain(self.superseding.keys()).copied().collect();
                 // A link that does not wait for it any more will ask again.
                 let (journal_epoch, fence) = (self.epoch.clone(), self.fence);
@@ -300,8 +255,13 @@ impl Manager {
         if self.superseding.contains_key(&key) {
             return;
         }
-        let memory = Memory { epoch: &self.epoch, fence: self.fence, clock_skew: self.rules.clock_skew };
-        match decide::on_order(self.entries.get(&key), &order.content, memory, now) {
+        let memory = Memory {
+            epoch: &self.epoch,
+            fence: self.fence,
+            is_forgotten: self.known.is_forgotten(&key),
+            clock_skew: self.rules.clock_skew,
+        };
+        match decide::on_order(self.known.get(&key), &order.content, memory, now) {
             OnOrder::Begin => {}
             OnOrder::Again => return self.say_newest(key),
             OnOrder::Refuse(fault) => return self.refuse(key, Refusal::new(fault.reason(), &fault)),
@@ -333,12 +293,9 @@ impl Manager {
 
     /// An earlier attempt of the run that may have begun here, and that the order does not name.
     fn unnamed(&self, key: AttemptKey, order: &proto::WorkOrder) -> Option<u32> {
-        (1..key.attempt).rev().take(EARLIER_ATTEMPTS).find(|number| {
-            let earlier = self.entries.get(&AttemptKey { attempt: *number, ..key });
-            earlier.is_some_and(|entry| entry.state() != State::Refused)
-                && *number != order.superseded_attempt
-                && !order.begun.contains(number)
-        })
+        let began = self.known.earlier(key).filter(|(_, entry)| entry.state() != State::Refused);
+        let is_named = |number: &u32| *number == order.superseded_attempt || order.begun.contains(number);
+        began.map(|(earlier, _)| earlier.attempt).filter(|number| !is_named(number)).max()
     }
 
     /// Begins what is ordered, if this host takes it; `also` goes into the journal with it.
@@ -352,7 +309,7 @@ impl Manager {
                 let journaled = self.journal.write(changes);
                 let attempt = self.attempt(key, entry.boot_id.clone());
                 let beginning = self.beginning.token();
-                self.entries.insert(key, entry);
+                self.known.put(key, entry);
                 self.tasks.spawn(async move {
                     attempt.begin(journaled, spec, start_by, beginning).await;
                     None
@@ -381,9 +338,13 @@ impl Manager {
 
     fn cancel(&mut self, key: AttemptKey) {
         let running = self.running.get(&key);
-        match decide::on_cancel(running.is_some(), self.entries.get(&key)) {
+        match decide::on_cancel(running.is_some(), self.known.get(&key), self.known.is_forgotten(&key)) {
             OnCancel::Stop => running.into_iter().for_each(CancellationToken::cancel),
             OnCancel::Again => self.say_newest(key),
+            OnCancel::Lost => {
+                let detail = "cancelled, and so long ago that it may have run and be forgotten here";
+                self.outbox.push_back(ToLink::Report(report::lost(key, Reason::JournalLost, detail)));
+            }
             OnCancel::Tombstone => {
                 self.refuse(key, Refusal::new(Reason::Cancelled, &"cancelled before its order came"));
             }
@@ -392,10 +353,13 @@ impl Manager {
 
     fn settle(&mut self, key: AttemptKey) {
         self.refused.remove(&key);
-        if !decide::is_over(self.entries.get(&key)) {
+        if !decide::is_over(self.known.get(&key)) {
             return;
         }
-        let written = self.put(key, State::Settled, None);
+        let unkillable = self.known.get(&key).is_some_and(|entry| entry.unkillable);
+        let entry = Entry::bare(key, State::Settled, unkillable);
+        self.known.put(key, entry.clone());
+        let written = self.journal.write(vec![Change::Put(key, entry.into())]);
         let folder = self.shared.folder(key);
         self.tasks.spawn(async move {
             let is_written = written.await;
@@ -418,7 +382,7 @@ impl Manager {
         match event {
             Event::Accepted(key) => {
                 let report = report::accepted(key);
-                if let Some(entry) = self.entries.get_mut(&key) {
+                if let Some(entry) = self.known.whole_mut(&key) {
                     entry.report = Some(report.clone());
                 }
                 fault::point("executor.accepted.telling");
@@ -430,7 +394,7 @@ impl Manager {
                 let mut entry = self.entry(key, State::Started, Some(report.clone()));
                 (entry.pid, entry.started_at) = (pid, at);
                 let written = self.journal.write(vec![Change::Put(key, entry.clone().into())]);
-                self.entries.insert(key, entry);
+                self.known.put(key, entry);
                 fault::point("executor.started.telling");
                 self.later(written);
                 self.outbox.push_back(ToLink::Report(report));
@@ -467,7 +431,7 @@ impl Manager {
 
     /// Says the newest report of an attempt again.
     fn say_newest(&mut self, key: AttemptKey) {
-        let Some(entry) = self.entries.get(&key) else { return };
+        let Some(entry) = self.known.get(&key) else { return };
         let folder = self.shared.folder(key);
         match decide::newest(key, entry) {
             Newest::Nothing => {}
@@ -481,7 +445,7 @@ impl Manager {
     }
 
     fn unsettled(&self) -> impl Iterator<Item = (&AttemptKey, &Entry)> {
-        self.entries.iter().filter(|(_, entry)| decide::is_unsettled(entry))
+        self.known.whole().filter(|(_, entry)| decide::is_unsettled(entry))
     }
 
     /// A new attempt to follow; it takes a slot.
@@ -499,7 +463,7 @@ impl Manager {
     }
 
     fn entry(&self, key: AttemptKey, state: State, report: Option<proto::Report>) -> Entry {
-        let was_unkillable = self.entries.get(&key).is_some_and(|entry| entry.unkillable);
+        let was_unkillable = self.known.get(&key).is_some_and(|entry| entry.unkillable);
         let is_unkillable = || report.as_ref().is_some_and(report::is_unkillable);
         let unkillable =
             was_unkillable || is_unkillable() && !self.shared.folder(key).join(CGROUP_FILE_NAME).exists();
@@ -521,7 +485,7 @@ impl Manager {
         report: Option<proto::Report>,
     ) -> impl Future<Output = Result<(), super::journal::JournalError>> + Send + use<> {
         let entry = self.entry(key, state, report);
-        self.entries.insert(key, entry.clone());
+        self.known.put(key, entry.clone());
         self.journal.write(vec![Change::Put(key, entry.into())])
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Memory<'a> {
     pub(super) epoch: &'a [u8],
     /// The highest fence obeyed so far.
     pub(super) fence: u64,
+    /// Whether the order's attempt may be one that the journal has forgotten.
+    pub(super) is_forgotten: bool,
     /// How far the two clocks may be apart.
     pub(super) clock_skew: Duration,
 }
@@ -75,6 +77,10 @@ pub(super) enum Fault {
     Agent,
     #[error("the order was made for a journal that this agent no longer has")]
     Epoch,
+    #[error(
+        "the order is of an execution so old that this agent may have run and forgotten it: it remembers too many newer ones"
+    )]
+    Forgotten,
     #[error("the order was signed {seconds} s in the future of this host's clock; {allowed} s are allowed")]
     TooEarly { seconds: i64, allowed: u64 },
     #[error("the order's time to start was over {seconds} s ago by this host's clock")]
@@ -94,7 +100,7 @@ impl Fault {
     pub(super) fn reason(&self) -> Reason {
         match self {
             Self::TooLate { .. } => Reason::StartExpired,
-            Self::Epoch => Reason::JournalLost,
+            Self::Epoch | Self::Forgotten => Reason::JournalLost,
             _ => Reason::OrderRefused,
         }
     }
@@ -145,6 +151,9 @@ impl Audience {
 pub(super) fn check(order: &proto::WorkOrder, memory: Memory<'_>, now: Timestamp) -> Result<(), Fault> {
     if order.journal_epoch != memory.epoch {
         return Err(Fault::Epoch);
+    }
+    if memory.is_forgotten {
+        return Err(Fault::Forgotten);
     }
     let now = now.as_microsecond();
     let skew = i64::try_from(memory.clock_skew.as_micros()).unwrap_or(i64::MAX);

@@ -11,7 +11,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -36,12 +35,10 @@ use super::{
     session::Online,
     spool::Spool,
 };
-use crate::{
-    messages::{AttemptKey, ToExecutor},
-    segment,
-};
+use crate::messages::{AttemptKey, ToExecutor};
 
 mod attempt;
+mod let_go;
 
 /// Commands that wait for the shipper.
 pub(crate) const COMMANDS: usize = 1024;
@@ -102,7 +99,7 @@ pub(crate) struct Shipper {
     stream: Option<Stream>,
     connecting: Option<JoinHandle<Result<Stream, String>>>,
     /// Files whose stored part is given back to the disk right now.
-    letting_go: JoinSet<AttemptKey>,
+    letting_go: JoinSet<(AttemptKey, bool)>,
     backoff: Backoff,
     /// No connection before this time.
     not_before: Instant,
@@ -174,8 +171,8 @@ impl Shipper {
                     self.connected(connected.unwrap_or_else(|error| Err(error.to_string())));
                 }
                 Some(done) = self.letting_go.join_next() => {
-                    if let Some((key, attempt)) = done.ok().and_then(|key| Some((key, self.attempts.get_mut(&key)?))) {
-                        attempt.has_let_go();
+                    if let Ok((key, well)) = done && let Some(attempt) = self.attempts.get_mut(&key) {
+                        attempt.has_let_go(well);
                         self.let_go(key);
                     }
                 }
@@ -355,16 +352,7 @@ impl Shipper {
     /// Gives the room of what is stored back to the disk, so that who waits for it can go on.
     fn let_go(&mut self, key: AttemptKey) {
         let Some((folder, position)) = self.attempts.get_mut(&key).and_then(Attempt::let_go) else { return };
-        self.letting_go.spawn_blocking(move || {
-            match segment::let_go(&folder, position) {
-                // The folder of a settled attempt is removed.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(run.id = %key.run_id, attempt = key.attempt, %error, "cannot let go of stored output");
-                }
-                _ => {}
-            }
-            key
-        });
+        self.letting_go.spawn(let_go::let_go(key, folder, position));
     }
 
     fn rejected(&mut self, rejection: &proto::Rejection) {

@@ -55,6 +55,8 @@ pub(crate) struct Wanted<'a> {
 #[derive(Debug)]
 pub(crate) struct Confinement {
     profile: Profile,
+    /// The shim is root, and so may take from its children what it has itself.
+    by_root: bool,
     /// Namespaces that the init is born into; none: there is no init.
     pub(crate) namespaces: u64,
     /// The init maps its own user into its namespace of users.
@@ -122,6 +124,7 @@ impl Confinement {
         let io_missing = |part: Part| move |error: io::Error| format!("{}: {error}", Part::name(part as u8));
         let mut confinement = Self {
             profile,
+            by_root: wanted.root_to.is_some(),
             namespaces: 0,
             own_user: None,
             program_user: None,
@@ -148,7 +151,7 @@ impl Confinement {
             confinement.program_user = wanted.root_to.map(|(uid, gid)| UserMap::new(uid, gid));
         }
         confinement.view = Some(
-            View::new(temporary, &wanted.writable, &wanted.hidden)
+            View::new(temporary, &wanted.writable, &wanted.hidden, isolated.then_some(&wanted.readable))
                 .map_err(io_missing(Part::WritableFolders))?,
         );
         let paths = |paths: &[PathBuf]| {
@@ -206,7 +209,7 @@ impl Confinement {
         }
         match sys::drop_bounding_set() {
             // Who has no capabilities cannot empty the set, and `no_new_privs` lets nobody gain one from it.
-            Err(Errno::EPERM) if !Uid::effective().is_root() => Ok(()),
+            Err(Errno::EPERM) if !self.by_root => Ok(()),
             done => done.map_err(|errno| (Part::Capabilities, errno)),
         }
     }

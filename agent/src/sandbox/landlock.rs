@@ -4,14 +4,9 @@
 //! Rights are those of the kernel's `landlock.h`. Those that a kernel does not know are not asked of it: what came later
 //! only splits finer what was forbidden, or allowed, before.
 
-use std::{ffi::CString, path::Path};
+use std::ffi::CString;
 
-use nix::{
-    fcntl::{OFlag, open},
-    sys::stat::Mode,
-};
-
-use super::{Missing, Part};
+use super::{Missing, Part, view::open_folder};
 use crate::sys::{self, Handled};
 
 const EXECUTE: u64 = 1;
@@ -79,8 +74,12 @@ impl Ruleset {
             if !loopback {
                 handled.network = BIND_AND_CONNECT;
             }
-            let system = SYSTEM.iter().filter(|folder| Path::new(folder).is_dir());
-            rules.extend(system.filter_map(|folder| Some((CString::new(*folder).ok()?, READ))));
+            // Some are links to others.
+            let system = SYSTEM.iter().filter_map(|folder| std::fs::canonicalize(folder).ok());
+            let system = system.filter(|folder| folder.is_dir());
+            rules.extend(system.filter_map(|folder| {
+                Some((CString::new(folder.into_os_string().into_encoded_bytes()).ok()?, READ))
+            }));
             rules.extend(readable.iter().map(|folder| (folder.clone(), READ)));
         }
         let own = WRITABLE.iter().filter_map(|folder| CString::new(*folder).ok());
@@ -89,14 +88,14 @@ impl Ruleset {
         Ok(Self { handled, rules })
     }
 
-    /// The calling thread obeys the rules from now on. Allocates nothing.
+    /// The calling thread obeys the rules from now on. No link on the way to a folder is followed. Allocates nothing.
     ///
     /// # Errors
     /// When the kernel refuses, or a folder is gone.
     pub(super) fn obey(&self) -> nix::Result<()> {
         let ruleset = sys::landlock_ruleset(&self.handled)?;
         for (folder, rights) in &self.rules {
-            let at = open(folder.as_c_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+            let at = open_folder(folder)?;
             sys::landlock_allow(&ruleset, &at, *rights)?;
         }
         sys::landlock_obey(&ruleset)

@@ -10,6 +10,7 @@ pub(crate) mod canary;
 pub mod cgroup;
 pub(crate) mod confine;
 mod landlock;
+mod leftovers;
 mod seccomp;
 pub mod strays;
 pub mod temporary;
@@ -31,18 +32,16 @@ pub(crate) enum Part {
     WritableFolders,
     Loopback,
     ControlGroup,
-    OpenFiles,
     ResourceLimits,
     OomScore,
     Capabilities,
     NoNewPrivileges,
-    WorkingFolder,
     Landlock,
     Seccomp,
 }
 
 impl Part {
-    const ALL: [(Self, &'static str); 19] = [
+    const ALL: [(Self, &'static str); 17] = [
         (Self::Namespaces, "namespaces"),
         (Self::UserNamespace, "user namespace"),
         (Self::OwnMounts, "mounts of its own"),
@@ -54,12 +53,10 @@ impl Part {
         (Self::WritableFolders, "writable folders"),
         (Self::Loopback, "loopback interface"),
         (Self::ControlGroup, "control group"),
-        (Self::OpenFiles, "closed files"),
         (Self::ResourceLimits, "resource limits"),
         (Self::OomScore, "oom score"),
         (Self::Capabilities, "dropped capabilities"),
         (Self::NoNewPrivileges, "no_new_privs"),
-        (Self::WorkingFolder, "working folder"),
         (Self::Landlock, "Landlock"),
         (Self::Seccomp, "seccomp"),
     ];

@@ -20,18 +20,24 @@ const NOTE: &str = "temporary";
 const PREFIX: &str = "opsconductor-";
 const ROOT: &str = "/tmp";
 
-/// Makes the folder of the attempt `name` for a user, and notes it in the attempt's folder `attempt`.
+/// Makes the folder of the attempt `name`, and notes it in the attempt's folder `attempt`. It is this user's own until it is
+/// given to another.
 ///
 /// # Errors
 /// When something of that name is there, or the disk is full.
-pub(crate) fn make(attempt: &Path, name: &str, owner: Option<(Uid, Gid)>) -> io::Result<PathBuf> {
+pub(crate) fn make(attempt: &Path, name: &str) -> io::Result<PathBuf> {
     let path = Path::new(ROOT).join(format!("{PREFIX}{name}"));
     std::fs::write(attempt.join(NOTE), path.as_os_str().as_bytes())?;
     DirBuilder::new().mode(0o700).create(&path)?;
-    if let Some((uid, gid)) = owner {
-        chown(&path, Some(uid.as_raw()), Some(gid.as_raw()))?;
-    }
     Ok(path)
+}
+
+/// Gives it to the run's user: from now on other processes of that user may change what is in it.
+///
+/// # Errors
+/// When this user is not root.
+pub(crate) fn give(folder: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
+    chown(folder, Some(uid.as_raw()), Some(gid.as_raw()))
 }
 
 /// Removes what was noted in the folder of the attempt `name`; nothing when there is none.
@@ -60,9 +66,9 @@ mod tests {
     fn only_the_folder_of_the_attempt_is_removed() {
         let attempt = tempfile::tempdir().unwrap();
         let name = format!("test-{}", std::process::id());
-        let made = make(attempt.path(), &name, None).unwrap();
+        let made = make(attempt.path(), &name).unwrap();
         std::fs::write(made.join("file"), "x").unwrap();
-        assert!(make(attempt.path(), &name, None).is_err());
+        assert!(make(attempt.path(), &name).is_err());
         remove(attempt.path(), "another").unwrap();
         assert!(made.exists());
         remove(attempt.path(), &name).unwrap();

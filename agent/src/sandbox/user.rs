@@ -1,16 +1,19 @@
 //! Users that exist for one run only: numbers of a range that no account has, each lent to one run of the host at a time.
 //!
 //! A number is lent by a lock on a file of its name, in a folder that all agents of the host share. The lock ends with the
-//! shim, whatever ends it. Numbers are tried in an order of the run's own, so that one is seldom used again soon.
+//! shim, whatever ends it. Numbers are tried in an order of the run's own, so that one is seldom used again soon. The file is
+//! empty once what the run left of its user was removed; otherwise that is done before the number is lent again.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
-    io,
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
 use nix::unistd::{Gid, Group, Uid, User};
+
+use super::leftovers;
 
 const FOLDER: &str = "/run/opsconductor/users";
 
@@ -18,7 +21,14 @@ const FOLDER: &str = "/run/opsconductor/users";
 #[derive(Debug)]
 pub(crate) struct Lent {
     pub(crate) uid: Uid,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // What stays now is tried again before the number is lent again.
+        let _ = leftovers::remove(self.uid).and_then(|()| self.lock.set_len(0));
+    }
 }
 
 /// Lends a number from `first` to `last`; `seed` decides where the search begins.
@@ -36,7 +46,7 @@ pub(crate) fn lend((first, last): (u32, u32), seed: u64) -> io::Result<Lent> {
     for step in 0..count {
         let number = first + u32::try_from(seed.wrapping_add(step) % count).unwrap_or(0);
         let path = folder.join(number.to_string());
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        let mut lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => continue,
@@ -44,9 +54,16 @@ pub(crate) fn lend((first, last): (u32, u32), seed: u64) -> io::Result<Lent> {
         }
         let has_account = matches!(User::from_uid(Uid::from_raw(number)), Ok(Some(_)))
             || matches!(Group::from_gid(Gid::from_raw(number)), Ok(Some(_)));
-        if !has_account {
-            return Ok(Lent { uid: Uid::from_raw(number), _lock: lock });
+        if has_account {
+            continue;
         }
+        let uid = Uid::from_raw(number);
+        if lock.metadata()?.len() > 0 {
+            leftovers::remove(uid)?;
+        } else {
+            lock.write_all(b"lent\n")?;
+        }
+        return Ok(Lent { uid, lock });
     }
     Err(io::Error::other(format!("all users from {first} to {last} are taken")))
 }

@@ -45,6 +45,8 @@ pub(super) struct Means<'a> {
     pub(super) failure: &'a OwnedFd,
     pub(super) ending: &'a OwnedFd,
     pub(super) life: &'a OwnedFd,
+    /// Above the numbers of all files that the shim has open.
+    pub(super) files_end: std::os::fd::RawFd,
     pub(super) argv: &'a [*const c_char],
     pub(super) environment: &'a [*const c_char],
 }
@@ -151,7 +153,7 @@ fn prepare_init(means: &Means<'_>) -> Result<Pid, Report> {
 /// The init from when the program is started: it holds nothing of it, waits, and tells how it ended.
 fn tend(means: &Means<'_>, program: Pid) -> ! {
     // The output, the locks and all else are the shim's and the program's alone.
-    let Ok(ending) = sys::keep_only(means.ending) else { sys::exit_now(127) };
+    let Ok(ending) = sys::keep_only(means.ending, means.files_end) else { sys::exit_now(127) };
     let _ = sys::drop_bounding_set();
     let _ = sys::drop_capabilities();
     let _ = prctl::set_no_new_privs();
@@ -199,7 +201,7 @@ fn prepare_program(means: &Means<'_>, mapped: Option<&OwnedFd>) -> Result<(), Re
         join_groups(means)?;
     }
     set_up(means).map_err(at(Stage::Setup))?;
-    sys::close_others_at_exec().map_err(|errno| Report::from((Part::OpenFiles, errno)))?;
+    sys::close_others_at_exec(means.files_end);
     if let Some(script) = &plan.script {
         sys::keep_at(script, SCRIPT_FD).map_err(at(Stage::Setup))?;
     }
@@ -229,8 +231,11 @@ fn prepare_program(means: &Means<'_>, mapped: Option<&OwnedFd>) -> Result<(), Re
 fn join_groups(means: &Means<'_>) -> Result<(), Report> {
     let Some(doors) = means.doors else { return Ok(()) };
     if let Some(door) = doors.processes.as_ref().filter(|_| means.joins_group) {
-        // Without the group the run is ended by its process tree alone.
-        let _ = unistd::write(door, b"0");
+        match unistd::write(door, b"0") {
+            Err(errno) if means.plan.needs_group => return Err((Part::ControlGroup, errno).into()),
+            // Without the group the run is ended by its process tree alone.
+            _ => {}
+        }
     }
     for door in &doors.tasks {
         unistd::write(door, b"0").map_err(|errno| Report::from((Part::ControlGroup, errno)))?;

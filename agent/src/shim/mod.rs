@@ -193,7 +193,16 @@ fn run_command(
         Ok(plan) => plan,
         Err(failure) => return not_started(failure, output),
     };
-    let doors = group.and_then(|group| group.doors().ok());
+    let doors = match group.map(Cgroup::doors).transpose() {
+        Ok(doors) => doors,
+        // Outside of its group nothing would limit it.
+        Err(error) => {
+            return not_started(
+                prepare::unavailable(plan.profile, &format!("control group: {error}")),
+                output,
+            );
+        }
+    };
     let started_at = clock::now_micros();
     fault::point("shim.program.forking");
     match spawn::spawn(&plan, doors.as_ref()) {

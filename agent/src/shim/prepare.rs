@@ -28,7 +28,7 @@ use crate::{
         temporary,
         user::{self, Lent},
     },
-    sys::file_in_memory,
+    sys::{file_in_memory, leave_session_keyring},
 };
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -64,6 +64,8 @@ pub(super) struct Plan {
     /// Files that it may have open until it raises that itself.
     pub(super) open_files: u64,
     pub(super) profile: Profile,
+    /// Outside of its control group nothing would limit it as it was promised.
+    pub(super) needs_group: bool,
     /// What must be denied is tried in place of the program.
     pub(super) is_canary: bool,
     pub(super) confinement: Confinement,
@@ -124,8 +126,14 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         let why = format!("'{}' is no unprivileged user", user.name);
         return Err(unavailable(profile, &why));
     }
+    if profile != Profile::None && geteuid().is_root() {
+        // Of the user that the agent is, where it is none of root's, the run may know all.
+        leave_session_keyring().map_err(|errno| {
+            unavailable(profile, &format!("a session of its own for keys: {}", errno.desc()))
+        })?;
+    }
     let identity = identity(&user, lent.is_some())?;
-    let temporary = make_temporary(spec, profile, &user)?;
+    let temporary = make_temporary(spec, profile)?;
     let seen = if profile >= Profile::Strict { Some(PathBuf::from("/tmp")) } else { temporary.clone() };
     let environment = environment(spec, &user, seen.as_deref().filter(|_| lent.is_some()), seen.as_deref());
     let search = environment.get("PATH").cloned().unwrap_or_default();
@@ -154,6 +162,9 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         resources: resources(&command, profile, limits, lent.is_some()),
     };
     let confinement = Confinement::new(&wanted).map_err(|why| unavailable(profile, &why))?;
+    if let (Some(folder), Some(identity)) = (&temporary, &identity) {
+        temporary::give(folder, identity.uid, identity.gid).map_err(no_temporary(profile))?;
+    }
     let cwd = c_string(cwd.as_bytes())?;
     let mut script = None;
     let words = match command.program.take() {
@@ -182,6 +193,8 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         variables.0.push(variable?);
     }
     let open_files = command.limits.map_or(0, |limits| limits.open_files);
+    let needs_group =
+        profile != Profile::None || command.limits.is_some_and(|limits| limits != proto::Limits::default());
     Ok(Plan {
         program,
         candidates,
@@ -193,6 +206,7 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         script,
         open_files: if open_files == 0 { DEFAULT_RUN_OPEN_FILES } else { open_files },
         profile,
+        needs_group,
         is_canary: false,
         confinement,
         _lent: lent,
@@ -207,15 +221,8 @@ pub(super) struct Enforced {
 
 /// The profile that the executor has decided on.
 pub(super) fn profile(ordered: proto::Profile) -> Result<Profile, Failure> {
-    match ordered {
-        proto::Profile::None => Ok(Profile::None),
-        proto::Profile::Standard => Ok(Profile::Standard),
-        proto::Profile::Strict => Ok(Profile::Strict),
-        proto::Profile::Isolated => Ok(Profile::Isolated),
-        proto::Profile::HostDefault => {
-            Err(Failure::new(Reason::SandboxUnavailable, "nobody has decided on its sandbox"))
-        }
-    }
+    let undecided = || Failure::new(Reason::SandboxUnavailable, "nobody has decided on its sandbox");
+    ordered.named().ok_or_else(undecided)
 }
 
 /// What is said of a sandbox that cannot be made.
@@ -252,13 +259,15 @@ fn temporary_user(lent: &Lent) -> User {
     }
 }
 
-fn make_temporary(spec: &Spec, profile: Profile, user: &User) -> Result<Option<PathBuf>, Failure> {
+fn make_temporary(spec: &Spec, profile: Profile) -> Result<Option<PathBuf>, Failure> {
     if profile == Profile::None {
         return Ok(None);
     }
-    let owner = geteuid().is_root().then_some((user.uid, user.gid));
-    let made = temporary::make(Path::new("."), &spec.attempt_name(), owner);
-    made.map(Some).map_err(|error| unavailable(profile, &format!("a temporary folder of its own: {error}")))
+    temporary::make(Path::new("."), &spec.attempt_name()).map(Some).map_err(no_temporary(profile))
+}
+
+fn no_temporary(profile: Profile) -> impl Fn(io::Error) -> Failure {
+    move |error| unavailable(profile, &format!("a temporary folder of its own: {error}"))
 }
 
 /// Limits that each process of the run has for itself.
@@ -271,7 +280,8 @@ fn resources(
     let limits = command.limits.unwrap_or_default();
     let mut resources = Vec::new();
     if profile != Profile::None {
-        resources.push((Resource::RLIMIT_CORE, 0));
+        // One byte: of less than that a handler of the host's, to which the kernel pipes cores, is started all the same.
+        resources.push((Resource::RLIMIT_CORE, 1));
         resources.push((
             Resource::RLIMIT_NOFILE,
             if limits.open_files == 0 { DEFAULT_RUN_OPEN_FILES } else { limits.open_files },

@@ -68,7 +68,7 @@ fn try_one(profile: Profile, first_uid: u32, last_uid: u32) -> Result<(), String
     (spec.first_uid, spec.last_uid) = (first_uid, last_uid);
     let program = proto::command::Program::Argv(proto::Argv { argv: vec!["canary".to_owned()] });
     spec.command = Some(proto::Command {
-        profile: crate::executor::policy::sandbox::wire(profile).into(),
+        profile: proto::Profile::from(profile).into(),
         program: Some(program),
         ..proto::Command::default()
     });

@@ -6,7 +6,7 @@ use std::{
     ptr,
 };
 
-use model::Reason;
+use model::{Reason, sandbox::Profile};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -85,6 +85,7 @@ pub(super) fn spawn(plan: &Plan, doors: Option<&Doors>) -> nix::Result<Child> {
         failure: &child_failure,
         ending: &child_ending,
         life: &child_life,
+        files_end: sys::files_end().max(child::SCRIPT_FD + 1),
         argv: &argv,
         environment: &environment,
     };
@@ -129,6 +130,9 @@ pub(super) fn read_failure(pipe: &OwnedFd, plan: &Plan) -> Option<Failure> {
         Stage::Cwd => {
             let cwd = plan.cwd.to_string_lossy();
             (Reason::BadWorkingDirectory, format!("the working directory '{cwd}' cannot be entered: {why}"))
+        }
+        Stage::User if plan.profile != Profile::None => {
+            return Some(prepare::unavailable(plan.profile, &format!("a user of its own: {why}")));
         }
         Stage::User => (Reason::SpawnFailed, format!("the user cannot be changed: {why}")),
         Stage::Setup => (Reason::SpawnFailed, format!("the process cannot be set up: {why}")),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use model::limits;
 use opsconductor_agent::{
     executor::journal::{Change, Entry, State},
@@ -11,7 +12,7 @@ use pki::seal;
 use prost::Message as _;
 use proto::report;
 
-use crate::world::{UNCONFINED, World, command, new_key, output};
+use crate::world::{UNCONFINED, World, command, key_of, new_key, output};
 
 #[tokio::test]
 async fn an_order_is_run_reported_and_settled() {
@@ -203,6 +204,39 @@ async fn an_order_that_does_not_know_of_an_earlier_attempt_starts_nothing() {
     let named = proto::WorkOrder { begun: vec![1], ..world.order(&agent, second, command("true")) };
     agent.to_executor.send(world.sign(&named)).await.unwrap();
     agent.ended().await;
+    agent.stop().await;
+}
+
+/// As after the restore of a backup that is so old that the host does not remember the run any more.
+#[tokio::test]
+async fn an_order_for_a_forgotten_execution_starts_nothing() {
+    let world = World::new();
+    let days_ago = |days: i64| Timestamp::now() - SignedDuration::from_hours(24 * days);
+    let (older, forgotten, waiting) = (key_of(days_ago(41)), key_of(days_ago(40)), key_of(days_ago(29)));
+    let execution_id = forgotten.execution_id.to_bytes();
+    let settled = Entry { execution_id, state: State::Settled.into(), ..Entry::default() };
+    world.remember(vec![Change::Put(forgotten, settled.into())]).await;
+    world.remember(vec![Change::Forget(forgotten)]).await;
+
+    let mut agent = world.start(1, false).await;
+    let marker = world.data.path().join("ran");
+    let line = format!("echo >> '{}'", marker.display());
+    for key in [forgotten, AttemptKey { attempt: 2, ..forgotten }, older] {
+        world.run(&agent, key, &line).await;
+        let lost = agent.loss().await;
+        assert!(lost.0 == "journal_lost" && lost.1.contains("forgotten"), "{lost:?}");
+        // Also when it is too late for it: a refusal would say that it never ran.
+        let late = proto::WorkOrder { start_by: 1, ..world.order(&agent, key, command(&line)) };
+        agent.to_executor.send(world.sign(&late)).await.unwrap();
+        assert_eq!(agent.loss().await.0, "journal_lost");
+        agent.to_executor.send(ToExecutor::Cancel(key)).await.unwrap();
+        assert_eq!(agent.loss().await.0, "journal_lost");
+    }
+    assert!(!marker.exists());
+    // What has merely waited for long begins.
+    world.run(&agent, waiting, &line).await;
+    assert_eq!(agent.ended().await.0, waiting);
+    assert_eq!(std::fs::read(&marker).unwrap(), b"\n");
     agent.stop().await;
 }
 

@@ -5,6 +5,7 @@
 
 mod containers;
 mod executor;
+mod hostile;
 mod kill;
 mod one_shim;
 mod room;

@@ -117,6 +117,45 @@ fn ends_are_told_through_the_init() {
     }
 }
 
+/// Leaves what it can where everybody may write, and says what.
+const LEAVES: &str = "import ctypes, os
+for folder in ['/tmp', '/var/tmp', '/dev/shm']:
+    path = '%s/opsc-left-%d' % (folder, os.getpid())
+    os.mkdir(path)
+    open(path + '/file', 'w').write('x')
+    os.chmod(path + '/file', 0o4755)
+    print(path)
+assert ctypes.CDLL(None).shmget(0, 4096, 0o1666) >= 0
+print(os.getuid())";
+
+#[test]
+fn a_user_of_one_run_leaves_nothing_to_the_next() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root lends users");
+        return;
+    }
+    let mut command = crate::one_shim::argv(&["python3", "-c", LEAVES]);
+    command.profile = proto::Profile::Standard.into();
+    let (record, text) = in_sandbox(command);
+    assert_eq!(record.exit_code, Some(0), "{record:?} {text}");
+    let (paths, uids): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with('/'));
+    assert_eq!((paths.len(), uids.len()), (3, 1), "{text}");
+    for path in paths {
+        assert!(!std::path::Path::new(path).exists(), "{path} was left");
+    }
+    let memory = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+    let left = memory.lines().find(|line| line.split_whitespace().any(|word| word == uids[0]));
+    assert_eq!(left, None);
+    let lock = std::path::Path::new("/run/opsconductor/users").join(uids[0]);
+    assert_eq!(std::fs::metadata(lock).unwrap().len(), 0, "nothing is left to be removed");
+}
+
+/// More processes than it may have; it fails at the first that it is refused.
+const FORKS: &str = "import os, time
+for _ in range(30):
+    if os.fork() == 0:
+        time.sleep(100)";
+
 #[test]
 fn limits_have_names() {
     if !nix::unistd::geteuid().is_root() {
@@ -135,7 +174,7 @@ fn limits_have_names() {
         assert_eq!(record.reason, "memory_limit", "{profile:?}: {record:?}");
         assert!(record.out_of_memory && record.peak_memory_bytes > 16 << 20, "{record:?}");
         let pids = proto::Limits { pids: 8, ..proto::Limits::default() };
-        let record = limited(pids, &["bash", "-c", "for i in {1..30}; do sleep 10 & done; wait -n; exit 1"]);
+        let record = limited(pids, &["python3", "-c", FORKS]);
         assert_eq!(record.reason, "pids_limit", "{profile:?}: {record:?}");
         let file = proto::Limits { file_bytes: 1 << 20, ..proto::Limits::default() };
         let record = limited(file, &["bash", "-c", "head -c 10000000 /dev/zero > $TMPDIR/big"]);

@@ -227,7 +227,9 @@ fn strays(key: AttemptKey) -> Vec<i32> {
 async fn one_that_cannot_be_killed_lets_none_begin() {
     let (world, first) = (World::new(), new_key());
     let execution_id = first.execution_id.to_bytes();
-    let entry = Entry { execution_id, state: State::Settled.into(), unkillable: true, ..Entry::default() };
+    let at = opsconductor_agent::clock::now_micros();
+    let entry =
+        Entry { execution_id, state: State::Settled.into(), unkillable: true, at, ..Entry::default() };
     world.remember(vec![Change::Put(first, entry.into())]).await;
     let mut agent = world.start(2, false).await;
     supersede(&world, &agent, later(first, 2), 1, &line(&world, "true")).await;

@@ -55,8 +55,13 @@ pub(crate) struct Agent {
 }
 
 pub(crate) fn new_key() -> AttemptKey {
-    let id = || Uuid::from_bytes(pki::random());
-    AttemptKey { execution_id: ExecutionId(id()), run_id: RunId(id()), attempt: 1 }
+    key_of(Timestamp::now())
+}
+
+/// The first attempt of an execution that was made then.
+pub(crate) fn key_of(made: Timestamp) -> AttemptKey {
+    let (execution_id, run_id) = (ExecutionId::new(made, pki::random()), RunId::new(made, pki::random()));
+    AttemptKey { execution_id, run_id, attempt: 1 }
 }
 
 pub(crate) fn command(line: &str) -> proto::Command {

@@ -4,10 +4,12 @@ use anyhow::Result;
 use jiff::Timestamp;
 use model::{
     Reason,
-    api::execution::{Attempt, Execution, Run},
+    api::execution::{Attempt, Execution, Run, Usage},
+    command::Command,
     execution::RunCounts,
     id::{ExecutionId, RunId},
     run::RunState,
+    sandbox::{Limits, Network, Profile},
 };
 use serde::Serialize;
 
@@ -95,6 +97,7 @@ fn describe(execution: &Execution, now: Timestamp) -> String {
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("Id", execution.id.to_string());
     row("Command", execution.summary.clone());
+    execution.command.iter().flat_map(confinement).for_each(|(name, value)| row(name, value));
     let cancelling = execution.cancel_requested && !execution.state.is_terminal();
     row("State", format!("{}{}", execution.state.as_str(), if cancelling { ", cancelling" } else { "" }));
     row("Runs", counts(&execution.runs));
@@ -113,18 +116,61 @@ fn describe(execution: &Execution, now: Timestamp) -> String {
     table.take()
 }
 
+/// How the command asks to be kept apart from its hosts, as far as it does.
+fn confinement(command: &Command) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    let mut row = |name, value: Option<String>| rows.extend(value.map(|value| (name, value)));
+    let folders = |folders: &[String]| (!folders.is_empty()).then(|| folders.join(", "));
+    row("Sandbox", command.sandbox.map(|profile| profile.to_string()));
+    row("Network", (command.network == Network::Loopback).then(|| "loopback only".to_owned()));
+    row("Reads", folders(&command.read));
+    row("Writes", folders(&command.write));
+    row("Limits", limits(&command.limits));
+    row("Container", command.container.as_ref().map(|container| container.image.clone()));
+    rows
+}
+
+fn limits(limits: &Limits) -> Option<String> {
+    let bytes = |count: u64| human::bytes(i64::try_from(count).unwrap_or(i64::MAX));
+    let there: Vec<String> = [
+        limits.memory_bytes.map(|count| format!("memory {}", bytes(count))),
+        limits.pids.map(|count| format!("{count} processes")),
+        limits.cpu_percent.map(|percent| format!("cpu {percent}%")),
+        limits.io_bytes_per_second.map(|count| format!("disk {}/s", bytes(count))),
+        limits.open_files.map(|count| format!("{count} open files")),
+        limits.file_bytes.map(|count| format!("files of {}", bytes(count))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!there.is_empty()).then(|| there.join(", "))
+}
+
+/// Sandbox, processor time and peak memory; what is not known or not counted is a dash.
+fn usage(sandbox: Option<Profile>, usage: Option<&Usage>) -> [String; 3] {
+    let cpu = usage.map(|u| human::processor_time(u.cpu_user_us.saturating_add(u.cpu_system_us)));
+    let memory = usage.map(|u| u.peak_memory_bytes).filter(|peak| *peak > 0).map(human::bytes);
+    [human::or_dash(sandbox), human::or_dash(cpu), human::or_dash(memory)]
+}
+
 fn runs_table(runs: &[Run]) -> String {
-    let mut table = Table::new(&["TARGET", "STATE", "EXIT", "TOOK", "OUTPUT", "REASON", "DETAIL"]);
+    let mut table = Table::new(&[
+        "TARGET", "STATE", "EXIT", "TOOK", "SANDBOX", "CPU", "MEMORY", "OUTPUT", "REASON", "DETAIL",
+    ]);
     for run in runs {
         let took = run.started_at.zip(run.ended_at).map(|(start, end)| human::elapsed(start, end));
         let stored =
             human::bytes(run.output.stdout.stored_bytes.saturating_add(run.output.stderr.stored_bytes));
         let whole = if run.output.complete == Some(false) { ", not all" } else { "" };
+        let [sandbox, cpu, memory] = usage(run.sandbox, run.usage.as_ref());
         table.row([
             run.target.clone(),
             run.state.as_str().to_owned(),
             exit_status(run.exit_code, run.signal),
             human::or_dash(took),
+            sandbox,
+            cpu,
+            memory,
             format!("{stored}{whole}"),
             human::or_dash(run.reason.map(Reason::as_str)),
             run.detail.clone().unwrap_or_default(),
@@ -213,6 +259,34 @@ pub(super) fn counts(runs: &RunCounts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_command_asks_of_its_sandbox() {
+        let plain = Command::new(model::command::Program::Shell("true".to_owned()));
+        assert!(confinement(&plain).is_empty());
+        let command = Command {
+            sandbox: Some(Profile::Isolated),
+            network: Network::Loopback,
+            read: vec!["/srv".to_owned(), "/opt".to_owned()],
+            limits: Limits { memory_bytes: Some(64 << 20), cpu_percent: Some(50), ..Limits::default() },
+            ..plain
+        };
+        let rows = confinement(&command);
+        let want = [
+            ("Sandbox", "isolated"),
+            ("Network", "loopback only"),
+            ("Reads", "/srv, /opt"),
+            ("Limits", "memory 64.0 MiB, cpu 50%"),
+        ];
+        assert_eq!(rows.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>(), want);
+    }
+
+    #[test]
+    fn what_is_not_counted_is_a_dash() {
+        assert_eq!(usage(None, None), ["-", "-", "-"]);
+        let counted = Usage { cpu_user_us: 1_000, cpu_system_us: 2_000, ..Usage::default() };
+        assert_eq!(usage(Some(Profile::Strict), Some(&counted)), ["strict", "0.003s", "-"]);
+    }
 
     #[test]
     fn only_states_that_there_are() {

@@ -66,6 +66,12 @@ pub(crate) fn elapsed(from: Timestamp, to: Timestamp) -> String {
     if millis < 60_000 { format!("{:.3}s", millis.max(0) as f64 / 1000.0) } else { duration(millis / 1000) }
 }
 
+/// Processor time, to the millisecond while it is short.
+pub(crate) fn processor_time(micros: i64) -> String {
+    let millis = micros.max(0) / 1000;
+    if millis < 60_000 { format!("{:.3}s", millis as f64 / 1000.0) } else { duration(millis / 1000) }
+}
+
 /// What there may be, or a dash.
 pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
@@ -121,6 +127,8 @@ mod tests {
         let now: Timestamp = "2026-01-31T08:00:00Z".parse().unwrap();
         assert_eq!(relative("2026-01-31T07:59:57Z".parse().unwrap(), now), "3s ago");
         assert_eq!(moment("2026-01-31T09:00:00Z".parse().unwrap(), now), "2026-01-31 09:00:00 UTC (in 1h)");
+        assert_eq!(processor_time(1_234_567), "1.234s");
+        assert_eq!(processor_time(90_000_000), "1m 30s");
         assert_eq!(elapsed("2026-01-31T07:59:58.5Z".parse().unwrap(), now), "1.500s");
     }
 }

@@ -75,7 +75,7 @@ pub(crate) async fn resume(app: &App, by: &Authorized<AgentDrain>, id: AgentId) 
     if store::agents::set_draining(&mut tx, by.org_id(), id, None).await? {
         audit::record(&mut tx, by.org_id(), now, entry(by, "agent.resume", id)).await?;
         tx.commit().await.during("commit")?;
-        app.wake.dispatch([id]);
+        app.wake.free([id]);
         app.wake.others.notify_one();
     }
     unless_revoked(read(app, by, id).await?)

@@ -5,7 +5,7 @@ use model::{
     command::{Command, OutputLimit, Program},
     id::{ExecutionId, RunId},
     limits,
-    sandbox::{self, Network, Profile},
+    sandbox::{self, Network},
 };
 use prost::Message;
 
@@ -96,23 +96,13 @@ fn command(
         output_limit_bytes: command.output_limit_bytes.unwrap_or(limits::RUN_OUTPUT_BYTES),
         halt_at_output_limit: command.on_output_limit == OutputLimit::Halt,
         environment: environment(seal_key, execution, run, attempt, command)?,
-        profile: profile(command.sandbox).into(),
+        profile: command.sandbox.map_or(proto::Profile::HostDefault, Into::into).into(),
         loopback: command.network == Network::Loopback,
         read: command.read.clone(),
         write: command.write.clone(),
         limits: limits_of(&command.limits),
         image: command.container.as_ref().map(|container| container.image.clone()).unwrap_or_default(),
     })
-}
-
-fn profile(sandbox: Option<Profile>) -> proto::Profile {
-    match sandbox {
-        None => proto::Profile::HostDefault,
-        Some(Profile::None) => proto::Profile::None,
-        Some(Profile::Standard) => proto::Profile::Standard,
-        Some(Profile::Strict) => proto::Profile::Strict,
-        Some(Profile::Isolated) => proto::Profile::Isolated,
-    }
 }
 
 fn limits_of(limits: &sandbox::Limits) -> Option<proto::Limits> {

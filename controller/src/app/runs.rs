@@ -185,7 +185,7 @@ impl Settled {
             app.live.nudge(self.executions);
         }
         if !self.freed.is_empty() {
-            app.wake.dispatch(self.freed);
+            app.wake.free(self.freed);
             app.wake.others.notify_one();
         }
     }
@@ -278,7 +278,7 @@ pub(crate) async fn settle(
     }
     attempts::change(connection, &attempt_changes).await?;
     store::runs::change(connection, &run_changes).await?;
-    for (org, key, reason, detail) in refusals {
+    let refusals = refusals.into_iter().map(|(org, key, reason, detail)| {
         let entry = audit::Entry {
             actor: "agent",
             verb: "run.refused",
@@ -287,8 +287,9 @@ pub(crate) async fn settle(
             request_id: "",
             detail: json!({ "execution_id": key.0, "attempt": key.2, "reason": reason, "detail": detail }),
         };
-        audit::record(connection, org, now, entry).await?;
-    }
+        (org, entry)
+    });
+    audit::record_all(connection, now, refusals.collect()).await?;
     move_counts(connection, &moves, now).await?;
     Ok(settled)
 }

@@ -286,7 +286,7 @@ pub(crate) fn enter(app: &App, session: &Arc<Connected>) -> bool {
     if !app.sessions.enter(session) {
         return false;
     }
-    app.wake.dispatch([session.agent_id]);
+    app.wake.free([session.agent_id]);
     app.wake.cancel.notify_one();
     true
 }

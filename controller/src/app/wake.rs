@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 pub(crate) struct Wake {
     dispatch: Notify,
     /// Whose queue or slots changed since the dispatcher looked. Only saves it from looking at everybody's.
-    ready: Mutex<HashSet<AgentId>>,
+    ready: Mutex<Ready>,
     pub(crate) cancel: Notify,
     pub(crate) revoke: Notify,
     /// Something happened that other controllers may wait for.
@@ -32,22 +32,37 @@ pub(crate) struct Wake {
     looked: Mutex<Option<Instant>>,
 }
 
+/// The agents that the dispatcher has to look at.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    /// Their queues grew.
+    pub queued: HashSet<AgentId>,
+    /// They can take runs, if any wait for them: mostly none does.
+    pub free: HashSet<AgentId>,
+}
+
 impl Wake {
-    /// The queue or the slots of these agents changed.
+    /// The queues of these agents grew.
     pub(crate) fn dispatch(&self, agents: impl IntoIterator<Item = AgentId>) {
-        self.ready.lock().expect("no holder of this lock panics").extend(agents);
+        self.ready.lock().expect("no holder of this lock panics").queued.extend(agents);
         self.dispatch.notify_one();
     }
 
-    /// Waits for [`Wake::dispatch`].
+    /// These agents have free slots, or one of their attempts is over.
+    pub(crate) fn free(&self, agents: impl IntoIterator<Item = AgentId>) {
+        self.ready.lock().expect("no holder of this lock panics").free.extend(agents);
+        self.dispatch.notify_one();
+    }
+
+    /// Waits for [`Wake::dispatch`] and [`Wake::free`].
     pub(crate) async fn dispatched(&self) {
         self.dispatch.notified().await;
     }
 
     /// Takes the agents that were named since the last time; none when it may be anybody, which it is at least once in
     /// each `period` however often somebody is named.
-    pub(crate) fn take_ready(&self, period: Duration) -> Option<Vec<AgentId>> {
-        let ready = self.ready.lock().expect("no holder of this lock panics").drain().collect();
+    pub(crate) fn take_ready(&self, period: Duration) -> Option<Ready> {
+        let ready = std::mem::take(&mut *self.ready.lock().expect("no holder of this lock panics"));
         let mut looked = self.looked.lock().expect("no holder of this lock panics");
         let is_due = looked.is_none_or(|at| at.elapsed() >= period);
         if self.everybody.swap(false, Ordering::AcqRel) || is_due {

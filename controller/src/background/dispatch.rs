@@ -30,6 +30,7 @@ use crate::{
         orders::{self, Try},
         runs::{self, Happening},
         sessions::Connected,
+        wake::Ready,
     },
     clock,
     error::{During, Result},
@@ -54,7 +55,7 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
     let _ = timeout(PERIOD, app.wake.dispatched()).await;
     let done = noted(app, "dispatch", Some(PERIOD), async {
         let agents = match app.wake.take_ready(PERIOD) {
-            Some(ready) => ready,
+            Some(ready) => with_queue(app, ready).await?,
             None => store::runs::agents_with_queue(app.db.worker()).await?,
         };
         let ready: Vec<Arc<Connected>> =
@@ -70,6 +71,17 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
         app.wake.everybody();
     }
     done
+}
+
+/// Those of the agents that have something to be offered. Every result that is recorded frees a slot, and mostly nothing
+/// waits for it: a look is cheaper than a transaction that holds the sessions.
+async fn with_queue(app: &App, ready: Ready) -> Result<Vec<AgentId>> {
+    let mut agents: Vec<AgentId> = ready.queued.iter().copied().collect();
+    let free: Vec<Uuid> = ready.free.difference(&ready.queued).map(|agent| agent.0).collect();
+    if !free.is_empty() {
+        agents.extend(store::runs::having_queue(app.db.worker(), &free).await?);
+    }
+    Ok(agents)
 }
 
 /// Offers these agents their next runs.
@@ -127,12 +139,15 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
 
     let touched: BTreeSet<ExecutionId> = offers.iter().map(|offer| ExecutionId(offer.execution_id)).collect();
     app.live.nudge(touched);
+    let mut unsent = Vec::new();
     for (offer, planned) in offers.iter().zip(&plan.good) {
-        if !send(app, by_agent[&offer.agent_id], offer, planned, now) {
-            withdraw(app, by_agent[&offer.agent_id], offer).await;
+        let session = by_agent[&offer.agent_id];
+        if !send(app, session, offer, planned, now) {
+            unsent.push((session, offer));
         }
         fault::point("controller.order.sent");
     }
+    withdraw(app, unsent).await;
     // Who got a round's worth may have more.
     let mut offered: HashMap<Uuid, i64> = HashMap::new();
     for offer in &offers {
@@ -230,7 +245,7 @@ async fn refuse(
     if bad.is_empty() {
         return Ok(runs::Settled::default());
     }
-    for (run, why) in bad {
+    let entries = bad.iter().map(|(run, why)| {
         tracing::error!(run.id = %run.id, execution.id = %run.execution_id, why, "a run that nobody authorised was refused");
         let entry = audit::Entry {
             actor: "controller",
@@ -240,8 +255,9 @@ async fn refuse(
             request_id: "",
             detail: json!({ "execution_id": run.execution_id, "agent_id": run.agent_id, "why": why }),
         };
-        audit::record(connection, OrgId(run.org_id), now, entry).await?;
-    }
+        (OrgId(run.org_id), entry)
+    });
+    audit::record_all(connection, now, entries.collect()).await?;
     let waiting: Vec<Waiting> = bad
         .iter()
         .map(|(run, _)| Waiting {
@@ -275,20 +291,27 @@ fn send(app: &App, session: &Connected, offer: &Offer, planned: &Planned, now: T
     }
 }
 
-/// Takes back an offer whose order was never sent. It is recorded with the reports of agents; where that fails the session
-/// ends, and the next one takes the offer back.
-async fn withdraw(app: &App, session: &Arc<Connected>, offer: &Offer) {
-    let key = (ExecutionId(offer.execution_id), RunId(offer.run_id), offer.number);
-    let report = runs::Report { key, agent_id: AgentId(offer.agent_id), happening: Happening::Withdrawn };
-    let recorded = app.reports.put(report).await;
-    let session = Arc::clone(session);
+/// Takes back the offers whose orders were never sent. They are recorded with the reports of agents; where that fails the
+/// session ends, and the next one takes the offer back.
+async fn withdraw(app: &App, unsent: Vec<(&Arc<Connected>, &Offer)>) {
+    if unsent.is_empty() {
+        return;
+    }
+    let mut recorded = Vec::with_capacity(unsent.len());
+    for (session, offer) in unsent {
+        let key = (ExecutionId(offer.execution_id), RunId(offer.run_id), offer.number);
+        let report = runs::Report { key, agent_id: AgentId(offer.agent_id), happening: Happening::Withdrawn };
+        recorded.push((Arc::clone(session), app.reports.put(report).await));
+    }
     tokio::spawn(async move {
-        let is_recorded = match recorded {
-            Some(answer) => answer.await.is_ok(),
-            None => false,
-        };
-        if !is_recorded {
-            session.end.cancel();
+        for (session, answer) in recorded {
+            let is_recorded = match answer {
+                Some(answer) => answer.await.is_ok(),
+                None => false,
+            };
+            if !is_recorded {
+                session.end.cancel();
+            }
         }
     });
 }

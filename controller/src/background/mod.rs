@@ -8,6 +8,7 @@ mod forget;
 mod lease;
 mod listen;
 mod reap;
+mod repeat;
 mod revoke;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -23,12 +25,16 @@ use crate::{
     error::Result,
 };
 
-/// How long a worker rests after a round that failed.
-const AFTER_FAILURE: Duration = Duration::from_millis(500);
+pub(crate) use repeat::GaveUp;
 
-/// Starts every worker; they end at `shutdown`.
-pub(crate) fn spawn(app: &Arc<App>, tracker: &TaskTracker, shutdown: &CancellationToken) {
-    let start = Starter { app, tracker, shutdown };
+/// Starts every worker; they end at `shutdown`. One that gives up before says so, and the controller has to end.
+pub(crate) fn spawn(
+    app: &Arc<App>,
+    tracker: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> mpsc::Receiver<GaveUp> {
+    let (gave_up, given_up) = mpsc::channel(1);
+    let start = Starter { app, tracker, shutdown, gave_up };
     // These three wait within their rounds for something to do.
     start.worker("reports", |app| async move { noted(&app, "reports", None, runs::record_next(&app)).await });
     start.worker("output", |app| async move { noted(&app, "output", None, output::store_next(&app)).await });
@@ -45,30 +51,30 @@ pub(crate) fn spawn(app: &Arc<App>, tracker: &TaskTracker, shutdown: &Cancellati
     start.worker("wake_ups", |app| async move { listen::hear(&app).await });
     start.worker("tell_of_work", |app| async move { listen::tell_of_work(&app).await });
     start.worker("tell_of_output", |app| async move { listen::tell_of_output(&app).await });
+    given_up
 }
 
 struct Starter<'a> {
     app: &'a Arc<App>,
     tracker: &'a TaskTracker,
     shutdown: &'a CancellationToken,
+    gave_up: mpsc::Sender<GaveUp>,
 }
 
 impl Starter<'_> {
     fn worker<F, R>(&self, name: &'static str, round: F)
     where
-        F: Fn(Arc<App>) -> R + Send + 'static,
+        F: Fn(Arc<App>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<()>> + Send,
     {
         let (app, shutdown) = (Arc::clone(self.app), self.shutdown.clone());
+        let gave_up = self.gave_up.clone();
         self.tracker.spawn(async move {
-            // Rounds are cancelled between their statements: a transaction that is not committed has not happened.
-            while let Some(result) = shutdown.run_until_cancelled(round(Arc::clone(&app))).await {
-                if let Err(error) = result {
-                    let source = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(worker = name, %error, source, "a round failed and will be repeated");
-                    app.parts.failed(name, error.to_string());
-                    tokio::time::sleep(AFTER_FAILURE).await;
-                }
+            let round = || round(Arc::clone(&app));
+            if let Err(reason) = repeat::repeat(name, &app.parts, &shutdown, repeat::AFTER_PANIC, round).await
+            {
+                // One reason is enough, and without a receiver the controller is ending.
+                gave_up.try_send(reason).ok();
             }
         });
     }

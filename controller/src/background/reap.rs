@@ -47,16 +47,20 @@ async fn lose(app: &App) -> Result<()> {
     let now = clock::now();
     let patience = SignedDuration::try_from(app.info.timing.lost_after).unwrap_or(SignedDuration::MAX);
     let before = now.checked_sub(patience).unwrap_or(jiff::Timestamp::MIN);
-    let offered_before = now.saturating_sub(app.info.timing.answer_within()).unwrap_or(jiff::Timestamp::MIN);
-    // While this controller was away nobody could come back to it: the agents' absence counts from its start.
+    let offered_before =
+        now.saturating_sub(app.info.timing.answer_heard_within()).unwrap_or(jiff::Timestamp::MIN);
+    // While this controller was away nobody could come back to it, nor tell it anything: the agents' absence counts from
+    // its start, and nothing is overdue that they may be about to report.
     let is_settled = now.duration_since(app.info.started_at) > patience;
-    let absent_since = if is_settled { before } else { jiff::Timestamp::UNIX_EPOCH };
+    let unless_fresh = |moment| if is_settled { moment } else { jiff::Timestamp::UNIX_EPOCH };
+    let absent_since = unless_fresh(before);
     let long_before =
         offered_before.saturating_sub(app.info.timing.lost_after).unwrap_or(jiff::Timestamp::MIN);
     let mut tx = app.db.worker().begin().await.during("begin")?;
     let absent = store::attempts::of_absent(&mut tx, absent_since, RUNS).await?;
-    let unanswered = store::attempts::unanswered(&mut tx, offered_before, long_before, RUNS).await?;
-    let overdue = store::attempts::overdue(&mut tx, now, before, RUNS).await?;
+    let unanswered =
+        store::attempts::unanswered(&mut tx, offered_before, unless_fresh(long_before), RUNS).await?;
+    let overdue = store::attempts::overdue(&mut tx, now, absent_since, RUNS).await?;
     let reports: Vec<runs::Report> = absent
         .into_iter()
         .map(|(key, agent_id, is_revoked)| {
@@ -67,10 +71,15 @@ async fn lose(app: &App) -> Result<()> {
             };
             runs::Report { key, agent_id, happening: Happening::Lost { reason, detail } }
         })
-        .chain(unanswered.into_iter().map(|(key, agent_id)| {
-            let detail =
-                "its agent is connected and never answered the order; the agent's log tells why".to_owned();
-            let happening = Happening::Lost { reason: Reason::OrderRefused, detail };
+        .chain(unanswered.into_iter().map(|(key, agent_id, had_time)| {
+            let (reason, detail) = if had_time {
+                let detail = "its agent is connected and never answered the order; the agent's log tells why";
+                (Reason::OrderRefused, detail)
+            } else {
+                let detail = "its agent was away again and again, and never stayed for long enough to answer the order";
+                (Reason::AgentLost, detail)
+            };
+            let happening = Happening::Lost { reason, detail: detail.to_owned() };
             runs::Report { key, agent_id, happening }
         }))
         .chain(overdue.into_iter().map(|(key, agent_id)| {

@@ -6,9 +6,11 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Reason,
+    api::execution::Usage,
     id::{AgentId, ExecutionId, RunId},
     label::accept_facts,
     limits,
+    sandbox::Profile,
 };
 use prost::Message;
 use proto::{
@@ -270,9 +272,16 @@ impl SessionTask {
                 stderr_written: number(stderr.bytes),
                 stdout_sha256: stdout.sha256,
                 stderr_sha256: stderr.sha256,
-                cpu_user_us: number(record.cpu_user_us),
-                cpu_system_us: number(record.cpu_system_us),
-                peak_memory_bytes: number(record.peak_memory_bytes),
+                usage: Usage {
+                    cpu_user_us: number(record.cpu_user_us),
+                    cpu_system_us: number(record.cpu_system_us),
+                    peak_memory_bytes: number(record.peak_memory_bytes),
+                    peak_pids: number(record.peak_pids),
+                    io_read_bytes: number(record.io_read_bytes),
+                    io_write_bytes: number(record.io_write_bytes),
+                    out_of_memory: record.out_of_memory,
+                },
+                sandbox: sandbox(record.profile),
                 record: finished.record,
                 signature: finished.signature,
             },
@@ -327,6 +336,11 @@ async fn answer(mut waiting: mpsc::Receiver<(u64, Answer)>, outbound: mpsc::Send
     }
 }
 
+/// The profile that a record names; one that is none is not kept.
+fn sandbox(profile: i32) -> Option<Profile> {
+    proto::Profile::try_from(profile).ok()?.named()
+}
+
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
@@ -348,4 +362,21 @@ fn believed(micros: i64) -> Option<Timestamp> {
 /// Text of an agent: without control characters, and not too long.
 fn text(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(DETAIL_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_that_is_none_is_not_kept() {
+        for profile in Profile::ALL {
+            let wire =
+                proto::Profile::from_str_name(&profile.as_str().to_ascii_uppercase()).expect("it has one");
+            assert_eq!(sandbox(wire.into()), Some(profile));
+        }
+        for other in [proto::Profile::HostDefault.into(), -1, 5, i32::MAX, i32::MIN] {
+            assert_eq!(sandbox(other), None, "{other}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use axum::{
 };
 use futures_util::StreamExt as _;
 use model::limits;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::{
     Door,
@@ -105,7 +105,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
         let whole = inner.to_string();
         let place = format!(" at line {} column {}", inner.line(), inner.column());
         let message = whole.strip_suffix(&place).unwrap_or(&whole);
-        if inner.is_data() {
+        // A number where one of several words is expected counts as no JSON with the parser; the text tells.
+        if inner.is_data() || serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
             wrong_field(&error.path().to_string(), message)
         } else {
             not_json(format!("the body is not JSON: {whole}"))

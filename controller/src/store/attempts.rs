@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use model::{
     Reason,
-    api::execution::{Attempt, Observed},
+    api::execution::{Attempt, Observed, Usage},
     attempt::AttemptState,
     id::{AgentId, ExecutionId, OrgId, RunId},
     retry::Tried,
+    sandbox::Profile,
 };
 use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
@@ -74,9 +75,8 @@ pub(crate) struct Exit {
     pub stderr_written: i64,
     pub stdout_sha256: Vec<u8>,
     pub stderr_sha256: Vec<u8>,
-    pub cpu_user_us: i64,
-    pub cpu_system_us: i64,
-    pub peak_memory_bytes: i64,
+    pub usage: Usage,
+    pub sandbox: Option<Profile>,
 }
 
 pub(crate) async fn offer(connection: &mut PgConnection, offers: &[Offer], now: Timestamp) -> Result<()> {
@@ -180,7 +180,9 @@ pub(crate) async fn page(
     let records = sqlx::query!(
         r#"select a.number, a.state, a.reason, a.detail, a.fence, a.exit_code, a.signal, a.offered_at, a.accepted_at,
                   a.started_at, a.ended_at, a.observed_outcome as "observed: Json<Observed>",
-                  a.stdout_written, a.stderr_written, a.stdout_sha256, a.stderr_sha256,
+                  a.stdout_written, a.stderr_written, a.stdout_sha256, a.stderr_sha256, a.sandbox,
+                  a.cpu_user_us, a.cpu_system_us, a.peak_memory_bytes, a.peak_pids, a.io_read_bytes,
+                  a.io_write_bytes, a.out_of_memory,
                   c.stdout_offset as "stdout_offset?", c.stderr_offset as "stderr_offset?",
                   c.stdout_gap as "stdout_gap?", c.stderr_gap as "stderr_gap?"
            from attempts a
@@ -212,6 +214,16 @@ pub(crate) async fn page(
             started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
             ended_at: r.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
             observed: r.observed.map(|observed| observed.0),
+            sandbox: r.sandbox.as_deref().and_then(Profile::parse),
+            usage: r.cpu_user_us.map(|cpu_user_us| Usage {
+                cpu_user_us,
+                cpu_system_us: r.cpu_system_us.unwrap_or(0),
+                peak_memory_bytes: r.peak_memory_bytes.unwrap_or(0),
+                peak_pids: r.peak_pids.unwrap_or(0),
+                io_read_bytes: r.io_read_bytes.unwrap_or(0),
+                io_write_bytes: r.io_write_bytes.unwrap_or(0),
+                out_of_memory: r.out_of_memory.unwrap_or(false),
+            }),
             output: output(
                 stream(r.stdout_offset, r.stdout_gap, r.stdout_written, r.stdout_sha256.as_deref()),
                 stream(r.stderr_offset, r.stderr_gap, r.stderr_written, r.stderr_sha256.as_deref()),
@@ -289,18 +301,19 @@ pub(crate) async fn of_absent(
 }
 
 /// Attempts, locked, that were offered before `before` to an agent that has had a session since then and has not answered;
-/// and those offered before `long_before`, however often their agents opened sessions.
+/// and those offered before `long_before`, however often their agents opened sessions. True for those whose agent has had
+/// the time to answer in its present session.
 pub(crate) async fn unanswered(
     connection: &mut PgConnection,
     before: Timestamp,
     long_before: Timestamp,
     limit: i64,
-) -> Result<Vec<((ExecutionId, RunId, i32), AgentId)>> {
+) -> Result<Vec<((ExecutionId, RunId, i32), AgentId, bool)>> {
     let records = sqlx::query!(
-        "select a.execution_id, a.run_id, a.number, a.agent_id
+        r#"select a.execution_id, a.run_id, a.number, a.agent_id, s.opened_at < $1 as "had_time!"
          from attempts a join sessions s on s.agent_id = a.agent_id and s.connected
          where a.state = 'offered' and a.offered_at < $1 and (s.opened_at < $1 or a.offered_at < $2)
-         limit $3 for update of a skip locked",
+         limit $3 for update of a skip locked"#,
         before.to_sqlx(),
         long_before.to_sqlx(),
         limit
@@ -310,7 +323,7 @@ pub(crate) async fn unanswered(
     .during("query for unanswered orders")?;
     Ok(records
         .into_iter()
-        .map(|r| ((r.execution_id.into(), r.run_id.into(), r.number), r.agent_id.into()))
+        .map(|r| ((r.execution_id.into(), r.run_id.into(), r.number), r.agent_id.into(), r.had_time))
         .collect())
 }
 
@@ -384,6 +397,10 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
     let numbers_of = |of: fn(&Exit) -> i64| -> Vec<Option<i64>> {
         changes.iter().map(|c| c.exit.as_ref().map(of)).collect()
     };
+    let out_of_memory: Vec<Option<bool>> =
+        changes.iter().map(|c| c.exit.as_ref().map(|e| e.usage.out_of_memory)).collect();
+    let sandboxes: Vec<Option<&str>> =
+        changes.iter().map(|c| c.exit.as_ref().and_then(|e| e.sandbox).map(Profile::as_str)).collect();
     let done = sqlx::query!(
         "update attempts a
          set state = c.state, generation = a.generation + 1,
@@ -400,14 +417,21 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
              stderr_sha256 = coalesce(c.stderr_sha256, a.stderr_sha256),
              cpu_user_us = coalesce(c.cpu_user_us, a.cpu_user_us),
              cpu_system_us = coalesce(c.cpu_system_us, a.cpu_system_us),
-             peak_memory_bytes = coalesce(c.peak_memory_bytes, a.peak_memory_bytes)
+             peak_memory_bytes = coalesce(c.peak_memory_bytes, a.peak_memory_bytes),
+             peak_pids = coalesce(c.peak_pids, a.peak_pids),
+             io_read_bytes = coalesce(c.io_read_bytes, a.io_read_bytes),
+             io_write_bytes = coalesce(c.io_write_bytes, a.io_write_bytes),
+             out_of_memory = coalesce(c.out_of_memory, a.out_of_memory),
+             sandbox = coalesce(c.sandbox, a.sandbox)
          from unnest($1::uuid[], $2::uuid[], $3::int[], $4::bigint[], $5::text[], $6::timestamptz[],
                      $7::timestamptz[], $8::timestamptz[], $9::int[], $10::text[], $11::bytea[], $12::bytea[],
                      $13::bigint[], $14::bigint[], $15::bytea[], $16::bytea[], $17::bigint[], $18::bigint[],
-                     $19::bigint[], $20::text[], $21::text[], $22::int[], $23::int[])
+                     $19::bigint[], $20::text[], $21::text[], $22::int[], $23::int[], $24::bigint[],
+                     $25::bigint[], $26::bigint[], $27::bool[], $28::text[])
               as c(execution_id, run_id, number, generation, state, accepted_at, started_at, ended_at, pid,
                    boot_id, exit_record, exit_signature, stdout_written, stderr_written, stdout_sha256,
-                   stderr_sha256, cpu_user_us, cpu_system_us, peak_memory_bytes, reason, detail, exit_code, signal)
+                   stderr_sha256, cpu_user_us, cpu_system_us, peak_memory_bytes, reason, detail, exit_code, signal,
+                   peak_pids, io_read_bytes, io_write_bytes, out_of_memory, sandbox)
          where a.execution_id = c.execution_id and a.run_id = c.run_id and a.number = c.number
            and a.generation = c.generation",
         &executions,
@@ -426,13 +450,18 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
         &numbers_of(|e| e.stderr_written) as _,
         &bytes(|e| &e.stdout_sha256) as _,
         &bytes(|e| &e.stderr_sha256) as _,
-        &numbers_of(|e| e.cpu_user_us) as _,
-        &numbers_of(|e| e.cpu_system_us) as _,
-        &numbers_of(|e| e.peak_memory_bytes) as _,
+        &numbers_of(|e| e.usage.cpu_user_us) as _,
+        &numbers_of(|e| e.usage.cpu_system_us) as _,
+        &numbers_of(|e| e.usage.peak_memory_bytes) as _,
         &reasons as _,
         &details as _,
         &exit_codes as _,
-        &signals as _
+        &signals as _,
+        &numbers_of(|e| e.usage.peak_pids) as _,
+        &numbers_of(|e| e.usage.io_read_bytes) as _,
+        &numbers_of(|e| e.usage.io_write_bytes) as _,
+        &out_of_memory as _,
+        &sandboxes as _
     )
     .execute(connection)
     .await

@@ -5,6 +5,7 @@ use jiff_sqlx::ToSqlx;
 use model::id::{OrgId, uuid_v7};
 use serde_json::Value;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::{
     clock,
@@ -30,24 +31,49 @@ pub(crate) async fn record(
     now: Timestamp,
     entry: Entry<'_>,
 ) -> Result<()> {
+    record_all(connection, now, vec![(org, entry)]).await
+}
+
+/// Writes many at once.
+pub(crate) async fn record_all(
+    connection: &mut PgConnection,
+    now: Timestamp,
+    entries: Vec<(OrgId, Entry<'_>)>,
+) -> Result<()> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = entries.iter().map(|_| uuid_v7(now, clock::entropy())).collect();
+    let orgs: Vec<Uuid> = entries.iter().map(|(org, _)| org.0).collect();
+    let actors: Vec<&str> = entries.iter().map(|(_, entry)| entry.actor).collect();
+    let verbs: Vec<&str> = entries.iter().map(|(_, entry)| entry.verb).collect();
+    let objects: Vec<&str> = entries.iter().map(|(_, entry)| entry.object.as_str()).collect();
+    let outcomes: Vec<&str> = entries.iter().map(|(_, entry)| entry.outcome).collect();
+    let requests: Vec<&str> = entries.iter().map(|(_, entry)| entry.request_id).collect();
+    let details: Vec<&Value> = entries.iter().map(|(_, entry)| &entry.detail).collect();
     sqlx::query!(
-        "with entry as (
+        "with new as (
+             select * from unnest($1::uuid[], $2::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                                  $9::jsonb[])
+                  as n(id, org_id, actor, verb, object, outcome, request_id, detail)
+         ), entry as (
              insert into audit_entries (id, org_id, at, actor, verb, object, outcome, request_id, detail)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             select id, org_id, $3, actor, verb, object, outcome, request_id, detail from new
          )
-         insert into events (id, org_id, at, kind, object, data) values ($1, $2, $3, $5, $6, $9)",
-        uuid_v7(now, clock::entropy()),
-        org.0,
+         insert into events (id, org_id, at, kind, object, data)
+         select id, org_id, $3, verb, object, detail from new",
+        &ids,
+        &orgs,
         now.to_sqlx(),
-        entry.actor,
-        entry.verb,
-        entry.object,
-        entry.outcome,
-        entry.request_id,
-        entry.detail,
+        &actors as _,
+        &verbs as _,
+        &objects as _,
+        &outcomes as _,
+        &requests as _,
+        &details as _,
     )
     .execute(connection)
     .await
-    .during("insert of the audit entry")?;
+    .during("insert of audit entries")?;
     Ok(())
 }

@@ -6,11 +6,12 @@ use model::{
     Reason,
     api::{
         agent::{AgentLoad, AgentRun},
-        execution::{Observed, Run, RunOutput, StreamOutput},
+        execution::{Observed, Run, RunOutput, StreamOutput, Usage},
     },
     attempt::AttemptState,
     id::{AgentId, ControllerId, ExecutionId, OrgId, RunId},
     run::RunState,
+    sandbox::Profile,
 };
 use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
@@ -60,7 +61,9 @@ pub(crate) async fn page(
         r#"select r.id, r.agent_id, r.target, r.state, r.reason, r.detail, r.attempt, r.exit_code, r.signal,
                   r.queued_at, r.due_at, r.started_at, r.ended_at, a.state as "attempt_state?",
                   a.observed_outcome as "observed?: Json<Observed>",
-                  a.stdout_written, a.stderr_written, a.stdout_sha256, a.stderr_sha256,
+                  a.stdout_written, a.stderr_written, a.stdout_sha256, a.stderr_sha256, a.sandbox,
+                  a.cpu_user_us, a.cpu_system_us, a.peak_memory_bytes, a.peak_pids, a.io_read_bytes,
+                  a.io_write_bytes, a.out_of_memory,
                   c.stdout_offset as "stdout_offset?", c.stderr_offset as "stderr_offset?",
                   c.stdout_gap as "stdout_gap?", c.stderr_gap as "stderr_gap?"
            from runs r
@@ -101,6 +104,16 @@ pub(crate) async fn page(
                 started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
                 ended_at: r.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
                 observed: r.observed.map(|observed| observed.0),
+                sandbox: r.sandbox.as_deref().and_then(Profile::parse),
+                usage: r.cpu_user_us.map(|cpu_user_us| Usage {
+                    cpu_user_us,
+                    cpu_system_us: r.cpu_system_us.unwrap_or(0),
+                    peak_memory_bytes: r.peak_memory_bytes.unwrap_or(0),
+                    peak_pids: r.peak_pids.unwrap_or(0),
+                    io_read_bytes: r.io_read_bytes.unwrap_or(0),
+                    io_write_bytes: r.io_write_bytes.unwrap_or(0),
+                    out_of_memory: r.out_of_memory.unwrap_or(false),
+                }),
                 output: output(stdout, stderr),
             }
         })
@@ -189,6 +202,21 @@ pub(crate) async fn agents_with_queue(pool: &PgPool) -> Result<Vec<AgentId>> {
     .fetch_all(pool)
     .await
     .during("query for agents with queued runs")?;
+    Ok(ids.into_iter().map(AgentId).collect())
+}
+
+/// Those of `agents` that have a queued run. Whether anybody has one is asked once, in the order of the index so that it is
+/// used, and mostly answers it; else each agent's queue is looked up, so that the others' lengths cost nothing.
+pub(crate) async fn having_queue(pool: &PgPool, agents: &[Uuid]) -> Result<Vec<AgentId>> {
+    let ids = sqlx::query_scalar!(
+        r#"select a.id as "agent_id!" from unnest($1::uuid[]) as a(id)
+           cross join lateral (select from runs r where r.state = 'queued' and r.agent_id = a.id limit 1) r
+           where (select agent_id from runs where state = 'queued' order by agent_id limit 1) is not null"#,
+        agents
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for queues of free agents")?;
     Ok(ids.into_iter().map(AgentId).collect())
 }
 
@@ -305,7 +333,7 @@ pub(crate) async fn lock_start_expired(
                  and not (a.state = 'refused' and a.reason in ('agent_busy', 'not_started'))
                order by a.number desc limit 1
            ) t on r.attempt > 0
-           where r.state = 'queued' and r.start_before <= $1
+           where r.state = 'queued' and r.start_before <= $1 and r.start_before < 'infinity'
            order by r.start_before limit $2 for update of r skip locked"#,
         now.to_sqlx(),
         limit

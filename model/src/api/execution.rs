@@ -12,6 +12,7 @@ use crate::{
     label::validate_name,
     limits,
     run::RunState,
+    sandbox::Profile,
     selector::Selector,
 };
 
@@ -145,6 +146,12 @@ pub struct Run {
     /// What the newest attempt told after it had been given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
+    /// The sandbox that the newest attempt was in; known once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Profile>,
+    /// What the newest attempt took of its host; known once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// What the newest attempt wrote and what of it is stored.
     pub output: RunOutput,
 }
@@ -197,7 +204,31 @@ pub struct Attempt {
     /// What it told after it had been given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
+    /// The sandbox that it was in; known once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Profile>,
+    /// What it took of its host; known once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     pub output: RunOutput,
+}
+
+/// What all processes of an attempt together took of their host, counted there; 0 is also what it cannot count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Usage {
+    /// Microseconds of processor time in programs.
+    pub cpu_user_us: i64,
+    /// Microseconds of processor time in the kernel.
+    pub cpu_system_us: i64,
+    pub peak_memory_bytes: i64,
+    /// Most processes and threads at a time.
+    pub peak_pids: i64,
+    /// Bytes read from disks.
+    pub io_read_bytes: i64,
+    /// Bytes written to disks.
+    pub io_write_bytes: i64,
+    /// The kernel killed a process of it because its memory limit was reached.
+    pub out_of_memory: bool,
 }
 
 /// The two streams of a run.

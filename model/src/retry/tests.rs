@@ -20,7 +20,7 @@ fn tried(attempts: &[(S, Reason)]) -> Vec<Tried> {
 
 #[test]
 fn every_reason_after_one_failure() {
-    const RETRIED: [Reason; 9] = [
+    const RETRIED: [Reason; 12] = [
         Reason::Exited,
         Reason::Signaled,
         Reason::TimeLimit,
@@ -28,6 +28,9 @@ fn every_reason_after_one_failure() {
         Reason::BadWorkingDirectory,
         Reason::ProgramNotFound,
         Reason::SpawnFailed,
+        Reason::MemoryLimit,
+        Reason::PidsLimit,
+        Reason::SandboxUnavailable,
         Reason::NoSpace,
         Reason::HostStopping,
     ];

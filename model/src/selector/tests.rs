@@ -81,6 +81,12 @@ fn good_texts_have_their_tree_and_canonical_form() {
         ("name=web-1", name(Check::Equal("web-1".into())), "name=web-1"),
         ("Name=a", equal("Name", "a"), "Name=a"),
         ("hostnam=a", equal("hostnam", "a"), "hostnam=a"),
+        ("sandbox.strict=yes", fact("sandbox.strict", Check::Equal("yes".into())), "sandbox.strict=yes"),
+        (
+            r#"sandbox.limits~".*memory.*""#,
+            fact("sandbox.limits", Check::Like(pattern(".*memory.*"))),
+            r#"sandbox.limits~".*memory.*""#,
+        ),
         ("hostname=a", fact("hostname", Check::Equal("a".into())), "hostname=a"),
         ("a.b/c_d-e = http://h:1/@+-", equal("a.b/c_d-e", "http://h:1/@+-"), "a.b/c_d-e=http://h:1/@+-"),
         (r#"a="x y\"z\\\d'""#, equal("a", r#"x y"z\\d'"#), r#"a="x y\"z\\\\d'""#),

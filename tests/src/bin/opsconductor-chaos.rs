@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     print!("{faults}\n{}\n{}", report::outcomes(&outcome.history), report::used(&outcome.history));
     print!("{}", report::violations(&outcome.history, &outcome.violations));
     for kind in &missing {
-        println!("too few faults: {kind}");
+        println!("too little of {kind}");
     }
     println!("seed={} history: {}", plan.seed, plan.folder.display());
     println!("faults={} runs={} violations={}", figures.faults, figures.runs, figures.violations);

@@ -50,9 +50,9 @@ impl Kind {
         (Self::ShimKilled, 12),
         (Self::JournalLost, 2),
         (Self::HostCrashed, 4),
-        (Self::ControllerKilled, 2),
-        (Self::ControllerTerminated, 1),
-        (Self::ControllerFrozen, 2),
+        (Self::ControllerKilled, 3),
+        (Self::ControllerTerminated, 2),
+        (Self::ControllerFrozen, 3),
         (Self::PostgresKilled, 1),
         (Self::BackendKilled, 1),
         (Self::BackendTerminated, 12),
@@ -62,7 +62,7 @@ impl Kind {
         (Self::NetworkSlow, 6),
         (Self::NetworkCutMidFrame, 8),
         (Self::RowForged, 5),
-        (Self::FenceRewound, 1),
+        (Self::FenceRewound, 3),
     ];
 
     /// Whether it hits all hosts at once.
@@ -75,7 +75,6 @@ impl Kind {
                 | Self::PostgresKilled
                 | Self::BackendKilled
                 | Self::BackendTerminated
-                | Self::FenceRewound
         )
     }
 
@@ -90,7 +89,7 @@ impl Kind {
     }
 }
 
-/// One fault that is over: who was hit, how that is known, and the runs and executions that it was done to.
+/// One fault that is over: who was hit, how that is known, and the runs, executions or hosts that it was done to.
 struct Done {
     at: u64,
     victim: String,
@@ -104,7 +103,6 @@ impl Done {
     }
 }
 
-const CONTROLLER: &str = "controller";
 const POSTGRES: &str = "postgres";
 
 /// Breaks something and mends it; false when there was nothing of that kind to break just now.
@@ -219,6 +217,7 @@ async fn host_crashed(lab: &Lab, rng: &mut Rng) -> Option<Done> {
         sleep(Duration::from_millis(20)).await;
     }
     host.disk.as_ref()?.crash();
+    agent.new_boot();
     sleep(pause(rng)).await;
     agent.run();
     Some(Done::to(
@@ -258,64 +257,62 @@ fn shim_killed(lab: &Lab, rng: &mut Rng) -> Option<Done> {
     Some(Done { subjects: vec![run], ..Done::to(at, &host, format!("{pid} was killed")) })
 }
 
+/// Any of the controllers; the others may be broken at the same time, by another fault.
 async fn controller(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
-    // Neither dies while the other is being mended.
-    let _central = lab.database.lock().await;
-    let (at, pid) = (lab.history.now(), lab.world.controller_pid());
+    // No controller dies while Postgres is being mended, and none is broken twice.
+    let _database = lab.database.read().await;
+    let controller = pick(rng, &lab.controllers);
+    let _turn = controller.turn.lock().await;
+    let (at, pid) = (lab.history.now(), controller.world.controller_pid());
     let proof = match kind {
         Kind::ControllerFrozen => {
             process::signal(pid, Signal::SIGSTOP);
-            sleep(millis(rng, 300, 3_500)).await;
+            sleep(millis(rng, 300, 5_000)).await;
             let state = stat_state(pid);
             process::signal(pid, Signal::SIGCONT);
             (state == Some('T')).then(|| format!("{pid} stood still"))?
         }
         Kind::ControllerTerminated => {
-            let world = lab.world.clone();
+            let world = controller.world.clone();
             let status = tokio::task::spawn_blocking(move || world.stop_controller()).await;
             format!("{pid} ended: {}", status.expect("a controller obeys SIGTERM"))
         }
         _ => {
-            lab.world.kill_controller();
+            controller.world.kill_controller();
             format!("{pid} was killed")
         }
     };
     if kind != Kind::ControllerFrozen {
-        sleep(millis(rng, 0, 800)).await;
-        lab.start_controller().await;
+        sleep(millis(rng, 0, 3_000)).await;
+        controller.start().await;
     }
-    Some(Done::to(at, CONTROLLER, proof))
+    Some(Done::to(at, controller.name, proof))
 }
 
 async fn postgres_killed(lab: &Lab, rng: &mut Rng) -> Option<Done> {
-    let mut database = lab.database.lock().await;
+    let mut database = lab.database.write().await;
     let (at, pid) = (lab.history.now(), database.kill());
     sleep(millis(rng, 0, 800)).await;
     database.start_again().await;
-    mend_controller(lab).await;
+    mend_controllers(lab).await;
     Some(Done::to(at, POSTGRES, format!("{pid} was killed")))
 }
 
 /// A backend that crashes takes all others with it; the server starts anew by itself.
 async fn backend_killed(lab: &Lab) -> Option<Done> {
-    let database = lab.database.lock().await;
+    let database = lab.database.write().await;
     let (at, pid) = (lab.history.now(), database.backend()?);
     process::signal(pid, Signal::SIGKILL);
     sleep(Duration::from_millis(100)).await;
     assert!(database.is_ready(Duration::from_secs(60)).await, "Postgres does not come back");
-    mend_controller(lab).await;
+    mend_controllers(lab).await;
     (!process::is_alive(pid)).then(|| Done::to(at, POSTGRES, format!("{pid} was killed")))
 }
 
 /// A controller may end when its database is not there while it starts.
-async fn mend_controller(lab: &Lab) {
-    if let Some(status) = lab.world.controller_ended() {
-        lab.history.add(Record::Fell {
-            at: lab.history.now(),
-            who: CONTROLLER.to_owned(),
-            how: status.to_string(),
-        });
-        lab.start_controller().await;
+async fn mend_controllers(lab: &Lab) {
+    for controller in &lab.controllers {
+        controller.mend(&lab.history).await;
     }
 }
 
@@ -357,27 +354,38 @@ async fn network(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
     (host.network.harm() > before).then(|| Done::to(at, &host.name, host.network.tell()))
 }
 
-/// The fences of some hosts go back, as after the restore of a backup, and the hosts open sessions anew: what is ordered
-/// from then on has to be above what they have obeyed.
+/// The fences of half of the hosts go back, as after the restore of a backup, and these hosts open sessions anew: what is
+/// ordered from then on has to be above what they have obeyed. It takes hosts that have obeyed more than their first.
 async fn fence_rewound(lab: &Lab, rng: &mut Rng) -> Option<Done> {
     let at = lab.history.now();
     let mut sql = lab.sql().await?;
-    let hosts = [pick(rng, &lab.hosts), pick(rng, &lab.hosts)];
-    let names: Vec<&str> = hosts.iter().map(|host| &host.name[..]).collect();
+    let mut order: Vec<&Host> = lab.hosts.iter().collect();
+    rng.shuffle(&mut order);
+    let whole: Vec<(&Host, OwnedMutexGuard<Agent>)> = order
+        .into_iter()
+        .filter_map(|host| Some((host, Arc::clone(&host.agent).try_lock_owned().ok()?)))
+        .take(lab.hosts.len().div_ceil(2))
+        .collect();
+    let names: Vec<String> = whole.iter().map(|(host, _)| host.name.clone()).collect();
     let rewound = sqlx::query(
-        "update sessions s set fence = 0 from agents a where a.id = s.agent_id and a.name = any($1) and s.fence > 0",
+        "update sessions s set fence = 0 from agents a where a.id = s.agent_id and a.name = any($1) and exists (
+             select from attempts t where t.agent_id = a.id and t.fence > 1 and t.started_at is not null)",
     )
     .bind(&names)
     .execute(&mut sql)
     .await
     .ok()?
     .rows_affected();
-    cut(&hosts).await;
-    (rewound > 0).then(|| Done::to(at, POSTGRES, format!("the fences of {names:?} went back to 0")))
-}
-
-async fn cut(hosts: &[&Host]) {
-    hosts.iter().for_each(|host| host.network.set(Weather::Cut));
+    if rewound == 0 {
+        return None;
+    }
+    for (host, _) in &whole {
+        host.network.set(Weather::Cut);
+    }
     sleep(Duration::from_millis(100)).await;
-    hosts.iter().for_each(|host| host.network.set(Weather::Fair));
+    for (host, _) in &whole {
+        host.network.set(Weather::Fair);
+    }
+    let proof = format!("{rewound} fences went back to 0");
+    Some(Done { subjects: names, ..Done::to(at, POSTGRES, proof) })
 }

@@ -61,7 +61,7 @@ async fn copied(lab: &Lab) -> Option<Forged> {
 async fn edited(lab: &Lab) -> Option<Forged> {
     let (at, mut sql) = (lab.history.now(), lab.sql().await?);
     let line =
-        format!("exec '{}' '{}' 0 {FORGED_TOKEN} 0 0 1 0 0 0", lab.helper.display(), lab.starts.display());
+        format!("exec '{}' '{}' 0 {FORGED_TOKEN} 0 0 1 0 0 0 0", lab.helper.display(), lab.starts.display());
     let edited: Option<(Uuid,)> = sqlx::query_as(
         "update executions set command = jsonb_set(command, '{program,shell}', to_jsonb($1::text))
          where id = (select execution_id from runs where state = 'queued' order by random() limit 1) returning id",

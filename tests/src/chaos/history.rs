@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use model::{Reason, run::RunState};
+use model::{Reason, attempt::AttemptState, run::RunState};
 use serde::{Deserialize, Serialize};
 
 use super::{faults::Kind as Fault, job::Job};
@@ -56,11 +56,12 @@ pub enum Record {
         attempt: i32,
         exit_code: Option<i32>,
     },
-    /// What the controller holds of a stream of a run that has ended.
+    /// What the controller holds of a stream of an attempt of a run that has ended.
     Output {
         at: u64,
         number: u64,
         run: String,
+        attempt: i32,
         stream: u8,
         held: Held,
     },
@@ -69,11 +70,11 @@ pub enum Record {
         at: u64,
         until: u64,
         kind: Fault,
-        /// A host, `controller` or `postgres`.
+        /// A host, a controller or `postgres`.
         victim: String,
         /// How it is known that it happened.
         proof: String,
-        /// The runs and executions that it was done to.
+        /// The runs and executions that it was done to, or the hosts.
         subjects: Vec<String>,
     },
     /// A process ended that nobody broke.
@@ -93,6 +94,12 @@ pub enum Record {
         memory_kib: u64,
         disk_kib: u64,
     },
+    /// How many agents a controller serves.
+    Serves {
+        at: u64,
+        who: String,
+        agents: u64,
+    },
     /// From here on nothing is broken any more.
     FaultsOver {
         at: u64,
@@ -104,14 +111,20 @@ pub enum Record {
         number: u64,
         token: String,
         host: String,
+        /// Other attempts of its run that had a living process then, as it saw.
+        beside: Vec<i32>,
     },
-    /// An attempt in the tables, in the order in which they were offered.
+    /// An attempt in the tables when all was over, in the order in which they were offered.
     Offered {
         at: u64,
         run: String,
         attempt: i32,
         host: String,
         fence: i64,
+        state: AttemptState,
+        reason: Option<Reason>,
+        exit_code: Option<i32>,
+        ended: Option<u64>,
     },
     /// The audit tells that a run was refused because nobody had authorised it.
     Audited {

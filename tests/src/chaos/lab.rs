@@ -1,9 +1,9 @@
-//! What the chaos is made in: a controller, its Postgres, hosts with their networks; all real, all breakable.
+//! What the chaos is made in: controllers, their Postgres, hosts with their networks; all real, all breakable.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 
 use super::{
     Plan,
@@ -21,7 +21,22 @@ const GROUP: usize = 5;
 const STARTS: u32 = 20;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// A host: its agent, and the network between it and the controller.
+/// The controllers, as the history names them.
+pub const CONTROLLERS: [&str; 2] = ["controller-1", "controller-2"];
+
+/// A controller; all of them share the Postgres.
+#[derive(Debug)]
+pub struct Controller {
+    pub name: &'static str,
+    /// As the API names it.
+    pub id: String,
+    pub world: World,
+    api: Api,
+    /// Whoever breaks it holds this.
+    pub turn: Mutex<()>,
+}
+
+/// A host: its agent, and the network between it and the controllers.
 #[derive(Debug)]
 pub struct Host {
     pub name: String,
@@ -34,10 +49,9 @@ pub struct Host {
 
 #[derive(Debug)]
 pub struct Lab {
-    pub world: World,
-    pub api: Api,
-    /// Whoever breaks Postgres or the controller holds this.
-    pub database: Mutex<Database>,
+    pub controllers: Vec<Controller>,
+    /// Whoever breaks Postgres holds it alone; whoever breaks a controller shares it.
+    pub database: RwLock<Database>,
     pub url: String,
     pub hosts: Vec<Host>,
     /// Enrolled, and never there.
@@ -57,29 +71,12 @@ impl Lab {
         pki::install_provider();
         let database = Database::start().await;
         let url = database.url();
-        let world = Builder::default().timing(super::TIMING).database(url.clone()).start().await;
-        let (mut hosts, mut groups) = (Vec::new(), Vec::<(String, Vec<String>)>::new());
-        for index in 0..plan.agents {
-            let (name, group) = (format!("h{index:02}"), format!("g{}", index / GROUP));
-            let network = Network::start(world.door()).await.expect("there is a port");
-            let new = world.agent(&name).label("group", &group).through(network.address());
-            let mut new = new.variable("OPSC_AGENT_TIMING__SILENCE_SECONDS", "3");
-            if scene::is_root() && index % 3 == 1 {
-                new = new.without_groups();
-            }
-            let disk = (scene::is_root() && index % 3 == 2).then(|| Disk::create(&name)).flatten();
-            if let Some(disk) = &disk {
-                new = new.data(&disk.mounted().join("data"));
-            }
-            let mut agent = new.enroll().await;
-            agent.run();
-            match groups.last_mut().filter(|(last, _)| *last == group) {
-                Some((_, members)) => members.push(name.clone()),
-                None => groups.push((group, vec![name.clone()])),
-            }
-            let data = agent.data.clone();
-            hosts.push(Host { name, data, agent: Arc::new(Mutex::new(agent)), network, disk });
-        }
+        let first = Builder::default().timing(super::TIMING).database(url.clone()).start().await;
+        let second = first.second_controller().await;
+        let controllers: Vec<Controller> =
+            CONTROLLERS.into_iter().zip([first, second]).map(Controller::new).collect();
+        let (hosts, groups) = hosts(plan.agents, &controllers).await;
+        let world = &controllers[0].world;
         let mut absent = Vec::new();
         for name in ["absent-1", "absent-2"] {
             absent.push(world.agent(name).enroll().await);
@@ -95,18 +92,13 @@ impl Lab {
         let history = History::create(&plan.folder.join("history.jsonl"));
         history.add(Record::Begun { seed: plan.seed, seconds: plan.seconds, hosts: fleet.hosts.clone() });
         let helper = scene::binary("opsconductor-chaos-job");
-        Self {
-            api: world.api(),
-            world,
-            database: Mutex::new(database),
-            url,
-            hosts,
-            absent,
-            fleet,
-            history,
-            starts,
-            helper,
-        }
+        let database = RwLock::new(database);
+        Self { controllers, database, url, hosts, absent, fleet, history, starts, helper }
+    }
+
+    /// The API of any of the controllers: nothing that is asked for needs a certain one.
+    pub fn api(&self) -> &Api {
+        &self.controllers[fastrand::usize(0..self.controllers.len())].api
     }
 
     pub fn host(&self, name: &str) -> Option<&Host> {
@@ -118,11 +110,66 @@ impl Lab {
         PgConnection::connect(&self.url).await.ok()
     }
 
-    /// Starts the controller, again when it ends before it is ready: a supervisor does no less. Says how often.
+    /// Keeps the logs of everything beside the history.
+    pub async fn keep_logs(&self, folder: &std::path::Path) {
+        let keep = |name: String, log: &std::path::Path| {
+            // One that is missing is none to look at.
+            let _ = std::fs::copy(log, folder.join(name));
+        };
+        for controller in &self.controllers {
+            keep(format!("{}.log", controller.name), &controller.world.folder().join("controller.log"));
+        }
+        for host in &self.hosts {
+            let agent = host.agent.lock().await;
+            keep(format!("{}.log", host.name), agent.log_file());
+        }
+    }
+}
+
+/// The hosts, each with its agent enrolled and running, and the groups with their members.
+async fn hosts(count: usize, controllers: &[Controller]) -> (Vec<Host>, Vec<(String, Vec<String>)>) {
+    let world = &controllers[0].world;
+    let doors: Vec<_> = controllers.iter().map(|controller| controller.world.door()).collect();
+    let (mut hosts, mut groups) = (Vec::new(), Vec::<(String, Vec<String>)>::new());
+    for index in 0..count {
+        let (name, group) = (format!("h{index:02}"), format!("g{}", index / GROUP));
+        let network = Network::start(&doors).await.expect("there is a port");
+        // Each half of them turns to another controller first.
+        let mut order = network.doors().to_vec();
+        order.rotate_left(index % doors.len());
+        let new = world.agent(&name).label("group", &group).through(order[0]).controllers(&order);
+        let mut new = new.variable("OPSC_AGENT_TIMING__SILENCE_SECONDS", "3");
+        if scene::is_root() && index % 3 == 1 {
+            new = new.without_groups();
+        }
+        let disk = (scene::is_root() && index % 3 == 2).then(|| Disk::create(&name)).flatten();
+        if let Some(disk) = &disk {
+            new = new.data(&disk.mounted().join("data")).own_boot();
+        }
+        let mut agent = new.enroll().await;
+        agent.run();
+        match groups.last_mut().filter(|(last, _)| *last == group) {
+            Some((_, members)) => members.push(name.clone()),
+            None => groups.push((group, vec![name.clone()])),
+        }
+        let data = agent.data.clone();
+        hosts.push(Host { name, data, agent: Arc::new(Mutex::new(agent)), network, disk });
+    }
+    (hosts, groups)
+}
+
+impl Controller {
+    /// The controller of this name, which runs.
+    fn new((name, world): (&'static str, World)) -> Self {
+        let id = std::fs::read_to_string(world.data().join("controller-id")).expect("a start writes it");
+        Self { name, id: id.trim().to_owned(), api: world.api(), world, turn: Mutex::new(()) }
+    }
+
+    /// Starts it, again when it ends before it is ready: a supervisor does no less. Says how often.
     ///
     /// # Panics
     /// When it does not come back.
-    pub async fn start_controller(&self) -> u32 {
+    pub async fn start(&self) -> u32 {
         let begun = std::time::Instant::now();
         let nobody = self.world.api_as_nobody();
         for start in 1..=STARTS {
@@ -131,24 +178,20 @@ impl Lab {
                 if nobody.try_get("/ready").await.is_some_and(|answer| answer.status == 200) {
                     return start;
                 }
-                assert!(begun.elapsed() < READY_WITHIN, "the controller does not come back");
+                assert!(begun.elapsed() < READY_WITHIN, "{} does not come back", self.name);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        panic!("the controller does not come back");
+        panic!("{} does not come back", self.name);
     }
 
-    /// Keeps the logs of everything beside the history.
-    pub async fn keep_logs(&self, folder: &std::path::Path) {
-        let keep = |name: String, log: &std::path::Path| {
-            // One that is missing is none to look at.
-            let _ = std::fs::copy(log, folder.join(name));
-        };
-        keep("controller.log".to_owned(), &self.world.folder().join("controller.log"));
-        for host in &self.hosts {
-            let agent = host.agent.lock().await;
-            keep(format!("{}.log", host.name), agent.log_file());
+    /// Starts it when it has ended, and tells how it did; nobody else may be breaking it.
+    pub async fn mend(&self, history: &History) {
+        if let Some(status) = self.world.controller_ended() {
+            let (at, who) = (history.now(), self.name.to_owned());
+            history.add(Record::Fell { at, who, how: status.to_string() });
+            self.start().await;
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod watch;
 pub mod workload;
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -56,7 +57,7 @@ pub struct Plan {
     pub promise: Promise,
 }
 
-/// What is promised of a lab, whose controller has [`TIMING`].
+/// What is promised of a lab, whose controllers have [`TIMING`].
 pub fn promise() -> Promise {
     Promise {
         settles_within_ms: 90_000,
@@ -107,37 +108,39 @@ async fn break_things(lab: &Arc<Lab>, plan: &Plan, until: Instant) {
     let mut rng = Rng::with_seed(plan.seed);
     let mut deck: Vec<Kind> = Vec::new();
     let mut breaking = JoinSet::new();
-    let mut first: Vec<Kind> = Kind::ALL.iter().map(|(kind, _)| *kind).collect();
-    rng.shuffle(&mut first);
+    // Each kind once, then each as often as its weight says; what found nothing to break comes again.
+    let mut owed: VecDeque<Kind> = {
+        let mut kinds = Kind::ALL.map(|(kind, _)| kind);
+        rng.shuffle(&mut kinds);
+        kinds.into()
+    };
     while Instant::now() < until {
-        // Each kind once, then each as often as its weight says.
-        let kind = match first.pop() {
-            Some(kind) => kind,
-            None => {
-                if deck.is_empty() {
-                    deck = Kind::ALL
-                        .iter()
-                        .flat_map(|(kind, weight)| std::iter::repeat_n(*kind, *weight))
-                        .collect();
-                    rng.shuffle(&mut deck);
-                }
-                deck.pop().expect("it was filled")
+        let kind = owed.pop_front().unwrap_or_else(|| {
+            if deck.is_empty() {
+                let kinds = Kind::ALL.iter();
+                deck = kinds.flat_map(|(kind, weight)| std::iter::repeat_n(*kind, *weight)).collect();
+                rng.shuffle(&mut deck);
             }
-        };
+            deck.pop().expect("it was filled")
+        });
         let (lab, mut own) = (Arc::clone(lab), rng.fork());
         breaking.spawn(async move {
             // Whom it was for may be broken already, or have nothing of the kind to break.
             for _ in 0..10 {
-                if faults::inject(&lab, kind, &mut own).await || Instant::now() >= until {
-                    return;
+                if faults::inject(&lab, kind, &mut own).await {
+                    return None;
+                }
+                if Instant::now() >= until {
+                    break;
                 }
                 sleep(Duration::from_millis(300)).await;
             }
+            Some(kind)
         });
         let pause = -(1.0 - rng.f64()).ln() / plan.faults_per_second;
         sleep(Duration::from_secs_f64(pause.min(3.0))).await;
         while let Some(done) = breaking.try_join_next() {
-            done.expect("what was broken can be mended");
+            owed.extend(done.expect("what was broken can be mended"));
         }
     }
     while let Some(done) = breaking.join_next().await {

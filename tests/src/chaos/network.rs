@@ -1,4 +1,5 @@
-//! The network between one host and the controller, with the weather that the chaos makes.
+//! The network between one host and the controllers, with the weather that the chaos makes; it is the same on the way to
+//! each of them.
 //!
 //! Every piece of bad weather counts what it did, so that a fault that met no traffic is not taken for one.
 
@@ -51,41 +52,45 @@ struct Toll {
     cut_midway: AtomicU64,
 }
 
-/// A proxy between a host and the controller.
+/// Proxies between a host and the controllers.
 #[derive(Debug)]
 pub struct Network {
-    address: SocketAddr,
+    doors: Vec<SocketAddr>,
     weather: watch::Sender<Weather>,
     toll: Arc<Toll>,
 }
 
 impl Network {
-    /// One in fair weather.
+    /// One to these doors, in fair weather.
     ///
     /// # Errors
     /// When there is no port.
-    pub async fn start(to: SocketAddr) -> std::io::Result<Self> {
+    pub async fn start(to: &[SocketAddr]) -> std::io::Result<Self> {
         let (weather, seen) = watch::channel(Weather::Fair);
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
         let toll = Arc::new(Toll::default());
-        let counted = Arc::clone(&toll);
-        tokio::spawn(async move {
-            let mut over = seen.clone();
-            loop {
-                let accepted = tokio::select! {
-                    accepted = listener.accept() => accepted,
-                    _ = over.wait_for(|_| false) => return,
-                };
-                let Ok((near, _)) = accepted else { continue };
-                tokio::spawn(connection(near, to, seen.clone(), Arc::clone(&counted)));
-            }
-        });
-        Ok(Self { address, weather, toll })
+        let mut doors = Vec::new();
+        for to in to.iter().copied() {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            doors.push(listener.local_addr()?);
+            let (seen, counted) = (seen.clone(), Arc::clone(&toll));
+            tokio::spawn(async move {
+                let mut over = seen.clone();
+                loop {
+                    let accepted = tokio::select! {
+                        accepted = listener.accept() => accepted,
+                        _ = over.wait_for(|_| false) => return,
+                    };
+                    let Ok((near, _)) = accepted else { continue };
+                    tokio::spawn(connection(near, to, seen.clone(), Arc::clone(&counted)));
+                }
+            });
+        }
+        Ok(Self { doors, weather, toll })
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// The host's side, in the order of the controllers' doors.
+    pub fn doors(&self) -> &[SocketAddr] {
+        &self.doors
     }
 
     pub fn set(&self, weather: Weather) {

@@ -1,8 +1,13 @@
 //! What a chaos says at its end.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
-use super::{Plan, checker::Violation, faults::Kind, history::Record};
+use model::attempt::AttemptState;
+
+use super::{Plan, checker::Violation, faults::Kind, history::Record, lab::CONTROLLERS};
 
 /// Share of the faults of a kind that must have come about for the chaos to count.
 const ENOUGH: f64 = 0.3;
@@ -32,7 +37,7 @@ pub fn figures(history: &[Record], violations: &[Violation]) -> Figures {
     Figures { faults, runs: runs.len(), violations: violations.len() }
 }
 
-/// Faults by kind, with those that had to be at least.
+/// Faults by kind, and of what there was too little for the chaos to count.
 pub fn faults(history: &[Record], plan: &Plan) -> (String, Vec<String>) {
     let mut by: BTreeMap<Kind, BTreeMap<&str, usize>> = BTreeMap::new();
     for record in history {
@@ -55,10 +60,12 @@ pub fn faults(history: &[Record], plan: &Plan) -> (String, Vec<String>) {
             victims.iter().map(|(victim, count)| format!("{victim} {count}")).collect();
         let _ = writeln!(text, "{:<24}{count:>8}{least:>10}   {}", kind.name(), victims.join(", "));
     }
+    let idle = CONTROLLERS.into_iter().filter(|controller| serves(history, controller) == 0);
+    missing.extend(idle.map(|controller| format!("{controller}: it served no agent")));
     (text, missing)
 }
 
-/// How the runs ended, by what they were made for.
+/// How the runs ended, by what they were made for, and how many of them were tried again.
 pub fn outcomes(history: &[Record]) -> String {
     let mut kinds = BTreeMap::new();
     let mut last: BTreeMap<&str, (u64, String)> = BTreeMap::new();
@@ -83,15 +90,17 @@ pub fn outcomes(history: &[Record]) -> String {
     for ((kind, state), count) in table {
         let _ = writeln!(text, "{kind:<12}{state:<34}{count:>8}");
     }
+    let (again, after_loss) = tries(history);
+    let _ = writeln!(text, "started more than once: {again}, of these after a loss: {after_loss}");
     text
 }
 
-/// The most that each part used.
+/// The most that each part used, and how many agents each controller served at most.
 pub fn used(history: &[Record]) -> String {
     let (mut controller, mut agent, mut disk) = (0, 0, 0);
     for record in history {
         match record {
-            Record::Used { who, memory_kib, .. } if who == "controller" => {
+            Record::Used { who, memory_kib, .. } if CONTROLLERS.contains(&&who[..]) => {
                 controller = controller.max(*memory_kib);
             }
             Record::Used { memory_kib, disk_kib, .. } => {
@@ -100,9 +109,36 @@ pub fn used(history: &[Record]) -> String {
             _ => {}
         }
     }
+    let served = CONTROLLERS.map(|name| format!("{name} served {} agents", serves(history, name)));
     format!(
-        "at most: controller {controller} KiB of memory, an agent {agent} KiB of memory and {disk} KiB of disk\n"
+        "at most: a controller {controller} KiB of memory, an agent {agent} KiB of memory and {disk} KiB of disk; {}\n",
+        served.join(", ")
     )
+}
+
+/// How many runs started more than once, and how many of these after a try whose end nobody knows.
+pub fn tries(history: &[Record]) -> (usize, usize) {
+    let (mut started, mut lost) = (BTreeMap::<&str, usize>::new(), BTreeSet::<&str>::new());
+    for record in history {
+        match record {
+            Record::Started { run, .. } => *started.entry(run).or_default() += 1,
+            Record::Offered { run, state: AttemptState::Lost, .. } => {
+                lost.insert(run);
+            }
+            _ => {}
+        }
+    }
+    let again: Vec<&str> = started.into_iter().filter(|(_, times)| *times > 1).map(|(run, _)| run).collect();
+    (again.len(), again.iter().filter(|run| lost.contains(**run)).count())
+}
+
+/// How many agents this controller served at most.
+pub fn serves(history: &[Record], controller: &str) -> u64 {
+    let counts = history.iter().filter_map(|record| match record {
+        Record::Serves { who, agents, .. } if who == controller => Some(*agents),
+        _ => None,
+    });
+    counts.max().unwrap_or(0)
 }
 
 /// The violations, each with all that the history knows of its job.
@@ -147,8 +183,10 @@ fn story(history: &[Record], wanted: u64) -> Vec<&Record> {
         | Record::Started { number, .. }
         | Record::Ended { number, .. } => *number == wanted,
         Record::Offered { run, .. } | Record::Audited { run } => runs.contains(run),
-        Record::Fault { at, until, kind, victim, .. } => {
-            *at <= span.1 && *until + 10_000 >= span.0 && (kind.is_central() || hosts.contains(victim))
+        Record::Fault { at, until, kind, victim, subjects, .. } => {
+            let hits =
+                kind.is_central() || hosts.contains(victim) || subjects.iter().any(|s| hosts.contains(s));
+            *at <= span.1 && *until + 10_000 >= span.0 && hits
         }
         _ => false,
     };

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use model::{Reason, api::controller::Controllers, attempt::AttemptState};
 use sqlx::Row;
 use tokio::time::sleep;
 
@@ -27,6 +28,7 @@ pub async fn watch(lab: Arc<Lab>) {
         lab.history.add(Record::Alive { at, runs: runs.into_iter().collect() });
         if look.is_multiple_of(USE_EVERY) {
             used(&looking).await;
+            serves(&looking).await;
         }
         sleep(LOOK_EVERY).await;
     }
@@ -63,11 +65,27 @@ async fn used(lab: &Lab) {
             });
         }
     };
-    add("controller", memory(lab.world.controller_pid()), 0);
-    for host in &lab.hosts {
+    for controller in &lab.controllers {
         // Whoever is just being broken is looked at another time.
+        let Ok(_turn) = controller.turn.try_lock() else { continue };
+        add(controller.name, memory(controller.world.controller_pid()), 0);
+    }
+    for host in &lab.hosts {
         let Ok(agent) = host.agent.try_lock() else { continue };
         add(&host.name, memory(agent.pid()), folder_kib(&host.data));
+    }
+}
+
+/// How many agents each controller serves.
+async fn serves(lab: &Lab) {
+    let at = lab.history.now();
+    let answer = lab.api().try_get("/api/v1/controllers").await.filter(|answer| answer.status == 200);
+    let Some(list) = answer.map(|answer| answer.json::<Controllers>()) else { return };
+    for one in list.items {
+        if let Some(known) = lab.controllers.iter().find(|known| known.id == one.id.to_string()) {
+            let (who, agents) = (known.name.to_owned(), one.sessions.unsigned_abs());
+            lab.history.add(Record::Serves { at, who, agents });
+        }
     }
 }
 
@@ -98,12 +116,10 @@ pub async fn supervise(lab: Arc<Lab>) {
                 agent.run();
             }
         }
-        if let Ok(_database) = lab.database.try_lock()
-            && let Some(status) = lab.world.controller_ended()
-        {
-            let (at, who) = (lab.history.now(), "controller".to_owned());
-            lab.history.add(Record::Fell { at, who, how: status.to_string() });
-            lab.start_controller().await;
+        for controller in &lab.controllers {
+            if let (Ok(_database), Ok(_turn)) = (lab.database.try_read(), controller.turn.try_lock()) {
+                controller.mend(&lab.history).await;
+            }
         }
     }
 }
@@ -136,8 +152,9 @@ async fn probe(lab: &Lab, host: &str) -> bool {
     let body = serde_json::json!({
         "targets": { "names": [host] }, "command": { "program": { "shell": "true" } },
     });
-    let request = lab.api.request(reqwest::Method::POST, "/api/v1/executions").json(&body);
-    let Some(answer) = lab.api.try_send(request).await.filter(|answer| answer.status < 300) else {
+    let api = lab.api();
+    let request = api.request(reqwest::Method::POST, "/api/v1/executions").json(&body);
+    let Some(answer) = api.try_send(request).await.filter(|answer| answer.status < 300) else {
         return false;
     };
     let id = answer.value()["id"].as_str().unwrap_or_default().to_owned();
@@ -165,7 +182,7 @@ async fn executions(lab: &Lab) {
         })
         .collect();
     for (number, execution) in acknowledged {
-        let answer = lab.api.try_get(&format!("/api/v1/executions/{execution}")).await;
+        let answer = lab.api().try_get(&format!("/api/v1/executions/{execution}")).await;
         let shown = answer.filter(|answer| answer.status == 200).map(|answer| answer.json());
         let ended = shown.is_some_and(|shown: model::api::execution::Execution| shown.state.is_terminal());
         lab.history.add(Record::Ended { number, execution, ended });
@@ -179,11 +196,12 @@ fn starts(lab: &Lab) {
         let mut words = line.split(' ');
         let mut word = || words.next().unwrap_or_default().to_owned();
         let (run, attempt, number, token, folder) = (word(), word(), word(), word(), word());
+        let beside = word().split(',').filter_map(|number| number.parse().ok()).collect();
         let host =
             lab.hosts.iter().find(|host| host.data.parent().is_some_and(|of| of == Path::new(&folder)));
         let host = host.map_or_else(|| "?".to_owned(), |host| host.name.clone());
         let (attempt, number) = (attempt.parse().unwrap_or(0), number.parse().unwrap_or(0));
-        lab.history.add(Record::Started { run, attempt, number, token, host });
+        lab.history.add(Record::Started { run, attempt, number, token, host, beside });
     }
 }
 
@@ -191,15 +209,24 @@ fn starts(lab: &Lab) {
 async fn rows(lab: &Lab) {
     let mut sql = lab.sql().await.expect("nothing is broken any more");
     let attempts = sqlx::query(
-        "select t.run_id::text as run, t.number, a.name, t.fence,
-             (extract(epoch from t.offered_at) * 1000)::bigint as at from attempts t join agents a on a.id = t.agent_id
-         order by t.offered_at, t.run_id",
+        "select t.run_id::text as run, t.number, a.name, t.fence, t.state, t.reason, t.exit_code,
+             (extract(epoch from t.offered_at) * 1000)::bigint as at, (extract(epoch from t.ended_at) * 1000)::bigint as ended
+         from attempts t join agents a on a.id = t.agent_id order by t.offered_at, t.run_id",
     );
     for row in attempts.fetch_all(&mut sql).await.expect("the owner may") {
-        let (run, attempt, host, fence) =
-            (row.get("run"), row.get("number"), row.get("name"), row.get("fence"));
-        let at = lab.history.at(row.get("at"));
-        lab.history.add(Record::Offered { at, run, attempt, host, fence });
+        let (state, reason): (String, Option<String>) = (row.get("state"), row.get("reason"));
+        let ended: Option<i64> = row.get("ended");
+        lab.history.add(Record::Offered {
+            at: lab.history.at(row.get("at")),
+            run: row.get("run"),
+            attempt: row.get("number"),
+            host: row.get("name"),
+            fence: row.get("fence"),
+            state: AttemptState::parse(&state).expect("the tables hold no other"),
+            reason: reason.as_deref().and_then(Reason::parse),
+            exit_code: row.get("exit_code"),
+            ended: ended.map(|ended| lab.history.at(ended)),
+        });
     }
     let audited = sqlx::query("select object from audit_entries where verb = 'run.manifest_mismatch'");
     for row in audited.fetch_all(&mut sql).await.expect("the owner may") {

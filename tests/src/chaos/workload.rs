@@ -1,4 +1,4 @@
-//! The jobs, asked for and followed to their ends by the API alone.
+//! The jobs, asked for and followed to their ends by the API alone, through any controller at a time.
 
 use std::{
     collections::BTreeMap,
@@ -13,9 +13,10 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use model::{
     api::{
         Page,
-        execution::{Execution, Run},
+        execution::{Attempt, Execution, Run, RunOutput},
         output::{Data, OutputPage, OutputPiece, Stream},
     },
+    attempt::AttemptState,
     run::RunState,
 };
 use reqwest::Method;
@@ -34,7 +35,7 @@ use super::{
 const OPEN_RUNS: u64 = 1000;
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_millis(400);
-/// How long after the end of a run its output may be on its way.
+/// How long after the end of a run, and of all faults, its output may be on its way.
 const OUTPUT_WITHIN: Duration = Duration::from_secs(40);
 /// After so long an ended execution is looked at again.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(4);
@@ -59,7 +60,7 @@ pub async fn run(lab: Arc<Lab>, plan: &Plan, until: Instant) {
         open.fetch_add(runs, Relaxed);
         let (lab, open) = (Arc::clone(&lab), Arc::clone(&open));
         followers.spawn(async move {
-            follow(&lab, job, || {
+            follow(&lab, job, until, || {
                 open.fetch_sub(runs, Relaxed);
             })
             .await;
@@ -73,15 +74,16 @@ pub async fn run(lab: Arc<Lab>, plan: &Plan, until: Instant) {
     }
 }
 
-/// One job from the request to the last look; calls `over` once its runs have ended.
-async fn follow(lab: &Lab, job: Job, over: impl FnOnce()) {
+/// One job from the request to the last look; calls `over` once its runs have ended. Until `until` things are broken.
+async fn follow(lab: &Lab, job: Job, until: Instant, over: impl FnOnce()) {
     let (number, history) = (job.number, &lab.history);
     let body = job.request(&lab.helper, &lab.starts);
     history.add(Record::Asked { at: history.now(), job: job.clone() });
     let execution: Execution = loop {
-        let request = lab.api.request(Method::POST, "/api/v1/executions");
+        let api = lab.api();
+        let request = api.request(Method::POST, "/api/v1/executions");
         let request = request.header("Idempotency-Key", format!("chaos-{number}")).json(&body);
-        match lab.api.try_send(request).await {
+        match api.try_send(request).await {
             Some(answer) if (200..300).contains(&answer.status) => break answer.json(),
             Some(answer) if answer.status < 500 && answer.status != 409 => {
                 history.add(Record::Denied { at: history.now(), number, answer: answer.text() });
@@ -100,10 +102,12 @@ async fn follow(lab: &Lab, job: Job, over: impl FnOnce()) {
     };
     let mut seen = Seen { lab, number, states: BTreeMap::new() };
     let watching = seen.until_ended(&id, acknowledged);
-    let ((), runs) = tokio::join!(cancelling, watching);
+    let ((), has_ended) = tokio::join!(cancelling, watching);
     over();
-    let Some(runs) = runs else { return };
-    output(lab, number, &id, runs).await;
+    if !has_ended {
+        return;
+    }
+    output(lab, number, &id, until).await;
     sleep(LOOK_AGAIN_AFTER).await;
     seen.look(&id).await;
 }
@@ -111,8 +115,9 @@ async fn follow(lab: &Lab, job: Job, over: impl FnOnce()) {
 async fn cancel(lab: &Lab, number: u64, id: &str) {
     let begun = Instant::now();
     while begun.elapsed() < LAST_WORD_WITHIN {
-        let request = lab.api.request(Method::POST, &format!("/api/v1/executions/{id}/cancel"));
-        if lab.api.try_send(request).await.is_some_and(|answer| answer.status < 500 && answer.status != 409) {
+        let api = lab.api();
+        let request = api.request(Method::POST, &format!("/api/v1/executions/{id}/cancel"));
+        if api.try_send(request).await.is_some_and(|answer| answer.status < 500 && answer.status != 409) {
             let at = lab.history.now();
             return lab.history.add(Record::CancelAcknowledged { at, number });
         }
@@ -131,17 +136,17 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// The runs once all have ended; none when they do not.
-    async fn until_ended(&mut self, id: &str, since: Instant) -> Option<Vec<Run>> {
+    /// Until all runs have ended; false when they do not.
+    async fn until_ended(&mut self, id: &str, since: Instant) -> bool {
         while since.elapsed() < LAST_WORD_WITHIN {
             sleep(LOOK_EVERY).await;
             if let Some(runs) = self.look(id).await
                 && runs.iter().all(|run| run.state.is_terminal())
             {
-                return Some(runs);
+                return true;
             }
         }
-        None
+        false
     }
 
     /// Looks, and notes what is new.
@@ -174,18 +179,57 @@ impl Seen<'_> {
 
 /// The runs of an execution; none while nobody answers.
 pub(super) async fn runs(lab: &Lab, id: &str) -> Option<Vec<Run>> {
-    let answer = lab.api.try_get(&format!("/api/v1/executions/{id}/runs?limit=1000")).await?;
+    let answer = lab.api().try_get(&format!("/api/v1/executions/{id}/runs?limit=1000")).await?;
     (answer.status == 200).then(|| answer.json::<Page<Run>>().items)
 }
 
+/// An attempt, and what the API says of its output.
+struct Told {
+    run: String,
+    attempt: i32,
+    /// Nobody promises the output of one whose end is not known.
+    is_known: bool,
+    output: RunOutput,
+}
+
+impl Told {
+    fn is_awaited(&self) -> bool {
+        self.is_known && self.output.complete == Some(false)
+    }
+}
+
+/// All attempts of the runs of an execution; none when nobody answers.
+async fn told(lab: &Lab, id: &str) -> Option<Vec<Told>> {
+    let mut all = Vec::new();
+    for run in runs(lab, id).await? {
+        let (key, newest) = (run.id.to_string(), run.attempt);
+        if newest > 1 {
+            let path = format!("/api/v1/executions/{id}/runs/{key}/attempts");
+            let answer = lab.api().try_get(&path).await.filter(|answer| answer.status == 200)?;
+            let attempts = answer.json::<Page<Attempt>>().items.into_iter();
+            all.extend(attempts.filter(|attempt| attempt.number < newest).map(|attempt| Told {
+                run: key.clone(),
+                attempt: attempt.number,
+                is_known: attempt.state == AttemptState::Finished,
+                output: attempt.output,
+            }));
+        }
+        let is_known = run.state != RunState::Unknown;
+        all.push(Told { run: key, attempt: newest, is_known, output: run.output });
+    }
+    Some(all)
+}
+
 /// Waits until all output of the runs is there that will be, and notes what it is.
-async fn output(lab: &Lab, number: u64, id: &str, mut ended: Vec<Run>) {
-    let begun = Instant::now();
-    // Of what is unknown nobody promises more.
-    let is_awaited = |run: &Run| run.state != RunState::Unknown && run.output.complete == Some(false);
-    while ended.iter().any(is_awaited) && begun.elapsed() < OUTPUT_WITHIN {
+async fn output(lab: &Lab, number: u64, id: &str, until: Instant) {
+    let by = until.max(Instant::now()) + OUTPUT_WITHIN;
+    let mut attempts = None;
+    while Instant::now() < by {
+        attempts = told(lab, id).await.or(attempts);
+        if attempts.as_ref().is_some_and(|all| !all.iter().any(Told::is_awaited)) {
+            break;
+        }
         sleep(LOOK_EVERY).await;
-        ended = runs(lab, id).await.unwrap_or(ended);
     }
     let begun = Instant::now();
     let mut streams = loop {
@@ -197,22 +241,31 @@ async fn output(lab: &Lab, number: u64, id: &str, mut ended: Vec<Run>) {
         }
         sleep(ASK_AGAIN).await;
     };
-    for run in ended {
-        for (stream, told) in [(STDOUT, &run.output.stdout), (STDERR, &run.output.stderr)] {
-            let read = streams.remove(&(run.id.to_string(), stream)).unwrap_or_default();
-            let held = Held {
-                bytes: read.bytes,
-                sha256: hex::encode(read.hash.finalize()),
-                gap: read.gap,
-                written: told.written_bytes.map(i64::unsigned_abs),
-                complete: run.output.complete,
-                fault: read.fault,
-            };
-            let run = run.id.to_string();
-            lab.history.add(Record::Output { at: lab.history.now(), number, run, stream, held });
+    let add = |run: String, attempt, stream, read: Read, written: Option<i64>, complete| {
+        let held = Held {
+            bytes: read.bytes,
+            sha256: hex::encode(read.hash.finalize()),
+            gap: read.gap,
+            written: written.map(i64::unsigned_abs),
+            complete,
+            fault: read.fault,
+        };
+        lab.history.add(Record::Output { at: lab.history.now(), number, run, attempt, stream, held });
+    };
+    for Told { run, attempt, output, .. } in attempts.into_iter().flatten() {
+        for (stream, told) in [(STDOUT, &output.stdout), (STDERR, &output.stderr)] {
+            let read = streams.remove(&(run.clone(), attempt, stream)).unwrap_or_default();
+            add(run.clone(), attempt, stream, read, told.written_bytes, output.complete);
         }
     }
+    // Of attempts that nobody knows there should be none.
+    for ((run, attempt, stream), read) in streams {
+        add(run, attempt, stream, read, None, None);
+    }
 }
+
+/// A run's id, an attempt's number, and one of its streams.
+type Key = (String, i32, u8);
 
 /// A stream while it is read.
 #[derive(Default)]
@@ -223,16 +276,16 @@ struct Read {
     fault: Option<String>,
 }
 
-/// All output of an execution, by run and stream; none when nobody answers.
-async fn read_output(lab: &Lab, id: &str) -> Option<BTreeMap<(String, u8), Read>> {
+/// All output of an execution, by attempt and stream; none when nobody answers.
+async fn read_output(lab: &Lab, id: &str) -> Option<BTreeMap<Key, Read>> {
     let (mut streams, mut after) = (BTreeMap::<_, Read>::new(), 0);
     loop {
         let path = format!("/api/v1/executions/{id}/output?limit=1000&after={after}");
-        let answer = lab.api.try_get(&path).await.filter(|answer| answer.status == 200)?;
+        let answer = lab.api().try_get(&path).await.filter(|answer| answer.status == 200)?;
         let page: OutputPage = answer.json();
         for piece in &page.items {
             let stream = if piece.stream == Stream::Stdout { STDOUT } else { STDERR };
-            let read = streams.entry((piece.run_id.to_string(), stream)).or_default();
+            let read = streams.entry((piece.run_id.to_string(), piece.attempt, stream)).or_default();
             if piece.position <= after {
                 read.fault = Some(format!("position {} after {after}", piece.position));
             }

@@ -24,22 +24,15 @@ type Held = (Vec<u8>, u64, BTreeMap<AttemptKey, i32>);
 
 /// Opens and closes it; what it holds, and whether another one was set aside for it.
 fn held(folder: &Path) -> (Held, bool) {
-    let opened = loop {
-        match Journal::open(folder) {
-            // The database lets go of its folder a moment after it was closed.
-            Err(JournalError::InUse { .. }) => thread::yield_now(),
-            opened => break opened.unwrap(),
-        }
-    };
-    let Opened { journal, thread, epoch, fence, entries, set_aside } = opened;
+    let Opened { journal, thread, epoch, fence, known, set_aside } = tests::open_again(folder);
     drop(journal);
     thread.join().unwrap();
-    let entries = entries.into_iter().map(|(key, entry)| (key, entry.state)).collect();
+    let entries = known.whole().map(|(key, entry)| (*key, entry.state)).collect();
     ((epoch, fence, entries), set_aside.is_some())
 }
 
 /// The files of a folder, by name.
-fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub(super) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for file in fs::read_dir(folder).unwrap().flatten() {
         if file.path().is_dir() {
@@ -51,7 +44,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-fn is_full() -> bool {
+pub(super) fn is_full() -> bool {
     std::env::var_os("OPSC_TESTS_FULL").is_some_and(|value| value == "1")
 }
 

@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn key(attempt: u32) -> AttemptKey {
-    let id = |byte| uuid::Uuid::from_bytes([byte; 16]);
+    let id = |kind| uuid::Uuid::from_u64_pair(u64::from(attempt) << 16, kind);
     AttemptKey { execution_id: id(1).into(), run_id: id(2).into(), attempt }
 }
 
@@ -63,7 +63,7 @@ async fn agrees(steps: Vec<Step>) {
     let mut folder = data.path().join("journal-0");
     let mut opened = Journal::open(&folder).unwrap();
     let epoch = opened.epoch.clone();
-    let (mut entries, mut fence) = (BTreeMap::new(), 0);
+    let (mut entries, mut fence, mut floor) = (BTreeMap::new(), 0, None);
     for step in steps {
         match step {
             Step::Write(whats) => {
@@ -78,6 +78,7 @@ async fn agrees(steps: Vec<Step>) {
                         }
                         What::Forget(attempt) => {
                             entries.remove(&key(attempt));
+                            floor = floor.max(Some(u64::from(attempt)));
                             Change::Forget(key(attempt))
                         }
                         // Its writer only ever raises it.
@@ -102,9 +103,14 @@ async fn agrees(steps: Vec<Step>) {
                 folder = next;
             }
         }
-        opened = Journal::open(&folder).unwrap();
-        let found: BTreeMap<AttemptKey, Entry> = opened.entries.iter().cloned().collect();
-        assert_eq!((&found, opened.fence, &opened.epoch), (&entries, fence, &epoch));
+        opened = tests::open_again(&folder);
+        let known = &opened.known;
+        let found: BTreeMap<AttemptKey, State> =
+            known.keys().map(|key| (*key, known.get(key).unwrap().state())).collect();
+        let states = entries.iter().map(|(key, entry): (_, &Entry)| (*key, entry.state())).collect();
+        assert_eq!((found, opened.fence, &opened.epoch), (states, fence, &epoch));
+        assert!(known.whole().all(|(key, entry)| entries[key] == *entry));
+        assert_eq!(known.floor(), floor);
         assert!(opened.set_aside.is_none());
     }
     close(opened);

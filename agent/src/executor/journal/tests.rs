@@ -16,12 +16,22 @@ fn close(opened: Opened) {
     thread.join().unwrap();
 }
 
+/// Opens one that was closed just now: the database lets go of its folder a moment later.
+pub(super) fn open_again(folder: &Path) -> Opened {
+    loop {
+        match Journal::open(folder) {
+            Err(JournalError::InUse { .. }) => thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_was_written_is_there_after_reopening() {
     let data = tempfile::tempdir().unwrap();
     let folder = data.path().join("journal");
     let first = Journal::open(&folder).unwrap();
-    assert!(first.entries.is_empty());
+    assert!(first.known.is_empty());
     let journal = first.journal.clone();
     let both = tokio::join!(
         journal.write(vec![Change::Put(key(1), entry(State::Starting).into()), Change::Fence(7)]),
@@ -39,8 +49,10 @@ async fn what_was_written_is_there_after_reopening() {
     drop(journal);
     close(first);
 
-    let again = Journal::open(&folder).unwrap();
-    assert_eq!(again.entries, [(key(1), entry(State::Started))]);
+    let again = open_again(&folder);
+    assert_eq!(again.known.whole().collect::<Vec<_>>(), [(&key(1), &entry(State::Started))]);
+    assert_eq!(again.known.keys().count(), 1);
+    assert_eq!(again.known.floor(), Some(key(2).execution_id.millis()));
     assert_eq!((again.epoch, again.fence, again.set_aside), (epoch, 7, None));
 }
 
@@ -57,8 +69,8 @@ async fn a_damaged_journal_is_set_aside_and_a_new_epoch_begins() {
         std::fs::write(file.path(), vec![0xa5; length]).unwrap();
     }
 
-    let again = Journal::open(&folder).unwrap();
-    assert!(again.entries.is_empty());
+    let again = open_again(&folder);
+    assert!(again.known.is_empty());
     assert_ne!(again.epoch, epoch);
     assert!(again.set_aside.is_some_and(|aside| aside.is_dir()));
 }
@@ -127,9 +139,9 @@ async fn a_full_disk_is_got_over() {
     let epoch = first.epoch.clone();
     drop(journal);
     close(first);
-    let again = Journal::open(&folder).unwrap();
+    let again = open_again(&folder);
     assert_eq!((again.epoch, again.fence), (epoch, 9));
-    let found = |attempt| again.entries.iter().find(|(k, _)| *k == key(attempt)).map(|(_, e)| e.state());
+    let found = |attempt| again.known.get(&key(attempt)).map(Entry::state);
     assert_eq!(found(1), Some(State::Ended));
     assert_eq!(found(failed), Some(State::Settled));
 }
@@ -158,4 +170,34 @@ fn what_the_system_cannot_do_is_no_damage() {
     assert!(matches!(fault(io::ErrorKind::StorageFull), Fault::Io(_)));
     let many = io::Error::from_raw_os_error(libc::EMFILE);
     assert!(matches!(Fault::from(sled::Error::Io(many)), Fault::Io(_)));
+}
+
+/// As much as is remembered at most, with `OPSC_TESTS_FULL=1`; a fiftieth of it otherwise.
+#[tokio::test]
+async fn a_journal_at_its_bound_is_small() {
+    let count = if damage::is_full() { Keep::ALL.over } else { Keep::ALL.over / 50 };
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().join("journal");
+    let first = Journal::open(&folder).unwrap();
+    let attempts: Vec<AttemptKey> = (0..count as u64)
+        .map(|made| {
+            let id = uuid::Uuid::from_u64_pair(made << 16, made);
+            AttemptKey { execution_id: id.into(), run_id: id.into(), attempt: 1 }
+        })
+        .collect();
+    for some in attempts.chunks(1000) {
+        let put = |entry: fn(AttemptKey) -> Entry| {
+            some.iter().map(|key| Change::Put(*key, entry(*key).into())).collect()
+        };
+        first.journal.write(put(|_| entry(State::Starting))).await.unwrap();
+        first.journal.write(put(|key| Entry::bare(key, State::Settled, false))).await.unwrap();
+    }
+    close(first);
+    let begun = Instant::now();
+    let again = open_again(&folder);
+    assert_eq!(again.known.keys().count(), count);
+    let bytes: usize = damage::files(&folder).iter().map(|(_, bytes)| bytes.len()).sum();
+    println!("{count} attempts: opened within {:?}, {bytes} bytes on the disk", begun.elapsed());
+    close(again);
+    assert!(bytes < count * 256 + 8 * 1024 * 1024, "{bytes} bytes for {count} attempts");
 }

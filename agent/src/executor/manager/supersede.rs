@@ -28,11 +28,11 @@ impl Manager {
     pub(super) fn supersede(&mut self, order: Order) {
         let key = order.key;
         let old = AttemptKey { attempt: order.content.superseded_attempt, ..key };
-        if !self.entries.contains_key(&old) {
+        if self.known.get(&old).is_none() {
             let detail = format!("attempt {} of the run superseded it before its order came", key.attempt);
             self.refuse(old, Refusal { reason: Reason::NotStarted, detail });
         }
-        for earlier in self.earlier(key) {
+        for (earlier, _) in self.known.earlier(key) {
             if let Some(cancel) = self.running.get(&earlier) {
                 cancel.cancel();
             }
@@ -49,19 +49,16 @@ impl Manager {
             .iter()
             .filter(|(key, order)| {
                 order.is_some()
-                    && !self.earlier(**key).iter().any(|earlier| self.running.contains_key(earlier))
+                    && !self.known.earlier(**key).any(|(earlier, _)| self.running.contains_key(&earlier))
             })
             .map(|(key, _)| *key)
             .collect();
         for key in ready {
             let Some(order) = self.superseding.get_mut(&key).and_then(Option::take) else { continue };
             let graves: Vec<(Grave, bool)> = self
+                .known
                 .earlier(key)
-                .into_iter()
-                .map(|key| {
-                    let unkillable = self.entries.get(&key).is_some_and(|entry| entry.unkillable);
-                    (Grave { key, folder: self.shared.folder(key) }, unkillable)
-                })
+                .map(|(key, entry)| (Grave { key, folder: self.shared.folder(key) }, entry.unkillable))
                 .collect();
             let events = self.events.clone();
             self.tasks.spawn(async move {
@@ -79,7 +76,7 @@ impl Manager {
         self.superseding.remove(&key);
         fault::point("executor.earlier.dead");
         // Meanwhile it may have been cancelled, or superseded itself.
-        if self.is_stopping || self.entries.contains_key(&key) {
+        if self.is_stopping || self.known.get(&key).is_some() {
             return;
         }
         match unkillable {
@@ -92,16 +89,6 @@ impl Manager {
                 self.refuse(key, Refusal { reason: Reason::Unkillable, detail });
             }
         }
-    }
-
-    /// The earlier attempts of the same run that are known.
-    fn earlier(&self, key: AttemptKey) -> Vec<AttemptKey> {
-        let is_earlier = |other: &&AttemptKey| {
-            other.run_id == key.run_id
-                && other.execution_id == key.execution_id
-                && other.attempt < key.attempt
-        };
-        self.entries.keys().filter(is_earlier).copied().collect()
     }
 }
 

@@ -106,7 +106,11 @@ fn an_order_for_somebody_else_is_refused() {
 #[test]
 fn an_order_must_fit_journal_clock_and_fence() {
     let check = |order: &proto::WorkOrder, now| {
-        check(order, Memory { epoch: &EPOCH, fence: 10, clock_skew: limits::CLOCK_SKEW }, now)
+        check(
+            order,
+            Memory { epoch: &EPOCH, fence: 10, is_forgotten: false, clock_skew: limits::CLOCK_SKEW },
+            now,
+        )
     };
     let seconds = SignedDuration::from_secs;
     assert_eq!(check(&good(), now()), Ok(()));

@@ -83,18 +83,12 @@ impl Sandbox {
             return Err(Forbidden::Containers);
         }
         let wanted = proto::Profile::try_from(command.profile).map_err(|_| Forbidden::UnknownProfile)?;
-        let profile = match wanted {
-            proto::Profile::HostDefault => self.default,
-            proto::Profile::None => Profile::None,
-            proto::Profile::Standard => Profile::Standard,
-            proto::Profile::Strict => Profile::Strict,
-            proto::Profile::Isolated => Profile::Isolated,
-        };
-        // So far every execution is of an unnamed job. What runs in a container is confined by that.
-        if profile == Profile::None && command.image.is_empty() && self.unconfined != Unconfined::All {
+        let profile = wanted.named().unwrap_or(self.default);
+        // So far every execution is of an unnamed job.
+        if profile == Profile::None && self.unconfined != Unconfined::All {
             return Err(Forbidden::Unconfined { what: "commands outside of a job" });
         }
-        command.profile = wire(profile).into();
+        command.profile = proto::Profile::from(profile).into();
         for folder in &mut command.read {
             *folder = within(self.readable.as_deref(), folder, "read", "sandbox.readable")?;
         }
@@ -120,16 +114,6 @@ impl Sandbox {
     /// The socket of the engine that is named; nothing when none is.
     pub(in crate::executor) fn engine_socket(&self) -> String {
         self.engine.as_ref().and_then(|socket| socket.0.to_str()).unwrap_or_default().to_owned()
-    }
-}
-
-/// The profile as orders name it.
-pub(crate) fn wire(profile: Profile) -> proto::Profile {
-    match profile {
-        Profile::None => proto::Profile::None,
-        Profile::Standard => proto::Profile::Standard,
-        Profile::Strict => proto::Profile::Strict,
-        Profile::Isolated => proto::Profile::Isolated,
     }
 }
 

@@ -129,8 +129,10 @@ fn runs_begin_below_a_root_with_all_links_resolved() {
     assert_eq!(cwd(root.join("below/../../rootless")), Err(Forbidden::WorkingRoot(real(outside))));
     assert!(matches!(cwd(root.join("missing")), Err(Forbidden::UnknownFolder { .. })));
     assert!(matches!(cwd("below".into()), Err(Forbidden::UnknownFolder { .. })));
-    // The home of a user is a folder like any other.
-    assert!(matches!(check(&text, as_user("root")), Err(Forbidden::WorkingRoot(_))));
+    // The home of a user is a folder like any other; a user that exists for one run begins in its own.
+    let unconfined = format!("{text}\n[sandbox]\ndefault = 'none'\nunconfined = 'all'");
+    assert!(matches!(check(&unconfined, as_user("root")), Err(Forbidden::WorkingRoot(_))));
+    assert!(check(&text, as_user("")).is_ok());
     assert!(matches!(check(&text, as_user("no-such-user")), Err(Forbidden::UnknownFolder { .. })));
 }
 

@@ -364,9 +364,10 @@ impl World {
                 let forgets = self.has(Mutant::ForgetsCancels);
                 let agent = &mut self.agent;
                 let known = agent.executor.known.entries.get(&key);
-                match decide::on_cancel(agent.executor.running.contains_key(&key), known) {
+                match decide::on_cancel(agent.executor.running.contains_key(&key), known, false) {
                     OnCancel::Stop => agent.executor.running.get_mut(&key).unwrap().cancel = true,
                     OnCancel::Again => agent.say_newest(key),
+                    OnCancel::Lost => unreachable!("this agent forgets nothing"),
                     OnCancel::Tombstone if forgets => {
                         let report = report::refused(key, Reason::Cancelled, "");
                         agent.executor.outbox.push_back(ToLink::Report(report));
@@ -414,7 +415,7 @@ impl World {
         }
         let Journal { epoch, fence, entries } = &agent.executor.known;
         let clock_skew = std::time::Duration::from_micros(SKEW.unsigned_abs());
-        let memory = Memory { epoch, fence: *fence, clock_skew };
+        let memory = Memory { epoch, fence: *fence, is_forgotten: false, clock_skew };
         let at = Timestamp::from_microsecond(now + agent.clock).unwrap();
         match decide::on_order(entries.get(&key), &order, memory, at) {
             OnOrder::Again => agent.say_newest(key),

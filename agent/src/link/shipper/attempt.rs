@@ -79,9 +79,10 @@ pub(super) struct Attempt {
     saved_at: Instant,
     /// All of the file before this position is stored.
     stored_to: u64,
-    /// All before this one is let go, or is about to be.
+    /// All before this one is let go.
     let_go_to: u64,
-    is_letting_go: bool,
+    /// Up to where is being let go.
+    letting_go_to: Option<u64>,
 }
 
 impl Attempt {
@@ -105,7 +106,7 @@ impl Attempt {
             saved_at: Instant::now(),
             stored_to: 0,
             let_go_to: 0,
-            is_letting_go: false,
+            letting_go_to: None,
         }
     }
 
@@ -371,16 +372,18 @@ impl Attempt {
     /// What of the file is worth letting go now: its folder, and up to where. To be answered by [`Self::has_let_go`].
     pub(super) fn let_go(&mut self) -> Option<(PathBuf, u64)> {
         let step = if self.has_unstored() { LET_GO_BYTES } else { LET_GO_REST_BYTES };
-        if self.is_letting_go || self.stored_to < self.let_go_to + step {
+        if self.letting_go_to.is_some() || self.stored_to < self.let_go_to + step {
             return None;
         }
-        self.is_letting_go = true;
-        self.let_go_to = self.stored_to;
+        self.letting_go_to = Some(self.stored_to);
         Some((self.folder.clone(), self.stored_to))
     }
 
-    pub(super) fn has_let_go(&mut self) {
-        self.is_letting_go = false;
+    /// Whether that went well. What did not is worth it again.
+    pub(super) fn has_let_go(&mut self, well: bool) {
+        if let Some(position) = self.letting_go_to.take().filter(|_| well) {
+            self.let_go_to = position;
+        }
     }
 
     fn drop_stored(&mut self, count: usize) -> Option<Cut> {

@@ -1,7 +1,13 @@
 //! Histories made by hand: a good one, and for each invariant what breaks it.
 
-use super::*;
-use crate::chaos::{self, job::Aim};
+use super::{output::prefix_hash, *};
+use crate::chaos::{
+    self,
+    content::{STDERR, STDOUT},
+    job::{Aim, Kind},
+};
+
+mod retries;
 
 const RUN: &str = "run-1";
 
@@ -13,6 +19,10 @@ fn job(kind: Kind) -> Job {
         stderr: 0,
         pieces: 1,
         pause_ms: 0,
+        linger_ms: 0,
+        fails_until: 0,
+        retry: None,
+        idempotent: false,
         stubborn: false,
         timeout_seconds: 60,
         start_within_seconds: 60,
@@ -35,19 +45,35 @@ fn started(run: &str, attempt: i32) -> Record {
         number: 1,
         token: "1-t".to_owned(),
         host: "h1".to_owned(),
+        beside: Vec::new(),
+    }
+}
+
+/// The first attempt of a run, as the tables have it at the end.
+fn offered(run: &str, state: AttemptState, reason: Reason, exit_code: Option<i32>) -> Record {
+    Record::Offered {
+        at: 50,
+        run: run.to_owned(),
+        attempt: 1,
+        host: "h1".to_owned(),
+        fence: 1,
+        state,
+        reason: Some(reason),
+        exit_code,
+        ended: Some(900),
     }
 }
 
 fn held(stream: u8, bytes: u64) -> Record {
     let held = Held {
         bytes,
-        sha256: prefix_hash(1, RUN, stream, bytes),
+        sha256: prefix_hash(1, RUN, 1, stream, bytes),
         gap: 0,
         written: Some(bytes),
         complete: Some(true),
         fault: None,
     };
-    Record::Output { at: 1_500, number: 1, run: RUN.to_owned(), stream, held }
+    Record::Output { at: 1_500, number: 1, run: RUN.to_owned(), attempt: 1, stream, held }
 }
 
 fn fault(at: u64, until: u64, kind: Fault, victim: &str, subjects: &[&str]) -> Record {
@@ -55,8 +81,10 @@ fn fault(at: u64, until: u64, kind: Fault, victim: &str, subjects: &[&str]) -> R
     Record::Fault { at, until, kind, victim: victim.to_owned(), proof: "seen".to_owned(), subjects }
 }
 
-/// A job of this kind whose run ended so.
+/// A job of this kind whose run, with one attempt, ended so.
 fn history(kind: Kind, end: Record) -> Vec<Record> {
+    let Record::Seen { state, reason: Some(reason), exit_code, .. } = end else { panic!("it has no reason") };
+    let attempt = if state == RunState::Unknown { AttemptState::Lost } else { AttemptState::Finished };
     vec![
         Record::Begun { seed: 1, seconds: 1, hosts: vec!["h1".to_owned()] },
         Record::Asked { at: 0, job: job(kind) },
@@ -68,6 +96,7 @@ fn history(kind: Kind, end: Record) -> Vec<Record> {
         Record::Used { at: 1_600, who: "h1".to_owned(), memory_kib: 1_000, disk_kib: 1_000 },
         Record::FaultsOver { at: 2_000 },
         started(RUN, 1),
+        offered(RUN, attempt, reason, exit_code),
         Record::Ended { number: 1, execution: "execution-1".to_owned(), ended: true },
         Record::Left { at: 3_000, host: "h1".to_owned(), folders: Vec::new() },
         Record::Probed { host: "h1".to_owned(), succeeded: true },
@@ -105,15 +134,24 @@ fn without(mut history: Vec<Record>, is: impl Fn(&Record) -> bool) -> Vec<Record
     history
 }
 
+/// As if the run had ended without an attempt.
+fn never_tried(history: Vec<Record>) -> Vec<Record> {
+    change(history, |record| {
+        if let Record::Seen { attempt, .. } = record {
+            *attempt = 0;
+        }
+    })
+}
+
 #[test]
 fn what_is_good_violates_nothing() {
     violates(&good(), &[]);
     violates(&ended(Kind::Cancelled, RunState::Cancelled, Reason::Cancelled), &[]);
     violates(&ended(Kind::TimesOut, RunState::TimedOut, Reason::TimeLimit), &[]);
     let expired = without(ended(Kind::Expires, RunState::Expired, Reason::StartExpired), |record| {
-        matches!(record, Record::Started { .. } | Record::Output { .. })
+        matches!(record, Record::Started { .. } | Record::Output { .. } | Record::Offered { .. })
     });
-    violates(&expired, &[]);
+    violates(&never_tried(expired), &[]);
 }
 
 #[test]
@@ -121,6 +159,13 @@ fn one_start() {
     violates(&with(good(), [started(RUN, 1)]), &["one-start"]);
     violates(&with(good(), [started(RUN, 2)]), &["one-start"]);
     violates(&without(good(), |record| matches!(record, Record::Started { .. })), &["one-start"]);
+    // Called off, and started all the same.
+    let withdrawn = change(ended(Kind::Cancelled, RunState::Cancelled, Reason::Cancelled), |record| {
+        if let Record::Offered { state, .. } = record {
+            *state = AttemptState::Withdrawn;
+        }
+    });
+    violates(&withdrawn, &["one-start"]);
     let other = Record::Acknowledged { at: 20, number: 1, execution: "execution-2".to_owned() };
     violates(&with(good(), [other]), &["one-start"]);
 }
@@ -147,49 +192,51 @@ fn no_forged_start() {
 
 #[test]
 fn fences_do_not_go_back() {
-    let offered = |run: &str, fence| Record::Offered {
-        at: 500,
-        run: run.to_owned(),
-        attempt: 1,
-        host: "h1".to_owned(),
-        fence,
-    };
-    violates(&with(good(), [offered("other", 9), offered(RUN, 5)]), &[]);
-    // Both started.
-    let two = with(
-        good(),
-        [
+    let other = "run-0";
+    let fenced = |first: i64, then: i64| {
+        let more = [
             Record::Seen {
                 at: 900,
                 number: 1,
-                run: "run-0".to_owned(),
+                run: other.to_owned(),
                 host: "h1".to_owned(),
                 state: RunState::Succeeded,
                 reason: Some(Reason::Exited),
                 attempt: 1,
                 exit_code: Some(0),
             },
-            started("run-0", 1),
+            started(other, 1),
+            offered(other, AttemptState::Finished, Reason::Exited, Some(0)),
             Record::Output {
                 at: 1,
                 number: 1,
-                run: "run-0".to_owned(),
+                run: other.to_owned(),
+                attempt: 1,
                 stream: STDOUT,
-                held: whole("run-0", 100),
+                held: whole(other, 100),
             },
             Record::Output {
                 at: 1,
                 number: 1,
-                run: "run-0".to_owned(),
+                run: other.to_owned(),
+                attempt: 1,
                 stream: STDERR,
-                held: whole_of(STDERR, "run-0", 0),
+                held: whole_of(STDERR, other, 0),
             },
-        ],
-    );
-    violates(&with(two.clone(), [offered("run-0", 5), offered(RUN, 9)]), &[]);
-    let back = with(two, [offered("run-0", 9), offered(RUN, 5)]);
-    violates(&back, &["no-forged-start"]);
-    violates(&with(back, [fault(400, 600, Fault::JournalLost, "h1", &[])]), &[]);
+        ];
+        change(with(good(), more), |record| {
+            if let Record::Offered { at, run, fence, .. } = record {
+                (*at, *fence) = if run == other { (50, first) } else { (60, then) };
+            }
+        })
+    };
+    violates(&fenced(5, 9), &[]);
+    violates(&fenced(9, 5), &["no-forged-start"]);
+    violates(&with(fenced(9, 5), [fault(40, 70, Fault::JournalLost, "h1", &[])]), &[]);
+    // Of two attempts one of which never started nothing follows.
+    let only_offered =
+        without(fenced(9, 5), |record| matches!(record, Record::Started { run, .. } if run == other));
+    violates(&only_offered, &["one-start"]);
 }
 
 fn whole(run: &str, bytes: u64) -> Held {
@@ -197,7 +244,7 @@ fn whole(run: &str, bytes: u64) -> Held {
 }
 
 fn whole_of(stream: u8, run: &str, bytes: u64) -> Held {
-    let sha256 = prefix_hash(1, run, stream, bytes);
+    let sha256 = prefix_hash(1, run, 1, stream, bytes);
     Held { bytes, sha256, gap: 0, written: Some(bytes), complete: Some(true), fault: None }
 }
 
@@ -260,8 +307,9 @@ fn another_end_than_was_meant_is_explained_or_wrong() {
     let failed = history(Kind::Succeeds, seen(1_000, RunState::Failed, Some(Reason::Exited), Some(1)));
     violates(&failed, &["result-kept"]);
     let refused = without(ended(Kind::Succeeds, RunState::Failed, Reason::ManifestMismatch), |record| {
-        matches!(record, Record::Output { .. } | Record::Started { .. })
+        matches!(record, Record::Output { .. } | Record::Started { .. } | Record::Offered { .. })
     });
+    let refused = never_tried(refused);
     violates(&refused, &["no-forged-start", "result-kept"]);
     let forged = fault(1, 2, Fault::RowForged, "postgres", &["execution-1"]);
     violates(&with(refused, [forged, Record::Audited { run: RUN.to_owned() }]), &[]);
@@ -301,7 +349,7 @@ fn output_is_whole() {
     };
     violates(&beginning(whole(RUN, 60)), &[]);
     violates(
-        &beginning(Held { sha256: prefix_hash(1, RUN, STDOUT, 59), ..whole(RUN, 60) }),
+        &beginning(Held { sha256: prefix_hash(1, RUN, 1, STDOUT, 59), ..whole(RUN, 60) }),
         &["whole-output"],
     );
 }

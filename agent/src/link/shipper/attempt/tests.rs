@@ -181,3 +181,17 @@ fn a_file_that_cannot_be_read_is_left_alone_for_a_while() {
     attempt.resumed(until, Cursor::default(), None);
     assert_eq!(all(&mut attempt).len(), 1);
 }
+
+#[test]
+fn what_could_not_be_let_go_is_let_go_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut attempt = attempt(folder.path());
+    attempt.stored_to = LET_GO_BYTES;
+    let worth = Some((folder.path().to_owned(), LET_GO_BYTES));
+    assert_eq!(attempt.let_go(), worth);
+    assert_eq!(attempt.let_go(), None, "one at a time");
+    attempt.has_let_go(false);
+    assert_eq!(attempt.let_go(), worth, "the disk was full");
+    attempt.has_let_go(true);
+    assert_eq!(attempt.let_go(), None);
+}

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use model::{
+    api::execution::Usage,
     command::{Command, Program},
     retry::{self, Next, Retry},
 };
@@ -50,9 +51,8 @@ impl Told {
                     stderr_written: 0,
                     stdout_sha256: Vec::new(),
                     stderr_sha256: Vec::new(),
-                    cpu_user_us: 0,
-                    cpu_system_us: 0,
-                    peak_memory_bytes: 0,
+                    usage: Usage::default(),
+                    sandbox: None,
                 },
             })),
             Self::Refused(reason) => Happening::Refused { reason, detail: String::new() },
