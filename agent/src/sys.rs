@@ -4,10 +4,11 @@
 
 #![allow(unsafe_code, reason = "raw system calls; each block says why it holds")]
 
+mod events;
+
 use std::{
     ffi::{CStr, c_char, c_int, c_ulong},
     fs::File,
-    io,
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd},
     ptr,
@@ -17,7 +18,8 @@ use nix::{
     errno::Errno,
     unistd::{self, ForkResult, Pid},
 };
-use tokio::io::{Interest, unix::AsyncFd};
+
+pub(crate) use self::events::{watch, watch_end};
 
 /// The highest signal number, real-time signals included.
 const LAST_SIGNAL: c_int = 64;
@@ -33,17 +35,6 @@ pub(crate) mod namespaces {
     pub(crate) const USER: u64 = libc::CLONE_NEWUSER as u64;
     pub(crate) const PID: u64 = libc::CLONE_NEWPID as u64;
     pub(crate) const NETWORK: u64 = libc::CLONE_NEWNET as u64;
-}
-
-/// A copy of a descriptor, whose readability a runtime can wait for. Called within one, and not between fork and exec.
-///
-/// # Errors
-/// When there are no more descriptors, or this is no file that can be waited for.
-pub(crate) fn watch(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
-    let copy = fd.try_clone_to_owned()?;
-    // SAFETY: an owned descriptor is valid, open and the same until it is dropped, which is after the registration.
-    let watched = unsafe { AsyncFd::register_with_interest(copy, Interest::READABLE) };
-    watched.map_err(io::Error::from)
 }
 
 /// How a process ended.

@@ -252,9 +252,31 @@ fn limits_hold() {
     let (record, _) = engine.run(limited("sleep 1; exec dd if=/dev/zero of=/dev/null bs=209715200 count=1"));
     assert_eq!(record.reason, Reason::MemoryLimit.as_str(), "{record:?}");
     assert!(record.out_of_memory);
-    let fork = "i=0; while [ $i -lt 40 ]; do sleep 20 & i=$((i+1)); done";
+    let fork = "i=0; while [ $i -lt 40 ]; do sleep 20 & i=$((i+1)); done; exit 1";
     let (record, output) = engine.run(limited(fork));
+    assert_eq!(record.reason, Reason::PidsLimit.as_str(), "{record:?}");
     assert!(text(&output.stderr.data).contains("fork"), "{record:?} {}", text(&output.stderr.data));
+}
+
+#[test]
+fn what_it_took_is_counted() {
+    let Some(engine) = engine() else { return };
+    let line = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; sleep 0 & sleep 0 & wait";
+    let busy = "dd if=/dev/zero of=/dev/null bs=33554432 count=8 2>/dev/null";
+    for line in [format!("{line}; {busy}"), format!("{busy}; exec >/dev/null 2>&1; {line}")] {
+        let (record, _) = engine.run(alone(shell(&line)));
+        assert_eq!(record.exit_code, Some(0), "{record:?}");
+        let took = record.ended_at - record.started_at;
+        let cpu = record.cpu_user_us + record.cpu_system_us;
+        assert!(cpu > 20_000 && cpu < u64::try_from(took).unwrap() * 16, "{line}: {record:?}");
+        // What dd has in its hands.
+        assert!(record.peak_memory_bytes > 32 << 20 && record.peak_memory_bytes < 512 << 20, "{record:?}");
+        assert!(!record.out_of_memory);
+        assert!((3..100).contains(&record.peak_pids), "{record:?}");
+    }
+    // One that is over at once.
+    let (record, _) = engine.run(alone(argv(&["echo", "short"])));
+    assert!(record.cpu_user_us + record.cpu_system_us > 0 && record.peak_memory_bytes > 0, "{record:?}");
 }
 
 #[test]

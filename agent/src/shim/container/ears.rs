@@ -101,7 +101,7 @@ impl<'a> Ears<'a> {
 }
 
 /// Waits until there may be something. Whoever waited reads until there is nothing.
-async fn ready(file: &AsyncFd<OwnedFd>) {
+pub(super) async fn ready(file: &AsyncFd<OwnedFd>) {
     match file.readable().await {
         Ok(mut guard) => guard.clear_ready(),
         // The runtime is ending.

@@ -91,10 +91,11 @@ impl Engine {
         }
     }
 
-    pub(super) async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<(), String> {
+    /// Makes a container, and gives its id.
+    pub(super) async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<String, String> {
         let options = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
         let made = self.api.create_container(Some(options), body).await;
-        made.map(drop).map_err(|error| format!("it cannot be made: {}", sentence(&error)))
+        made.map(|made| made.id).map_err(|error| format!("it cannot be made: {}", sentence(&error)))
     }
 
     /// What the engine knows of it; none when it has none of that name.

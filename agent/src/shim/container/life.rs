@@ -10,9 +10,9 @@ use futures_util::StreamExt as _;
 use model::{Reason, api::output::Stream, limits::CHUNK_BYTES};
 
 use super::{
+    account::Account,
     ears::Ears,
     engine::{Attached, Engine, NAME_PREFIX},
-    memory::Kills,
     note,
     plan::ScriptFile,
 };
@@ -38,6 +38,7 @@ pub(super) struct Means {
     pub(super) engine: Engine,
     pub(super) name: String,
     pub(super) output: Attached,
+    pub(super) account: Account,
     /// Microseconds since 1970 UTC.
     pub(super) started_at: i64,
     /// Its user, where that exists for this run only.
@@ -58,7 +59,6 @@ pub(super) struct Life<'a> {
     held: Option<Held>,
     /// There may be more to come.
     is_open: bool,
-    kills: Kills,
     /// How it ended.
     end: Option<End>,
     /// When the output counts as over although its end did not come; set once the container has ended.
@@ -110,7 +110,6 @@ impl<'a> Life<'a> {
             deadline: Instant::now() + bounds.timeout,
             held: None,
             is_open: true,
-            kills: Kills::default(),
             end: None,
             rest_until: None,
             is_cut: false,
@@ -135,6 +134,7 @@ impl<'a> Life<'a> {
             let may_read = self.is_open && self.held.is_none();
             tokio::select! {
                 () = self.ears.hear() => {}
+                () = self.means.account.close() => {}
                 end = &mut ended, if self.end.is_none() => self.take_end(end),
                 came = self.means.output.next(), if may_read => self.take(came),
                 () = tokio::time::sleep_until(until.into()) => {}
@@ -156,7 +156,7 @@ impl<'a> Life<'a> {
         let looked = self.ears.meanwhile(self.means.engine.look(&self.means.name)).await;
         let state = looked.ok().flatten().and_then(|found| found.state);
         self.pid = state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
-        self.kills = Kills::of(self.pid);
+        self.means.account.follow(self.pid);
         self.ears.control.started(self.pid, self.means.started_at);
     }
 
@@ -190,8 +190,8 @@ impl<'a> Life<'a> {
                 return;
             }
             None => {
-                // Its group is there for moments more.
-                self.kills.count();
+                // Where its end is not heard it may be over now.
+                self.means.account.read();
                 self.is_open = false;
                 return;
             }
@@ -279,11 +279,11 @@ impl<'a> Life<'a> {
         self.phase = Phase::Killed { again: Instant::now() + KILL_AGAIN, give_up_at };
     }
 
-    fn into_record(mut self, removed: Result<(), String>) -> proto::ExitRecord {
+    fn into_record(self, removed: Result<(), String>) -> proto::ExitRecord {
         let end = self.end.unwrap_or_default();
         let unkillable = [i32::try_from(self.pid).unwrap_or(0)];
-        let oom_kills = self.kills.count().max(end.is_out_of_memory.into());
-        let usage = Usage { oom_kills, ..Usage::default() };
+        let usage = self.means.account.usage();
+        let usage = Usage { oom_kills: usage.oom_kills.max(end.is_out_of_memory.into()), ..usage };
         let mut record = Ended {
             started_at: self.means.started_at,
             failure: None,

@@ -9,10 +9,10 @@
 //!    run, and the record is written after its removal was tried.
 //! 4. The runtime that speaks with the engine has no thread of its own, and nothing forks.
 
+mod account;
 mod ears;
 mod engine;
 mod life;
-mod memory;
 pub mod note;
 mod plan;
 
@@ -20,6 +20,7 @@ use model::Reason;
 use nix::sys::signalfd::SignalFd;
 
 use self::{
+    account::Account,
     ears::Ears,
     engine::Engine,
     life::{Life, Means},
@@ -87,8 +88,8 @@ async fn begin(spec: &mut Spec, ears: &mut Ears<'_>) -> Result<Means, Failure> {
     let (body, lent, script) = plan.into_body(image);
     let made = Box::pin(make(&engine, &name, body, &asked, ears)).await;
     match made {
-        Ok((output, started_at)) => {
-            Ok(Means { engine, name, output, started_at, _lent: lent, _script: script })
+        Ok(Begun { output, account, started_at }) => {
+            Ok(Means { engine, name, output, account, started_at, _lent: lent, _script: script })
         }
         Err(failure) => {
             // It may be there even if the engine did not say so in time.
@@ -100,14 +101,22 @@ async fn begin(spec: &mut Spec, ears: &mut Ears<'_>) -> Result<Means, Failure> {
     }
 }
 
+/// A container that was started.
+struct Begun {
+    output: engine::Attached,
+    account: Account,
+    /// Microseconds since 1970 UTC.
+    started_at: i64,
+}
+
 async fn make(
     engine: &Engine,
     name: &str,
     body: bollard::models::ContainerCreateBody,
     asked: &plan::Asked,
     ears: &mut Ears<'_>,
-) -> Result<(engine::Attached, i64), Failure> {
-    ears.meanwhile(engine.create(name, body)).await.map_err(|why| unavailable(&why))?;
+) -> Result<Begun, Failure> {
+    let id = ears.meanwhile(engine.create(name, body)).await.map_err(|why| unavailable(&why))?;
     let made = ears.meanwhile(engine.look(name)).await.map_err(|why| unavailable(&why))?;
     asked.compare(made.as_ref()).map_err(|missing| unavailable(&missing))?;
     let output = ears.meanwhile(engine.attach(name)).await.map_err(|why| unavailable(&why))?;
@@ -116,7 +125,7 @@ async fn make(
     }
     let started_at = crate::clock::now_micros();
     ears.meanwhile(engine.start(name)).await.map_err(|why| not_starting(&why))?;
-    Ok((output, started_at))
+    Ok(Begun { output, account: Account::open(&id), started_at })
 }
 
 /// What is said of a container that cannot be had.
