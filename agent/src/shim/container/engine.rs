@@ -2,6 +2,8 @@
 
 use std::{
     error::Error as _,
+    io,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     pin::Pin,
     time::Duration,
@@ -18,6 +20,7 @@ use bollard::{
     },
 };
 use futures_util::{Stream, StreamExt as _};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 /// What stands before the attempt in the name of its container.
 pub(super) const NAME_PREFIX: &str = "opsconductor-";
@@ -78,6 +81,16 @@ impl Engine {
         let api = api.map_err(|error| sentence(&error))?;
         let api = api.negotiate_version().await.map_err(|error| sentence(&error))?;
         Ok(Self { api, socket: socket.to_owned() })
+    }
+
+    /// The root folder of the process that made the socket: the engine, or the service manager that starts it.
+    pub(super) fn root(&self) -> io::Result<PathBuf> {
+        let peer = getsockopt(&UnixStream::connect(&self.socket)?, PeerCredentials)?.pid();
+        // One that is in another namespace of processes has no number here.
+        if peer == 0 {
+            return Err(io::Error::other("it is no process of this host"));
+        }
+        Ok(format!("/proc/{peer}/root").into())
     }
 
     /// The id of an image that this host has.

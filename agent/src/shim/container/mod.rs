@@ -12,6 +12,7 @@
 mod account;
 mod ears;
 mod engine;
+mod folders;
 mod life;
 pub mod note;
 mod plan;

@@ -26,11 +26,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use super::{
-    engine::{self, Engine},
-    note::ATTEMPT_LABEL,
-    unavailable,
-};
+use super::{engine::Engine, folders, note::ATTEMPT_LABEL, unavailable};
 use crate::{
     sandbox::user::Lent,
     shim::{
@@ -50,11 +46,6 @@ const OOM_SCORE: i64 = 500;
 const MOST_PROCESSES: u64 = 4_194_304;
 /// Billionths of a processor in a hundredth.
 const NANOS_OF_PERCENT: u64 = 10_000_000;
-/// Folders of the host that no container gets, nor what is in them: they are the kernel's own.
-const KERNEL_FOLDERS: [&str; 3] = ["/proc", "/sys", "/dev"];
-/// Folders in which engines have their sockets. Whoever speaks to an engine is root.
-const ENGINE_FOLDERS: [&str; 3] = ["/run/podman", "/run/containerd", "/run/docker"];
-
 /// A container as it is to be made.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -147,15 +138,8 @@ impl Plan {
 
     /// Are the folders such that a container may have them?
     pub(super) fn check_folders(&self, engine: &Engine) -> Result<(), Failure> {
-        let mut kept: Vec<PathBuf> = self.hidden.iter().map(PathBuf::from).collect();
-        kept.extend(KERNEL_FOLDERS.iter().chain(&ENGINE_FOLDERS).map(PathBuf::from));
-        kept.extend(engine::sockets(""));
-        kept.push(engine.socket.clone());
-        for folder in self.readable.iter().chain(&self.writable) {
-            check_folder(Path::new(folder), &kept)
-                .map_err(|why| unavailable(&format!("it cannot have the folder '{folder}': {why}")))?;
-        }
-        Ok(())
+        folders::check(self.readable.iter().chain(&self.writable), &self.hidden, engine)
+            .map_err(|why| unavailable(&why))
     }
 
     /// The limits that the engine must have taken.
@@ -358,29 +342,6 @@ fn write_script(content: &str) -> io::Result<ScriptFile> {
     Ok(script)
 }
 
-/// Whether a folder may be given to a container that is kept from `kept` and all that is in them.
-fn check_folder(folder: &Path, kept: &[PathBuf]) -> Result<(), String> {
-    let real = std::fs::canonicalize(folder).map_err(|error| error.to_string())?;
-    if real != folder {
-        return Err("there is a symbolic link in its path".to_owned());
-    }
-    if real.to_str().is_none_or(|path| path.contains(['\0', '\n'])) {
-        return Err("its name cannot be told to an engine".to_owned());
-    }
-    for kept in kept {
-        // What is not there cannot be seen, except in a folder that is kept as a whole.
-        let there = std::fs::canonicalize(kept);
-        let kept = there.as_deref().unwrap_or(kept);
-        if real.starts_with(kept) {
-            return Err(format!("it is in '{}'", kept.display()));
-        }
-        if kept.starts_with(&real) {
-            return Err(format!("'{}' is in it", kept.display()));
-        }
-    }
-    Ok(())
-}
-
 /// As many processes as a user can have: what this process may have at most, and no more than the host has numbers for.
 fn user_processes() -> u64 {
     let (_, own) = getrlimit(Resource::RLIMIT_NPROC).unwrap_or((0, MOST_PROCESSES));
@@ -404,26 +365,6 @@ fn block_devices() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_folder_that_leads_to_what_is_kept_is_no_containers() {
-        let base = tempfile::tempdir().unwrap();
-        let base = base.path().canonicalize().unwrap();
-        for name in ["data/attempts", "free"] {
-            std::fs::create_dir_all(base.join(name)).unwrap();
-        }
-        std::os::unix::fs::symlink(base.join("free"), base.join("link")).unwrap();
-        let kept = [base.join("data")];
-        check_folder(&base.join("free"), &kept).unwrap();
-        for (no, why) in
-            [("data/attempts", "it is in"), ("data", "it is in"), ("", "is in it"), ("link", "symbolic")]
-        {
-            // Joined with nothing it would end in a slash.
-            let folder = if no.is_empty() { base.clone() } else { base.join(no) };
-            let said = check_folder(&folder, &kept).unwrap_err();
-            assert!(said.contains(why), "{no}: {said}");
-        }
-    }
 
     #[test]
     fn a_limit_that_the_engine_left_out_is_named() {
