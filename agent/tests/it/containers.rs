@@ -1,127 +1,24 @@
-//! Runs in containers, by a real engine: podman, as a service on a socket of the test's own, with an image of nothing but
-//! busybox.
+//! Runs in containers, by a real engine.
 
-use std::{
-    io::Write as _,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::LazyLock,
-};
+use std::{io::Write as _, os::unix::fs::PermissionsExt, path::Path};
 
 use model::Reason;
 use opsconductor_agent::shim::{container::note, control, spec::Spec};
-use tempfile::TempDir;
+use opsconductor_tests::podman::{IMAGE, Podman};
 
 use crate::{
     one_shim::{Output, Shim, argv, command, shell, spec, wait_for},
     world::World,
 };
 
-const IMAGE: &str = "localhost/opsconductor-test:1";
-/// What podman needs where there is no systemd, and a hard limit of open files that nobody may raise.
-const SETTINGS: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
-                        [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
+/// The engine of one test.
+struct Engine(Podman);
 
-/// A container engine, which ends with the test that uses it.
-struct Engine {
-    folder: TempDir,
-    service: Child,
-}
-
-/// An engine; none, said loudly, where podman is not installed or not for us. Where CI says so it is a must.
 fn engine() -> Option<Engine> {
-    static MISSING: LazyLock<Option<String>> = LazyLock::new(|| {
-        if !nix::unistd::geteuid().is_root() {
-            return Some("only root's podman is tried here".to_owned());
-        }
-        let lacks = |program: &&str| {
-            !std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-                .any(|folder| folder.join(program).exists())
-        };
-        let missing: Vec<&str> = ["podman", "runc", "busybox"].into_iter().filter(lacks).collect();
-        (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(", ")))
-    });
-    if let Some(missing) = MISSING.as_ref() {
-        assert!(std::env::var_os("CI").is_none(), "{missing}");
-        eprintln!("SKIPPED: no container was tried: {missing}");
-        return None;
-    }
-    Some(Engine::start())
+    Podman::start().map(Engine)
 }
 
 impl Engine {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("containers.conf"), SETTINGS).unwrap();
-        let image = folder.path().join("image");
-        for made in ["bin", "tmp", "etc", "proc"] {
-            std::fs::create_dir_all(image.join(made)).unwrap();
-        }
-        std::fs::set_permissions(image.join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
-        std::fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
-        for applet in
-            ["sh", "cat", "ls", "id", "sleep", "head", "dd", "echo", "env", "grep", "touch", "yes", "tail"]
-        {
-            std::os::unix::fs::symlink("busybox", image.join("bin").join(applet)).unwrap();
-        }
-        let mut engine = Self { service: Command::new("true").spawn().unwrap(), folder };
-        engine.service.wait().unwrap();
-        let mut packed = Command::new("tar")
-            .arg("-C")
-            .arg(&image)
-            .args(["-c", "."])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let imported = engine.podman(&["import", "-", IMAGE], packed.stdout.take().unwrap().into());
-        packed.wait().unwrap();
-        assert!(!imported.is_empty());
-        engine.service = engine
-            .command()
-            .args(["system", "service", "--time", "0"])
-            .arg(format!("unix://{}", engine.socket().display()))
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        wait_for("the engine listens", || std::os::unix::net::UnixStream::connect(engine.socket()).is_ok());
-        engine
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("engine.sock")
-    }
-
-    fn command(&self) -> Command {
-        let in_folder = |name: &str| self.folder.path().join(name);
-        let mut command = Command::new("podman");
-        command
-            .env("CONTAINERS_CONF", in_folder("containers.conf"))
-            .env("TMPDIR", in_folder(""))
-            .arg("--root")
-            .arg(in_folder("root"))
-            .arg("--runroot")
-            .arg(in_folder("run"))
-            .arg("--tmpdir")
-            .arg(in_folder("state"))
-            // Its helper leaves notes where it was started.
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// What podman says, asked without the service.
-    fn podman(&self, words: &[&str], stdin: Stdio) -> String {
-        let asked = self.command().args(words).stdin(stdin).output().unwrap();
-        assert!(asked.status.success(), "{words:?}: {}", String::from_utf8_lossy(&asked.stderr));
-        String::from_utf8(asked.stdout).unwrap()
-    }
-
-    /// The containers that there are, running or not.
-    fn containers(&self) -> String {
-        self.podman(&["ps", "--all", "--noheading", "--format", "{{.Names}}"], Stdio::null())
-    }
-
     /// The order with this engine.
     fn spec(&self, mut ordered: proto::Command) -> Spec {
         if ordered.image.is_empty() {
@@ -129,7 +26,7 @@ impl Engine {
         }
         let mut spec = spec(ordered);
         (spec.first_uid, spec.last_uid) = model::limits::DYNAMIC_UIDS;
-        spec.engine = self.socket().display().to_string();
+        spec.engine = self.0.socket().display().to_string();
         spec
     }
 
@@ -144,24 +41,8 @@ impl Engine {
             assert!(!shim.folder.path().join(gone).exists(), "{gone}");
         }
         let (record, output) = shim.finish();
-        assert_eq!(self.containers(), "", "{record:?}");
+        assert_eq!(self.0.containers(), "", "{record:?}");
         (record, output)
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let _ = self.service.kill();
-        let _ = self.service.wait();
-        let _ = self
-            .command()
-            .args(["system", "reset", "--force"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        // What is mounted there would keep the folder.
-        let mounted = self.folder.path().join("root/overlay");
-        let _ = Command::new("umount").arg(mounted).stderr(Stdio::null()).status();
     }
 }
 
@@ -417,9 +298,9 @@ fn a_container_outlives_its_shim_only_until_it_is_looked_for() {
     says_up(shim.folder.path());
     shim.process.kill().unwrap();
     shim.process.wait().unwrap();
-    assert_eq!(engine.containers(), format!("opsconductor-{name}\n"), "the control: it was left behind");
+    assert_eq!(engine.0.containers(), format!("opsconductor-{name}\n"), "the control: it was left behind");
     note::remove_noted(shim.folder.path(), &name).unwrap();
-    assert_eq!(engine.containers(), "");
+    assert_eq!(engine.0.containers(), "");
     // Again, and where there never was one.
     note::remove_noted(shim.folder.path(), &name).unwrap();
 }
@@ -429,7 +310,7 @@ fn a_container_outlives_its_shim_only_until_it_is_looked_for() {
 async fn a_run_whose_shim_was_killed_is_lost_and_its_container_gone() {
     let Some(engine) = engine() else { return };
     let world = World::new();
-    let policy = format!("[sandbox]\ncontainers = true\nengine = '{}'\n", engine.socket().display());
+    let policy = format!("[sandbox]\ncontainers = true\nengine = '{}'\n", engine.0.socket().display());
     std::fs::write(world.policy(), policy).unwrap();
     let mut agent = world.start(1, false).await;
     let key = crate::world::new_key();
@@ -438,7 +319,7 @@ async fn a_run_whose_shim_was_killed_is_lost_and_its_container_gone() {
     let order = world.order(&agent, key, ordered);
     agent.to_executor.send(world.sign(&order)).await.unwrap();
     agent.started().await;
-    assert!(engine.containers().contains(&key.run_id.to_string()));
+    assert!(engine.0.containers().contains(&key.run_id.to_string()));
     let folder = world.folder(key);
     let shim = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
         let words = std::fs::read(entry.path().join("cmdline")).ok()?;
@@ -448,6 +329,55 @@ async fn a_run_whose_shim_was_killed_is_lost_and_its_container_gone() {
     let shim = nix::unistd::Pid::from_raw(shim.expect("the shim"));
     nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
     assert_eq!(agent.loss().await.0, Reason::ShimLost.as_str());
-    assert_eq!(engine.containers(), "");
+    assert_eq!(engine.0.containers(), "");
     agent.stop().await;
+}
+
+/// Somebody on the host swaps a folder for a link to another, as fast as he can, while containers with it are made.
+#[test]
+fn a_folder_that_others_can_swap_is_not_given_and_one_that_they_cannot_stays() {
+    let Some(engine) = engine() else { return };
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path().canonicalize().unwrap();
+    std::fs::set_permissions(&base, PermissionsExt::from_mode(0o755)).unwrap();
+    for (parent, owner) in [("theirs", 65_534), ("ours", 0)] {
+        for name in ["", "folder", "secret"] {
+            std::fs::create_dir_all(base.join(parent).join(name)).unwrap();
+        }
+        std::fs::write(base.join(parent).join("folder/what"), "wanted").unwrap();
+        std::fs::write(base.join(parent).join("secret/what"), "secret").unwrap();
+        std::os::unix::fs::chown(base.join(parent), Some(owner), Some(owner)).unwrap();
+    }
+    let swap = "while :; do mv -T folder aside && ln -s secret folder && mv -T folder link && mv -T aside folder \
+                && echo; done 2>/dev/null; ";
+    let swaps = |parent: &str| {
+        std::process::Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", swap])
+            .current_dir(base.join(parent))
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    for (parent, is_given) in [("theirs", false), ("ours", true)] {
+        let mut swapper = swaps(parent);
+        if !is_given {
+            // The control: here it does swap.
+            let mut swapped = [0; 1];
+            std::io::Read::read_exact(swapper.stdout.as_mut().unwrap(), &mut swapped).unwrap();
+        }
+        let folder = base.join(parent).join("folder").display().to_string();
+        for _ in 0..3 {
+            let line = format!("cat {folder}/what");
+            let (record, output) =
+                engine.run(proto::Command { read: vec![folder.clone()], ..alone(shell(&line)) });
+            if is_given {
+                assert_eq!((record.exit_code, output.text()), (Some(0), "wanted"), "{record:?}");
+            } else {
+                assert_eq!(record.reason, Reason::SandboxUnavailable.as_str(), "{record:?}");
+                assert!(record.detail.contains(&folder), "{record:?}");
+            }
+        }
+        swapper.kill().unwrap();
+        swapper.wait().unwrap();
+    }
 }

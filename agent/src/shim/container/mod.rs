@@ -17,6 +17,8 @@ mod life;
 pub mod note;
 mod plan;
 
+use std::time::Duration;
+
 use model::Reason;
 use nix::sys::signalfd::SignalFd;
 
@@ -36,9 +38,23 @@ use super::{
     spec::Spec,
 };
 
+/// How long an agent that starts waits for an engine's answer.
+const LOOK_WITHIN: Duration = Duration::from_secs(10);
+
 /// Whether the run is one for this module.
 pub(super) fn is_wanted(spec: &Spec) -> bool {
     spec.command.as_ref().is_some_and(|command| !command.image.is_empty())
+}
+
+/// Whether an engine answers; `socket` is the one that the host's policy names, if it does.
+///
+/// # Errors
+/// Where one was looked for, and what was found there.
+pub(super) async fn look(socket: &str) -> Result<(), String> {
+    match tokio::time::timeout(LOOK_WITHIN, Engine::find(socket)).await {
+        Ok(found) => found.map(drop),
+        Err(_) => Err(format!("no container engine has answered within {} s", LOOK_WITHIN.as_secs())),
+    }
 }
 
 /// Runs it from start to end, and gives the record without the ids.
