@@ -66,7 +66,7 @@ fn wrong_confinement() -> Vec<Wrong> {
         (with("write", json!(["/"])), "command.write", "root folder"),
         (with("write", json!(["/a\0b"])), "command.write", "NUL"),
         (with("container", json!({ "image": "-v" })), "command.container.image", "image's name"),
-        (with("container", json!({})), "command.container", "image"),
+        (with("container", json!({})), "command.container.image", "missing"),
         (with("container", image), "command.container.image", "IMAGE_BYTES"),
         (with("network", json!("host")), "command.network", "host"),
         (confined, "command.network", "isolated"),
