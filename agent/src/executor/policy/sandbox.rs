@@ -200,6 +200,10 @@ mod tests {
         let on = sandbox("containers = true\nengine = '/run/own.sock'");
         assert!(on.apply(&mut image()).is_ok());
         assert_eq!(on.engine_socket(), "/run/own.sock");
+        // It would be whoever the image says, who may be root.
+        let unconfined = proto::Command { profile: proto::Profile::None.into(), ..image() };
+        assert!(matches!(on.apply(&mut unconfined.clone()), Err(Forbidden::Unconfined { .. })));
+        assert!(sandbox("containers = true\nunconfined = 'all'").apply(&mut unconfined.clone()).is_ok());
         assert!(toml::from_str::<Sandbox>("engine = 'own.sock'").is_err());
     }
 }
