@@ -44,7 +44,7 @@ chmod 700 "$DIR" || die "'$DIR' belongs to another user; choose another folder: 
 
 # What this demo's hosts allow: all, so that every sandbox can be tried. Where none is named it is 'standard'.
 if [[ ! -e $DIR/policy.toml ]]; then
-    printf '[sandbox]\nunconfined = "all"\n' >"$DIR/policy.toml"
+    printf '[sandbox]\nunconfined = "all"\ncontainers = true\n' >"$DIR/policy.toml"
 fi
 
 # Nothing that this machine or this shell has configured for another controller counts here.

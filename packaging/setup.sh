@@ -31,6 +31,13 @@ if [[ ${1:-} == tests ]]; then
     # Other clocks, and hosts of the tests' own.
     compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || packages+=(libfaketime)
     command -v ip >/dev/null || packages+=(iproute2)
+    # A container engine, and what an image of one program is made from.
+    command -v podman >/dev/null || packages+=(podman)
+    [[ -x /usr/sbin/runc || -x /usr/bin/runc ]] || packages+=(runc)
+    [[ -x /usr/bin/catatonit ]] || packages+=(catatonit)
+    [[ -x /usr/lib/podman/netavark ]] || packages+=(netavark)
+    command -v iptables >/dev/null || packages+=(iptables)
+    [[ -x /bin/busybox ]] || packages+=(busybox-static)
 fi
 if ((${#packages[@]} == 0)); then
     exit

@@ -4,6 +4,8 @@
 
 #![allow(unsafe_code, reason = "raw system calls; each block says why it holds")]
 
+mod events;
+
 use std::{
     ffi::{CStr, c_char, c_int, c_ulong},
     fs::File,
@@ -16,6 +18,8 @@ use nix::{
     errno::Errno,
     unistd::{self, ForkResult, Pid},
 };
+
+pub(crate) use self::events::{watch, watch_end};
 
 /// The highest signal number, real-time signals included.
 const LAST_SIGNAL: c_int = 64;

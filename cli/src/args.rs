@@ -183,6 +183,9 @@ pub(crate) struct SandboxArgs {
     /// Bytes of the largest file that it may write
     #[arg(long, value_name = "BYTES", value_parser = parse::bytes)]
     pub(crate) file_size: Option<u64>,
+    /// Run it in a container of this image, by the host's container engine
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Invalid, limits,
     retry::Retry,
-    sandbox::{Limits, Network, Profile, validate_folders},
+    sandbox::{Container, Limits, Network, Profile, validate_folders},
 };
 
 /// What to execute: exactly one of a program with its arguments, a line for the host's shell, or a script.
@@ -81,6 +81,9 @@ pub struct Command {
     /// What it may take of its host.
     #[serde(default, skip_serializing_if = "Limits::is_default")]
     pub limits: Limits,
+    /// Run it in a container of this image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
 }
 
 /// What happens to a run that writes more than its limit.
@@ -129,6 +132,7 @@ impl Command {
                 open_files: None,
                 file_bytes: None,
             },
+            container: None,
         }
     }
 
@@ -179,6 +183,9 @@ impl Command {
         self.limits.validate()?;
         validate_folders("command.read", &self.read)?;
         validate_folders("command.write", &self.write)?;
+        if let Some(container) = &self.container {
+            container.validate()?;
+        }
         let Some(profile) = self.sandbox else { return Ok(()) };
         if self.user.as_deref() == Some("root") && profile != Profile::None {
             let why =

@@ -9,7 +9,7 @@ pub type Labels = BTreeMap<String, String>;
 pub type Facts = BTreeMap<String, String>;
 
 /// The facts that an agent may report; everything else that it sends is dropped.
-pub const FACT_NAMES: [&str; 18] = [
+pub const FACT_NAMES: [&str; 19] = [
     "os",
     "os_version",
     "distro",
@@ -28,7 +28,11 @@ pub const FACT_NAMES: [&str; 18] = [
     "sandbox.strict",
     "sandbox.isolated",
     "sandbox.limits",
+    CONTAINERS_FACT,
 ];
+
+/// The fact that says whether a host can run containers, and its policy allows them: `yes` or `no`.
+pub const CONTAINERS_FACT: &str = "sandbox.containers";
 
 /// The facts that say whether a host can give a sandbox, `yes` or `no`.
 pub const SANDBOX_FACTS: [(Profile, &str); 3] = [

@@ -70,6 +70,8 @@ pub const DEFAULT_RUN_OPEN_FILES: u64 = 1024;
 pub const DYNAMIC_UIDS: (u32, u32) = (61_184, 65_519);
 /// Folders that a run may name to read, and to write.
 pub const RUN_FOLDERS: usize = 32;
+/// Bytes of an image's name.
+pub const IMAGE_BYTES: usize = 512;
 
 /// Bytes of output that are kept of one run; what is beyond is counted and hashed, not stored.
 pub const RUN_OUTPUT_BYTES: u64 = 256 * 1024 * 1024;

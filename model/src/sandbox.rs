@@ -114,6 +114,31 @@ impl Limits {
     }
 }
 
+/// An image whose file system the command runs in, by the host's container engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// As the engine knows it; it is not pulled.
+    pub image: String,
+}
+
+impl Container {
+    pub(crate) fn validate(&self) -> Result<(), Invalid> {
+        const FIELD: &str = "command.container.image";
+        if self.image.len() > limits::IMAGE_BYTES {
+            return Err(Invalid::over(FIELD, "IMAGE_BYTES", limits::IMAGE_BYTES, "bytes"));
+        }
+        let good = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+        if !self.image.starts_with(|c: char| c.is_ascii_alphanumeric()) || !self.image.chars().all(good) {
+            return Err(Invalid::new(
+                FIELD,
+                "is not an image's name (letters, digits and any of . _ - / : @, a letter or digit first)",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// Folders that are named beside the working folder.
 pub(crate) fn validate_folders(field: &'static str, folders: &[String]) -> Result<(), Invalid> {
     if folders.len() > limits::RUN_FOLDERS {
@@ -170,5 +195,14 @@ mod tests {
         assert!(limits.validate().unwrap_err().to_string().contains("command.limits.memory_bytes"));
         assert!(Limits { pids: Some(0), ..Limits::default() }.validate().is_err());
         assert!(Limits { cpu_percent: Some(250), ..Limits::default() }.validate().is_ok());
+    }
+
+    #[test]
+    fn an_image_is_a_name() {
+        let image = |image: &str| Container { image: image.to_owned() }.validate();
+        assert!(image("registry.local:5000/team/app@sha256:abc").is_ok());
+        for bad in ["", "-x", "a b", "a\nb", "ä"] {
+            assert!(image(bad).is_err(), "{bad:?}");
+        }
     }
 }

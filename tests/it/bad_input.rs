@@ -45,6 +45,7 @@ fn wrong_confinement() -> Vec<Wrong> {
     let mut root = with("sandbox", json!("strict"));
     root["user"] = json!("root");
     let many = vec!["/srv"; limits::RUN_FOLDERS + 1];
+    let image = json!({ "image": "x".repeat(limits::IMAGE_BYTES + 1) });
     [
         (with("sandbox", json!("tight")), "command.sandbox", "tight"),
         (with("sandbox", json!("Strict")), "command.sandbox", "Strict"),
@@ -64,6 +65,9 @@ fn wrong_confinement() -> Vec<Wrong> {
         (with("write", json!(["/srv/../etc"])), "command.write", ".."),
         (with("write", json!(["/"])), "command.write", "root folder"),
         (with("write", json!(["/a\0b"])), "command.write", "NUL"),
+        (with("container", json!({ "image": "-v" })), "command.container.image", "image's name"),
+        (with("container", json!({})), "command.container.image", "missing"),
+        (with("container", image), "command.container.image", "IMAGE_BYTES"),
         (with("network", json!("host")), "command.network", "host"),
         (confined, "command.network", "isolated"),
     ]

@@ -16,6 +16,7 @@ pub mod door;
 pub mod host;
 pub mod opsctl;
 pub mod player;
+pub mod podman;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

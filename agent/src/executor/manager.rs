@@ -146,8 +146,9 @@ impl Manager {
             tracing::warn!(trouble, "the agent has no control group of its own");
         }
         // A policy that cannot be read allows nothing anyway.
-        let uids = Policy::read(&self.rules.policy).unwrap_or_default().sandbox.uids;
-        let found = probe::look(&self.shared.program, uids).await;
+        let policy = Policy::read(&self.rules.policy).unwrap_or_default().sandbox;
+        let engine = policy.containers.then(|| policy.engine_socket());
+        let found = probe::look(&self.shared.program, policy.uids, engine.as_deref()).await;
         for (fact, missing) in &found.missing {
             tracing::warn!(fact, missing, "this host cannot give a sandbox");
         }

@@ -146,6 +146,8 @@ pub enum Forbidden {
          another sandbox than 'none' may be asked for"
     )]
     Unconfined { what: &'static str },
+    #[error("the host's policy does not allow containers (sandbox.containers)")]
+    Containers,
     #[error("the order asks for a sandbox that this agent does not know")]
     UnknownProfile,
     #[error("the sandbox '{0}' takes an unprivileged user, and '{1}' is none")]
@@ -234,6 +236,8 @@ impl Policy {
             return Err(Forbidden::Timeout { allowed, wanted });
         }
         match &self.working_roots {
+            // It begins in its image's folders, which are not the host's.
+            _ if !command.image.is_empty() => {}
             // It begins in the temporary folder of its own.
             Some(_) if command.cwd.is_empty() && user == DYNAMIC_USER => {}
             Some(roots) => {
@@ -255,7 +259,8 @@ impl Policy {
     /// Whether the command that was applied has a working folder without symbolic links.
     pub fn resolves_cwd(&self, command: Option<&proto::Command>) -> bool {
         command.is_some_and(|command| {
-            !command.cwd.is_empty()
+            command.image.is_empty()
+                && !command.cwd.is_empty()
                 && (self.working_roots.is_some()
                     || matches!(command.profile(), proto::Profile::Strict | proto::Profile::Isolated))
         })

@@ -2,14 +2,15 @@
 //!
 //! 1. It shares nothing inherited with the agent, only the attempt's folder: `lock` (who owns the attempt), `output`
 //!    (see [`crate::segment`]), `control.sock` (see [`control`]), `exit` and `spare` (see [`record`]), `cgroup` (the path of its
-//!    control group). The agent may die, restart and be upgraded meanwhile.
-//! 2. It has one thread and no runtime.
+//!    control group), `container` (see [`container::note`]). The agent may die, restart and be upgraded meanwhile.
+//! 2. It has one thread, and a runtime only for a [`container`], where it forks nothing.
 //! 3. The exit record is written once nothing of the run is left and its output is on the disk, and not before. The one
 //!    exception are processes that cannot be killed: the record names them, the shim ends, and they are the host's. Their
 //!    control group stays for as long as they do.
 //! 4. Its variables come through its standard input (see [`spec`]); it cannot be dumped.
 
 mod child;
+pub mod container;
 pub mod control;
 mod ending;
 pub mod lock;
@@ -184,6 +185,9 @@ fn run_command(
     enforced: Enforced,
     output: Output,
 ) -> proto::ExitRecord {
+    if container::is_wanted(spec) {
+        return container::run(spec, control, signals, output);
+    }
     let bounds = run::bounds(spec);
     let plan = match prepare::prepare(spec, &enforced) {
         Ok(plan) => plan,
@@ -220,6 +224,10 @@ fn run_command(
 /// What the control group is to enforce: what was ordered, and of a confined run a default number of processes.
 fn cgroup_limits(spec: &Spec) -> Limits {
     let Some(command) = &spec.command else { return Limits::default() };
+    if container::is_wanted(spec) {
+        // Its processes are the engine's, and so are its limits.
+        return Limits::default();
+    }
     let ordered = command.limits.unwrap_or_default();
     let set = |limit: u64| Some(limit).filter(|limit| *limit != 0);
     let is_confined = command.profile() != proto::Profile::None;

@@ -130,7 +130,8 @@ impl Output {
         copied
     }
 
-    fn take(&mut self, stream: Stream, time: i64, data: &[u8]) {
+    /// Keeps what came, at most [`limits::CHUNK_BYTES`] of it. Nothing may be blocked.
+    pub(super) fn take(&mut self, stream: Stream, time: i64, data: &[u8]) {
         let kept = usize::try_from(self.left).unwrap_or(usize::MAX).min(data.len());
         self.left -= kept as u64;
         let totals = self.totals(stream);

@@ -232,7 +232,11 @@ pub(super) fn unavailable(profile: Profile, missing: &str) -> Failure {
 }
 
 /// A user for this run only, where an agent that is root is to confine one that names none.
-fn lend_user(command: &proto::Command, profile: Profile, spec: &Spec) -> Result<Option<Lent>, Failure> {
+pub(super) fn lend_user(
+    command: &proto::Command,
+    profile: Profile,
+    spec: &Spec,
+) -> Result<Option<Lent>, Failure> {
     if profile == Profile::None || !command.user.is_empty() || !geteuid().is_root() {
         return Ok(None);
     }
@@ -294,7 +298,7 @@ fn resources(
     resources
 }
 
-fn find_user(name: &str) -> Result<User, Failure> {
+pub(super) fn find_user(name: &str) -> Result<User, Failure> {
     if name.is_empty() {
         let uid = geteuid();
         let found = User::from_uid(uid).ok().flatten();
@@ -320,7 +324,7 @@ fn find_user(name: &str) -> Result<User, Failure> {
     }
 }
 
-fn identity(user: &User, is_lent: bool) -> Result<Option<Identity>, Failure> {
+pub(super) fn identity(user: &User, is_lent: bool) -> Result<Option<Identity>, Failure> {
     let own = geteuid();
     if is_lent {
         return Ok(Some(Identity { uid: user.uid, gid: user.gid, groups: vec![user.gid] }));
@@ -360,19 +364,25 @@ fn environment(
         variables.insert("TMPDIR".to_owned(), text(temporary.as_os_str()));
     }
     variables.extend(spec.environment.drain());
+    variables.extend(own_variables(spec));
+    variables
+}
+
+/// What a run can know of itself.
+pub(super) fn own_variables(spec: &Spec) -> Vec<(String, String)> {
+    let mut variables = vec![("OPSC_ATTEMPT".to_owned(), spec.attempt.to_string())];
     if let Ok(id) = ExecutionId::from_bytes(&spec.execution_id) {
-        variables.insert("OPSC_EXECUTION_ID".to_owned(), id.to_string());
+        variables.push(("OPSC_EXECUTION_ID".to_owned(), id.to_string()));
     }
     if let Ok(id) = RunId::from_bytes(&spec.run_id) {
-        variables.insert("OPSC_RUN_ID".to_owned(), id.to_string());
+        variables.push(("OPSC_RUN_ID".to_owned(), id.to_string()));
     }
-    variables.insert("OPSC_ATTEMPT".to_owned(), spec.attempt.to_string());
     variables
 }
 
 /// The interpreter with its options: the ordered one, or that of the script's first line, read as the kernel does
 /// (one option at most, with its spaces).
-fn interpreter(script: &proto::Script) -> Result<Vec<String>, Failure> {
+pub(super) fn interpreter(script: &proto::Script) -> Result<Vec<String>, Failure> {
     if !script.interpreter.is_empty() {
         return Ok(script.interpreter.split_whitespace().map(str::to_owned).collect());
     }

@@ -11,10 +11,14 @@ use std::{
     time::Duration,
 };
 
-use model::{label::SANDBOX_FACTS, sandbox::Profile};
+use model::{
+    label::{CONTAINERS_FACT, SANDBOX_FACTS},
+    sandbox::Profile,
+};
 use tokio::process::Command;
 
 use super::{
+    container,
     prepare::{self, Enforced},
     spawn,
     spec::Spec,
@@ -30,7 +34,7 @@ const WITHIN: Duration = Duration::from_secs(20);
 /// What was found of each profile: nothing, or what is missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
-    /// As facts: `sandbox.strict` = `yes` or `no`, `sandbox.limits` = those that can be enforced.
+    /// As facts: `sandbox.strict` = `yes` or `no`, `sandbox.limits` = those that can be enforced, `sandbox.containers`.
     pub facts: BTreeMap<String, String>,
     /// Of those that cannot be given, why not.
     pub missing: BTreeMap<String, String>,
@@ -116,8 +120,8 @@ fn tempfile_folder() -> io::Result<std::path::PathBuf> {
     Ok(name.into())
 }
 
-/// Has a process of `program` look. What cannot be found out is not there.
-pub async fn look(program: &Path, (first, last): (u32, u32)) -> Found {
+/// Has a process of `program` look, and asks the container engine if there is to be one. What cannot be found out is not there.
+pub async fn look(program: &Path, (first, last): (u32, u32), engine: Option<&str>) -> Found {
     let looking = Command::new(program)
         .args(["probe", &first.to_string(), &last.to_string()])
         .env_clear()
@@ -148,6 +152,15 @@ pub async fn look(program: &Path, (first, last): (u32, u32)) -> Found {
             Some(missing) => found.missing.insert(fact.to_owned(), missing.to_owned()),
             None => found.missing.remove(fact),
         };
+    }
+    let has_engine = match engine {
+        Some(socket) => container::look(socket).await.map_err(Some),
+        None => Err(None),
+    };
+    let answer = if has_engine.is_ok() { "yes" } else { "no" };
+    found.facts.insert(CONTAINERS_FACT.to_owned(), answer.to_owned());
+    if let Err(Some(missing)) = has_engine {
+        found.missing.insert(CONTAINERS_FACT.to_owned(), missing);
     }
     found
 }

@@ -55,6 +55,9 @@ pub struct Spec {
     pub first_uid: u32,
     #[prost(uint32, tag = "13")]
     pub last_uid: u32,
+    /// The socket of the container engine; empty: where one usually is.
+    #[prost(string, tag = "14")]
+    pub engine: String,
 }
 
 impl std::fmt::Debug for Spec {

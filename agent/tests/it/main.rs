@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test is at the present time")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
+mod containers;
 mod executor;
 mod hostile;
 mod hostile_link;

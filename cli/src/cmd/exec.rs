@@ -17,7 +17,7 @@ use model::{
     limits,
     retry::Retry,
     run::RunState,
-    sandbox::{Limits, Network},
+    sandbox::{Container, Limits, Network},
 };
 use serde::Serialize;
 use tokio::{signal::ctrl_c, sync::watch};
@@ -101,6 +101,7 @@ fn request(args: ExecArgs) -> Result<CreateExecution> {
             open_files: sandbox.open_files,
             file_bytes: sandbox.file_size,
         },
+        container: sandbox.image.map(|image| Container { image }),
         program,
         env: args.env.into_iter().collect(),
         cwd: args.cwd,

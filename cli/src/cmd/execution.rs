@@ -126,6 +126,7 @@ fn confinement(command: &Command) -> Vec<(&'static str, String)> {
     row("Reads", folders(&command.read));
     row("Writes", folders(&command.write));
     row("Limits", limits(&command.limits));
+    row("Container", command.container.as_ref().map(|container| container.image.clone()));
     rows
 }
 
@@ -147,7 +148,8 @@ fn limits(limits: &Limits) -> Option<String> {
 
 /// Sandbox, processor time and peak memory; what is not known or not counted is a dash.
 fn usage(sandbox: Option<Profile>, usage: Option<&Usage>) -> [String; 3] {
-    let cpu = usage.map(|u| human::processor_time(u.cpu_user_us.saturating_add(u.cpu_system_us)));
+    let cpu = usage.map(|u| u.cpu_user_us.saturating_add(u.cpu_system_us)).filter(|time| *time > 0);
+    let cpu = cpu.map(human::processor_time);
     let memory = usage.map(|u| u.peak_memory_bytes).filter(|peak| *peak > 0).map(human::bytes);
     [human::or_dash(sandbox), human::or_dash(cpu), human::or_dash(memory)]
 }
@@ -283,6 +285,7 @@ mod tests {
     #[test]
     fn what_is_not_counted_is_a_dash() {
         assert_eq!(usage(None, None), ["-", "-", "-"]);
+        assert_eq!(usage(None, Some(&Usage::default())), ["-", "-", "-"]);
         let counted = Usage { cpu_user_us: 1_000, cpu_system_us: 2_000, ..Usage::default() };
         assert_eq!(usage(Some(Profile::Strict), Some(&counted)), ["strict", "0.003s", "-"]);
     }

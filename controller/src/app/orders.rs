@@ -101,6 +101,7 @@ fn command(
         read: command.read.clone(),
         write: command.write.clone(),
         limits: limits_of(&command.limits),
+        image: command.container.as_ref().map(|container| container.image.clone()).unwrap_or_default(),
     })
 }
 

@@ -14,7 +14,7 @@ use crate::{
     messages::AttemptKey,
     sandbox::{strays, temporary},
     segment,
-    shim::{self, control::ToShim, lock::Lock, record},
+    shim::{self, container::note, control::ToShim, lock::Lock, record},
 };
 
 /// The longest pause between tries to remove a folder.
@@ -70,6 +70,7 @@ fn clear(folder: &Path, aside: Option<&Path>) -> io::Result<bool> {
                 group.kill()?;
                 group.remove()?;
             }
+            note::remove_noted(folder, name)?;
             temporary::remove(folder, name)?;
             if let Some(aside) = aside
                 && record::read(folder)?.is_some()
@@ -125,6 +126,7 @@ fn close(key: AttemptKey, folder: &Path) -> io::Result<bool> {
                 group.kill()?;
                 return Ok(false);
             }
+            note::remove_noted(folder, &name(key))?;
         }
         Ok(None) => return Ok(false),
         Err(error) if error.kind() == ErrorKind::NotFound => {}

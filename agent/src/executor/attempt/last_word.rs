@@ -16,7 +16,7 @@ use super::{Attempt, EXIT_RECORD_KIND};
 use crate::{
     executor::{name, report},
     sandbox::strays,
-    shim::{self, control, lock::Lock, record},
+    shim::{self, container::note, control, lock::Lock, record},
 };
 
 /// What there is to say of an attempt that is over.
@@ -63,6 +63,9 @@ impl Attempt {
         // What the shim left is ended; the outcome stays unknown.
         if let Some(group) = shim::noted_cgroup(folder, &name(self.key)) {
             let _ = group.kill();
+        }
+        if let Err(error) = note::remove_noted(folder, &name(self.key)) {
+            tracing::warn!(run.id = %self.key.run_id, %error, "the container of a run whose owner is gone may still run");
         }
         strays::kill(self.key.run_id, self.key.attempt);
         Ok(Some(self.lost("the process that owned the run ended before it could record the exit")))

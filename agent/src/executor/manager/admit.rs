@@ -63,6 +63,7 @@ impl Manager {
         spec.cwd_is_resolved = policy.resolves_cwd(spec.command.as_ref());
         spec.hidden = self.rules.hidden.clone();
         (spec.first_uid, spec.last_uid) = policy.sandbox.uids;
+        spec.engine = policy.sandbox.engine_socket();
         Ok(spec)
     }
 }

@@ -15,6 +15,11 @@ pub struct Sandbox {
     pub default: Profile,
     /// What may run without confinement, as whoever the agent is.
     pub unconfined: Unconfined,
+    /// May runs ask the host's container engine for a container? Whoever may, may in the end do what the engine may.
+    pub containers: bool,
+    /// The socket of the container engine; by default one of the places where it usually is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<AbsolutePath>,
     /// The folders in or below which lies what runs may name to read; by default everywhere that their user may.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readable: Option<Vec<AbsolutePath>>,
@@ -53,6 +58,8 @@ impl Default for Sandbox {
         Self {
             default: Profile::Standard,
             unconfined: Unconfined::Jobs,
+            containers: false,
+            engine: None,
             readable: None,
             writable: None,
             max_memory_bytes: None,
@@ -72,6 +79,9 @@ impl Sandbox {
     /// # Errors
     /// The first rule that says no.
     pub(super) fn apply(&self, command: &mut proto::Command) -> Result<Profile, Forbidden> {
+        if !command.image.is_empty() && !self.containers {
+            return Err(Forbidden::Containers);
+        }
         let wanted = proto::Profile::try_from(command.profile).map_err(|_| Forbidden::UnknownProfile)?;
         let profile = wanted.named().unwrap_or(self.default);
         // So far every execution is of an unnamed job.
@@ -99,6 +109,11 @@ impl Sandbox {
             }
         }
         Ok(profile)
+    }
+
+    /// The socket of the engine that is named; nothing when none is.
+    pub(in crate::executor) fn engine_socket(&self) -> String {
+        self.engine.as_ref().and_then(|socket| socket.0.to_str()).unwrap_or_default().to_owned()
     }
 }
 
@@ -176,5 +191,19 @@ mod tests {
         };
         assert_eq!(write("in").unwrap(), root.join("in").display().to_string());
         assert!(write("out").unwrap_err().to_string().contains("sandbox.writable"));
+    }
+
+    #[test]
+    fn containers_are_off() {
+        let image = || proto::Command { image: "app".to_owned(), ..proto::Command::default() };
+        assert_eq!(sandbox("").apply(&mut image()), Err(Forbidden::Containers));
+        let on = sandbox("containers = true\nengine = '/run/own.sock'");
+        assert!(on.apply(&mut image()).is_ok());
+        assert_eq!(on.engine_socket(), "/run/own.sock");
+        // It would be whoever the image says, who may be root.
+        let unconfined = proto::Command { profile: proto::Profile::None.into(), ..image() };
+        assert!(matches!(on.apply(&mut unconfined.clone()), Err(Forbidden::Unconfined { .. })));
+        assert!(sandbox("containers = true\nunconfined = 'all'").apply(&mut unconfined.clone()).is_ok());
+        assert!(toml::from_str::<Sandbox>("engine = 'own.sock'").is_err());
     }
 }

@@ -40,6 +40,17 @@ impl Host {
         Self::parse(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
     }
 
+    /// The roots of all hierarchies, as far as they are mounted.
+    pub(super) fn roots() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let root = |line: &str| {
+            let mut words = line.splitn(3, ':');
+            Some(format!("{}:{}:/\n", words.next()?, words.next()?))
+        };
+        let groups: String = read("/proc/self/cgroup").lines().filter_map(root).collect();
+        Self::parse(&groups, &read("/proc/self/mountinfo"))
+    }
+
     /// From the texts of `/proc/PID/cgroup` and `/proc/PID/mountinfo`.
     pub(super) fn parse(groups: &str, mounts: &str) -> Self {
         let mounts: Vec<Mount> = mounts.lines().filter_map(Mount::parse).collect();

@@ -8,6 +8,7 @@
 //!    none. Where the host lets us make none, there is none, and the shim finds the processes of its run by their parents.
 //! 4. What a folder can do is told by the files in it, so that a group that another shim made is found by its paths alone.
 
+mod container;
 mod files;
 mod host;
 mod settle;

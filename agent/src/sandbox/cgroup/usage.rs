@@ -23,6 +23,15 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// What is known no longer is as it was at an earlier look at the same group.
+    pub(crate) fn after(self, earlier: Self) -> Self {
+        Self {
+            oom_kills: self.oom_kills.max(earlier.oom_kills),
+            pids_refused: self.pids_refused.max(earlier.pids_refused),
+            ..self.or(earlier)
+        }
+    }
+
     /// What another folder of the same group knows is added to what this one does not.
     pub(super) fn or(self, other: Self) -> Self {
         Self {

@@ -1,0 +1,85 @@
+//! Runs in containers as a person meets them: ordered with `opsctl` or the API, run by a host's engine, refused with a reason.
+
+use opsconductor_tests::{
+    SOON, World, eventually,
+    podman::{IMAGE, Podman},
+};
+use serde_json::{Value, json};
+
+/// What a host allows that has this engine.
+fn policy(engine: &str) -> String {
+    format!("[sandbox]\ncontainers = true\nengine = '{engine}'\n")
+}
+
+async fn exec(world: &World, code: i32, words: &[&str]) -> Value {
+    let options = ["exec", "-t", "one", "-o", "json", "--sandbox", "isolated", "--image", IMAGE, "--"];
+    let document = world.opsctl(&[&options[..], words].concat()).await.ended(code).json();
+    document["runs"][0].clone()
+}
+
+#[tokio::test]
+async fn a_container_runs_is_shown_and_cancelled_and_leaves_nothing() {
+    let Some(engine) = Podman::start() else { return };
+    let world = World::start().await;
+    let mut agent = world.agent("one").start().await;
+    std::fs::write(agent.policy(), policy(&engine.socket().display().to_string()))
+        .expect("it can be written");
+
+    let options = ["exec", "-t", "one", "--sandbox", "isolated", "--image", IMAGE, "--"];
+    let words = ["sh", "-c", "echo from inside; ls /; exit 3"];
+    let said = world.opsctl(&[&options[..], &words].concat()).await;
+    assert!(said.text().contains("from inside") && !said.text().contains("home"), "{said}");
+    let line = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; exit 3";
+    let run = exec(&world, 1, &["sh", "-c", line]).await;
+    assert_eq!((run["state"].as_str(), run["exit_code"].as_i64()), (Some("failed"), Some(3)), "{run}");
+    assert_eq!(run["sandbox"], "isolated", "{run}");
+    assert!(run["usage"]["cpu_user_us"].as_i64() > Some(0), "{run}");
+    assert!(run["usage"]["peak_memory_bytes"].as_i64() > Some(0), "{run}");
+    assert_eq!(engine.containers(), "");
+
+    let body = json!({
+        "targets": { "names": ["one"] },
+        "command": {
+            "program": { "shell": "echo up; sleep 1000" },
+            "sandbox": "isolated",
+            "container": { "image": IMAGE },
+        },
+    });
+    let execution = world.api().post("/api/v1/executions", &body).await.accepted().value();
+    let id = execution["id"].as_str().expect("it has an id").to_owned();
+    eventually(SOON, "the container runs", async || (!engine.containers().is_empty()).then_some(())).await;
+    world.opsctl(&["execution", "cancel", &id]).await.ended(0);
+    eventually(SOON, "the execution is cancelled", async || {
+        let shown = world.api().get(&format!("/api/v1/executions/{id}")).await.accepted().value();
+        (shown["state"] == "cancelled").then_some(())
+    })
+    .await;
+    assert_eq!(engine.containers(), "");
+    let shown = world.opsctl(&["execution", "show", &id]).await.ended(0).text();
+    assert!(shown.contains(&format!("Container  {IMAGE}\n")), "{shown}");
+
+    // A selector finds such a host once its agent has looked for the engine.
+    let list = async || {
+        world.opsctl(&["agent", "list", "-l", "sandbox.containers=yes", "-o", "json"]).await.ended(0).text()
+    };
+    assert!(!list().await.contains("\"one\""));
+    agent.stop();
+    agent.run();
+    eventually(SOON, "the agent has found the engine", async || {
+        list().await.contains("\"one\"").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_leave_or_an_engine_a_container_is_refused_and_it_is_said_why() {
+    let world = World::start().await;
+    let agent = world.agent("one").start().await;
+    let run = exec(&world, 1, &["true"]).await;
+    assert_eq!(run["reason"], "policy_refused", "{run}");
+    assert!(run["detail"].as_str().unwrap_or_default().contains("sandbox.containers"), "{run}");
+    std::fs::write(agent.policy(), policy("/no/such/engine.sock")).expect("it can be written");
+    let run = exec(&world, 1, &["true"]).await;
+    assert_eq!(run["reason"], "sandbox_unavailable", "{run}");
+    assert!(run["detail"].as_str().unwrap_or_default().contains("/no/such/engine.sock"), "{run}");
+}
