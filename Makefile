@@ -12,7 +12,7 @@ SEED ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo test crash-matrix chaos chaos-mutants bench sqlx-prepare sqlx-check clean
+.PHONY: help setup setup-tests setup-bench build demo test crash-matrix chaos chaos-mutants bench sqlx-prepare sqlx-check clean
 
 # Where rustup puts cargo, for shells that do not know it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -36,6 +36,9 @@ setup: ## Install what is missing, from Debian's packages
 setup-tests:
 	@packaging/setup.sh tests
 
+setup-bench:
+	@packaging/setup.sh bench
+
 build: setup ## Build the three programs for use
 	cargo build --release --workspace --locked
 
@@ -57,7 +60,7 @@ crash-matrix: setup-tests ## Let controller, agent and shim die at each step, HI
 	cargo build --workspace --locked $(FAULTS)
 	OPSC_CRASH_HITS=$(HITS) cargo test --workspace --locked $(FAULTS) --test it crash_matrix
 
-bench: build ## Measure, and write bench/results.json
+bench: setup-bench build ## Measure, and write bench/results.json
 	"$(TARGET)/release/opsconductor-bench"
 
 chaos: SECONDS = 600

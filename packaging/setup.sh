@@ -2,7 +2,7 @@
 # Installs what the build, the tests and the demo need and this machine does not have, from Debian's packages.
 #
 # Looks before it asks apt for anything: where nothing is missing it costs nothing and needs no network and no rights.
-# With the argument `tests` also what only the tests need.
+# With the argument `tests` or `bench` also what only these need.
 # No Postgres cluster is created or started: the project runs the server's programs by itself.
 set -euo pipefail
 
@@ -38,6 +38,10 @@ if [[ ${1:-} == tests ]]; then
     [[ -x /usr/lib/podman/netavark ]] || packages+=(netavark)
     command -v iptables >/dev/null || packages+=(iptables)
     [[ -x /bin/busybox ]] || packages+=(busybox-static)
+fi
+if [[ ${1:-} == bench ]]; then
+    # What the sandbox is held against.
+    command -v bwrap >/dev/null || packages+=(bubblewrap)
 fi
 if ((${#packages[@]} == 0)); then
     exit

@@ -8,7 +8,7 @@
 //!    complete one with a wrong check is an error.
 //! 4. Complete records never change. An incomplete one may be cut off again (its disk was full).
 //! 5. What the controller has stored is let go: its room goes back to the disk, and the file beside it, `output.from`, says
-//!    where reading begins since. Positions stay what they are.
+//!    where reading begins since. Positions stay what they are. That takes no room of its own.
 
 use std::{
     fs::{File, OpenOptions},
@@ -73,6 +73,7 @@ impl Writer {
         let path = folder.join(FILE_NAME);
         let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(&FILE_HEADER)?;
+        source::prepare(folder)?;
         Ok(Self { file, end: FILE_HEADER.len() as u64, buffer: Vec::new() })
     }
 

@@ -31,13 +31,16 @@ const fn more(name: &'static str, unit: &'static str, target: f64) -> Definition
 }
 
 /// All figures, in the order in which they are shown.
-pub(crate) const ALL: [Definition; 19] = [
+pub(crate) const ALL: [Definition; 22] = [
     less("fanout_1000_ms", "ms", 300.0),
     less("fanout_5000_ms", "ms", 1500.0),
     less("fanout_real_50_ms", "ms", 250.0),
     less("exec_p50_ms", "ms", 12.0),
     less("exec_p99_ms", "ms", 40.0),
     more("exec_per_s", "1/s", 200.0),
+    less("sandbox_standard_ms", "ms", 3.0),
+    less("sandbox_strict_ms", "ms", 8.0),
+    less("sandbox_isolated_ms", "ms", 12.0),
     more("agents_connected", "agents", 10_000.0),
     more("connect_per_s", "1/s", 700.0),
     less("controller_kib_per_agent", "KiB", 120.0),

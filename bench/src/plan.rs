@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     /// Executions several at a time, in each repetition.
     pub(crate) flights: usize,
     pub(crate) in_flight: usize,
+    /// Executions of each profile in turn, in each repetition.
+    pub(crate) sandboxed: usize,
     pub(crate) connect_agents: usize,
     /// Each on a controller process of its own.
     pub(crate) connect_repetitions: usize,
@@ -58,6 +60,7 @@ impl Plan {
             execs: 300,
             flights: 600,
             in_flight: 16,
+            sandboxed: 60,
             connect_agents: 10_000,
             connect_repetitions: 5,
             connect_settle: Duration::from_secs(12),
@@ -91,6 +94,7 @@ impl Plan {
             execs: 20,
             flights: 40,
             in_flight: 16,
+            sandboxed: 3,
             connect_agents: 100,
             connect_repetitions: 1,
             connect_settle: Duration::from_millis(200),

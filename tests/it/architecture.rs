@@ -126,7 +126,7 @@ fn the_parts_of_the_agent_share_messages_alone() {
             ("messages", Vec::new()),
             ("channel", vec!["messages", "segment"]),
             // Output is shipped from where the shim wrote it.
-            ("link", with(&["segment"])),
+            ("link", with(&["segment", "sys"])),
             ("executor", with(&["shim", "sandbox", "segment"])),
             ("shim", with(&["sandbox", "segment", "sys"])),
             ("sandbox", with(&["sys"])),

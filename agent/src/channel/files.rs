@@ -3,9 +3,10 @@
 //!
 //! One question at a time, and its answer. The executor answers on a thread of its own, so that the link, which reads
 //! files where it stands, never waits for what the executor is doing. To let go of what is stored takes a flush of the
-//! disk: that is only noted, and done by a second thread.
+//! disk: that is only noted, and done by a second thread, which tries again what went wrong.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, IoSlice, IoSliceMut, Write as _},
     mem::MaybeUninit,
@@ -14,7 +15,10 @@ use std::{
         unix::net::UnixStream,
     },
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::Duration,
 };
@@ -35,8 +39,10 @@ use crate::{
 
 /// How long the executor may take to answer: it opens one file.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Files that wait to be let go of; more are done at their next turn.
+/// Files that wait to be let go of.
 const LETTING_GO: usize = 64;
+/// How long what went wrong is left alone: somebody may make room on a full disk meanwhile.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Bytes of a question or an answer.
 const BYTES: usize = 1024;
 /// Bytes of an error's text.
@@ -128,17 +134,8 @@ pub fn serve(
     folder: impl Fn(AttemptKey) -> PathBuf + Send + 'static,
 ) -> io::Result<thread::JoinHandle<()>> {
     let (notes, noted) = mpsc::sync_channel::<(PathBuf, u64)>(LETTING_GO);
-    thread::Builder::new().name("let-go".to_owned()).stack_size(STACK_BYTES).spawn(move || {
-        for (folder, position) in noted {
-            match folder.let_go(position) {
-                // The folder of a settled attempt is removed.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(folder = %folder.display(), %error, "cannot let go of stored output");
-                }
-                _ => {}
-            }
-        }
-    })?;
+    let let_go = move || let_go_all(&noted, AGAIN_AFTER);
+    thread::Builder::new().name("let-go".to_owned()).stack_size(STACK_BYTES).spawn(let_go)?;
     thread::Builder::new().name("files".to_owned()).stack_size(STACK_BYTES).spawn(move || {
         if let Err(error) = answer_all(&socket, folder, &notes) {
             tracing::error!(%error, "the link asks for output in a way that nobody understands");
@@ -146,6 +143,35 @@ pub fn serve(
         // Whoever waits for an answer sees that there is none.
         let _ = socket.shutdown(std::net::Shutdown::Both);
     })
+}
+
+/// Lets go of what is noted, until nobody can note anything any more.
+fn let_go_all(noted: &mpsc::Receiver<(PathBuf, u64)>, again_after: Duration) {
+    // What went wrong: at most one of each attempt that the host has.
+    let mut again = HashMap::<PathBuf, u64>::new();
+    loop {
+        let next = match again.is_empty() {
+            true => noted.recv().map_err(RecvTimeoutError::from),
+            false => noted.recv_timeout(again_after),
+        };
+        let todo = match next {
+            Ok((folder, position)) => vec![(folder, position)],
+            Err(RecvTimeoutError::Timeout) => again.drain().collect(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        for (folder, position) in todo {
+            match folder.let_go(position) {
+                // The folder of a settled attempt is removed.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(folder = %folder.display(), %error,
+                        "cannot let go of stored output; it is tried again");
+                    again.insert(folder, position);
+                }
+                // It was for all before that too.
+                _ => drop(again.remove(&folder)),
+            }
+        }
+    }
 }
 
 fn answer_all(
@@ -175,9 +201,11 @@ fn answer_all(
                 }
             },
             Question::LetGo => {
-                // With too many before it, it is done at the next turn.
-                let _ = notes.try_send((folder, asked.position));
-                encode(Answer::Noted, &Answered::default())?
+                let (answer, text) = match notes.try_send((folder, asked.position)) {
+                    Ok(()) => (Answer::Noted, ""),
+                    Err(_) => (Answer::Failed, "too many others wait to be let go"),
+                };
+                encode(answer, &Answered { begins_at: 0, text: text.to_owned() })?
             }
         };
         socket.write_all(&answer)?;
@@ -287,7 +315,11 @@ impl Source for Output {
 
     fn let_go(&self, position: u64) -> io::Result<()> {
         let asked = Asked { key: Some(self.key.into()), position };
-        self.files.ask(Question::LetGo, &asked).map(drop)
+        match self.files.ask(Question::LetGo, &asked)? {
+            (Answer::Noted, ..) => Ok(()),
+            (Answer::Failed, Answered { text, .. }, _) => Err(io::Error::other(text)),
+            (answer, ..) => Err(io::Error::other(format!("the executor answered {answer:?} to LetGo"))),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::channel::wire::User;
+use crate::{channel::wire::User, sys};
 
 /// Why the link cannot be confined enough to begin.
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +52,15 @@ pub fn confine(user: Option<User>, executor: u32) -> Result<Confinement, Confine
     let mut missing = Vec::new();
     stat::umask(stat::Mode::from_bits_truncate(0o077));
     let rules = paths::open();
-    drop_bounding_set(&mut missing);
+    // Only root may; whether it is empty is looked at below.
+    let _ = sys::drop_bounding_set();
     if let Some(user) = user {
         become_user(user).map_err(|source| ConfineError::User { uid: user.uid, source: source.into() })?;
     }
-    drop_capabilities().map_err(|source| ConfineError::GiveUp { what: "the capabilities", source })?;
+    sys::drop_capabilities().map_err(give_up("the capabilities"))?;
+    if !sys::bounding_set_is_empty() {
+        missing.push("an empty bounding set (the agent does not run as root)".to_owned());
+    }
     prctl::set_no_new_privs().map_err(give_up("new privileges"))?;
     prctl::set_dumpable(false).map_err(give_up("being looked into"))?;
     // After the change of the user, which would take it back.
@@ -75,27 +79,4 @@ fn become_user(user: User) -> nix::Result<()> {
     setgroups(&[])?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)
-}
-
-/// What a program that is executed could get back. Takes a capability itself, which only root has.
-fn drop_bounding_set(missing: &mut Vec<String>) {
-    let may = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false);
-    if !may {
-        if !caps::read(None, caps::CapSet::Bounding).is_ok_and(|left| left.is_empty()) {
-            missing.push("an empty bounding set (the agent does not run as root)".to_owned());
-        }
-        return;
-    }
-    // Those that this kernel has, and the crate may not know.
-    if let Err(error) = caps::clear(None, caps::CapSet::Bounding) {
-        missing.push(format!("an empty bounding set ({error})"));
-    }
-}
-
-fn drop_capabilities() -> io::Result<()> {
-    use caps::CapSet::{Ambient, Effective, Inheritable, Permitted};
-    for set in [Ambient, Inheritable, Effective, Permitted] {
-        caps::clear(None, set).map_err(io::Error::other)?;
-    }
-    Ok(())
 }

@@ -3,8 +3,8 @@
 use std::{
     fmt,
     fs::{File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -12,12 +12,15 @@ use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, fallocate},
 };
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{FILE_HEADER, FILE_NAME};
 
 /// Says where reading begins: a position, little-endian.
 const FROM_FILE_NAME: &str = "output.from";
-const NEW_FROM_FILE_NAME: &str = "output.from.new";
+/// The other one, which is written and then takes the first one's place. Both are there from the beginning: a disk that is
+/// full gets no room back from who needs room for that.
+const OTHER_FROM_FILE_NAME: &str = "output.from.new";
 
 /// The output file of one attempt, for who reads it.
 pub trait Source: fmt::Debug + Send + Sync {
@@ -76,14 +79,28 @@ impl Source for PathBuf {
     }
 }
 
+/// Makes what [`begin_at`] needs.
+pub(super) fn prepare(folder: &Path) -> io::Result<()> {
+    [FROM_FILE_NAME, OTHER_FROM_FILE_NAME]
+        .iter()
+        .try_for_each(|name| open(&folder.join(name))?.write_all_at(&0_u64.to_le_bytes(), 0))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
 /// Remembers that reading begins at `position`.
 pub(super) fn begin_at(folder: &Path, position: u64) -> io::Result<()> {
     // On the disk before the room is given back: zeros that nobody knows of would read as damage.
-    let new = folder.join(NEW_FROM_FILE_NAME);
-    let mut from = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    from.write_all(&position.to_le_bytes())?;
-    from.sync_data()?;
-    std::fs::rename(&new, folder.join(FROM_FILE_NAME))?;
+    let (from, other) = (folder.join(FROM_FILE_NAME), folder.join(OTHER_FROM_FILE_NAME));
+    let file = open(&other)?;
+    file.write_all_at(&position.to_le_bytes(), 0)?;
+    file.sync_data()?;
+    // A file system that cannot exchange, or only one file there: it is made anew the next time.
+    if renameat_with(CWD, &other, CWD, &from, RenameFlags::EXCHANGE).is_err() {
+        std::fs::rename(&other, &from)?;
+    }
     File::open(folder)?.sync_all()
 }
 

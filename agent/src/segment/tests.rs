@@ -1,3 +1,5 @@
+use std::{collections::BTreeSet, ffi::OsString, os::unix::fs::DirEntryExt as _};
+
 use super::*;
 
 fn let_go(folder: &Path, position: u64) -> io::Result<()> {
@@ -99,6 +101,29 @@ fn long_output() -> (tempfile::TempDir, Vec<u64>) {
         positions.push(reader.position());
     }
     (folder, positions)
+}
+
+#[test]
+fn letting_go_makes_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::create(folder.path()).unwrap();
+    let names = || {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        entries
+            .map(|entry| {
+                let entry = entry.unwrap();
+                (entry.file_name(), entry.ino())
+            })
+            .collect::<BTreeSet<_>>()
+    };
+    let files =
+        |names: &BTreeSet<(OsString, u64)>| names.iter().map(|(_, file)| *file).collect::<BTreeSet<_>>();
+    let before = names();
+    for at in 0..4 {
+        writer.append(Stream::Stdout, 1, at * 10, &[7; 10]).unwrap();
+        let_go(folder.path(), writer.end).unwrap();
+        assert_eq!(files(&names()), files(&before), "the same files, whatever they are called");
+    }
 }
 
 #[test]

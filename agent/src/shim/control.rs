@@ -108,19 +108,23 @@ impl Control {
         self.connection.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes a new connection and tells it the state.
-    pub fn accept(&mut self) {
-        let Ok((connection, _)) = self.listener.accept() else { return };
+    /// Takes a new connection and tells it the state; true when the agent wants the run to end. What the one before has
+    /// said counts, and so does what this one said before it went away again.
+    pub fn accept(&mut self) -> bool {
+        let Ok((connection, _)) = self.listener.accept() else { return false };
+        let mut is_cancelled = self.receive();
         if connection.set_nonblocking(true).is_err() {
-            return;
+            return is_cancelled;
         }
         self.connection = Some(connection);
-        self.unanswered = false;
+        self.output |= std::mem::take(&mut self.unanswered);
+        is_cancelled |= self.receive();
         self.send(&[VERSION]);
         if let Some(started) = self.started {
             self.send(&started.encode());
         }
         self.tell_output();
+        is_cancelled
     }
 
     /// Reads what the agent said; true when it wants the run to end.

@@ -261,10 +261,9 @@ impl<'a> Run<'a> {
         if ready.signal {
             self.take_signals();
         }
-        if ready.listener {
-            self.control.accept();
-        }
-        if ready.connection && self.control.receive() {
+        let said_at_once = ready.listener && self.control.accept();
+        let said = ready.connection && self.control.receive();
+        if said_at_once || said {
             fault::point("shim.cancel.heard");
             self.stop(Reason::Cancelled);
         }

@@ -9,6 +9,10 @@ use std::{
 };
 
 use model::id::RunId;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use opsconductor_agent::{
     sandbox::strays,
     shim::{CGROUP_FILE_NAME, control, lock::Lock, spec::Spec},
@@ -140,6 +144,24 @@ fn a_timeout_leaves_nothing_without_control_groups() {
 }
 
 /// A bomb of at most so many processes: its user has no more. They go on forking whenever one is free.
+/// What is said counts, whoever has hung up or called again before it was heard.
+#[test]
+fn a_cancel_is_heard_of_who_is_gone_again() {
+    for calls_again in [false, true] {
+        let shim = Shim::start(&spec(shell("echo up; sleep 1000")));
+        let folder = shim.folder.path().to_owned();
+        wait_for("it begins", || String::from_utf8_lossy(&Output::read(&folder).stdout.data).contains("up"));
+        let pid = Pid::from_raw(shim.process.id().try_into().unwrap());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        shim.connect().write_all(&[control::ToShim::Cancel.byte()]).unwrap();
+        let other = calls_again.then(|| shim.connect());
+        kill(pid, Signal::SIGCONT).unwrap();
+        let (record, _) = shim.finish();
+        assert_eq!(record.reason, "cancelled", "{calls_again}");
+        drop(other);
+    }
+}
+
 #[test]
 fn a_fork_bomb_is_ended() {
     if !can_hide_groups() {

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 use tonic::transport::Channel;
 
-use super::{NOTHING, millis, number};
+use super::{NOTHING, millis, number, sandbox};
 use crate::{
     bare::Bare,
     lab::Lab,
@@ -41,13 +41,16 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// The figures that have a floor.
-pub(crate) const WITH_FLOOR: [&str; 8] = [
+pub(crate) const WITH_FLOOR: [&str; 11] = [
     "fanout_1000_ms",
     "fanout_5000_ms",
     "fanout_real_50_ms",
     "exec_p50_ms",
     "exec_p99_ms",
     "exec_per_s",
+    "sandbox_standard_ms",
+    "sandbox_strict_ms",
+    "sandbox_isolated_ms",
     "connect_per_s",
     "controller_kib_per_agent",
 ];
@@ -61,6 +64,7 @@ pub(crate) struct Floors {
     pub(crate) bare_kib_per_connection: f64,
     pub(crate) bare_spawn_ms: f64,
     pub(crate) bare_spawn_per_s: f64,
+    pub(crate) bare_bwrap_ms: f64,
     pub(crate) bare_flush_ms: f64,
     pub(crate) bare_commit_ms: f64,
     pub(crate) bare_commits_per_s: f64,
@@ -87,6 +91,7 @@ impl Floors {
     ///   one process for each agent;
     /// - an execution: two processes (shim and command), five flushed writes, five commits; at best half as many
     ///   executions as processes can be started;
+    /// - a sandbox: bubblewrap's, with all namespaces and a read-only view, though it limits and counts nothing;
     /// - connecting and memory: the bare server's with one stream each.
     pub(crate) fn of(&self, figure: &str, plan: &Plan) -> Option<f64> {
         let one = 2.0 * self.bare_spawn_ms + 5.0 * self.bare_flush_ms + 5.0 * self.bare_commit_ms;
@@ -96,6 +101,7 @@ impl Floors {
             "fanout_real_50_ms" => 1000.0 * number(plan.fanout_real_agents) / self.bare_spawn_per_s,
             "exec_p50_ms" | "exec_p99_ms" => one,
             "exec_per_s" => self.bare_spawn_per_s / 2.0,
+            "sandbox_standard_ms" | "sandbox_strict_ms" | "sandbox_isolated_ms" => self.bare_bwrap_ms,
             "connect_per_s" => self.bare_connect_per_s,
             "controller_kib_per_agent" => self.bare_kib_per_connection,
             _ => return None,
@@ -104,7 +110,7 @@ impl Floors {
     }
 
     /// Name, value, unit and meaning of each.
-    pub(crate) fn rows(&self) -> [(&'static str, f64, &'static str, &'static str); 9] {
+    pub(crate) fn rows(&self) -> [(&'static str, f64, &'static str, &'static str); 10] {
         [
             ("bare_echo_p50_ms", self.bare_echo_p50_ms, "ms", "tonic over mTLS, 100 bytes, one in flight"),
             ("bare_echo_per_s", self.bare_echo_per_s, "1/s", "the same, 64 in flight on one connection"),
@@ -117,6 +123,7 @@ impl Floors {
             ),
             ("bare_spawn_ms", self.bare_spawn_ms, "ms", "fork, exec and wait of /bin/true"),
             ("bare_spawn_per_s", self.bare_spawn_per_s, "1/s", "the same on two threads"),
+            ("bare_bwrap_ms", self.bare_bwrap_ms, "ms", "bubblewrap to the start of date, over date alone"),
             ("bare_flush_ms", self.bare_flush_ms, "ms", "write of 100 bytes and fdatasync"),
             ("bare_commit_ms", self.bare_commit_ms, "ms", "insert of one row, one connection"),
             ("bare_commits_per_s", self.bare_commits_per_s, "1/s", "the same on eight connections"),
@@ -135,18 +142,22 @@ impl Floors {
 
     async fn processes(&mut self, plan: &Plan) -> anyhow::Result<()> {
         let (window, repetitions) = (plan.floor_window, plan.repetitions);
-        let (alone, together, flushes) = tokio::task::spawn_blocking(move || {
-            let (mut alone, mut together, mut flushes) = (Vec::new(), Vec::new(), Vec::new());
+        let starts = plan.sandboxed;
+        let (alone, together, wraps, flushes) = tokio::task::spawn_blocking(move || {
+            let (mut alone, mut together) = (Vec::new(), Vec::new());
+            let (mut wraps, mut flushes) = (Vec::new(), Vec::new());
             for _ in 0..repetitions {
                 alone.push(1000.0 / spawns_per_second(1, window)?);
                 together.push(spawns_per_second(SPAWNERS, window)?);
+                wraps.push(wrap_ms(starts)?);
                 flushes.push(flush_ms(window)?);
             }
-            anyhow::Ok((alone, together, flushes))
+            anyhow::Ok((alone, together, wraps, flushes))
         })
         .await??;
         self.bare_spawn_ms = self.keep("bare_spawn_ms", &alone)?;
         self.bare_spawn_per_s = self.keep("bare_spawn_per_s", &together)?;
+        self.bare_bwrap_ms = self.keep("bare_bwrap_ms", &wraps)?;
         self.bare_flush_ms = self.keep("bare_flush_ms", &flushes)?;
         Ok(())
     }
@@ -269,6 +280,17 @@ fn spawns_per_second(threads: usize, window: Duration) -> anyhow::Result<f64> {
         spawners.into_iter().map(|spawner| spawner.join().expect("starting processes does not panic")).sum()
     });
     Ok(number(count?) / begun.elapsed().as_secs_f64())
+}
+
+/// The median of so many starts in bubblewrap, over that of as many without, in turn.
+fn wrap_ms(starts: usize) -> anyhow::Result<f64> {
+    let (mut wrapped, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..starts {
+        bare.push(sandbox::bare(false)?);
+        wrapped.push(sandbox::bare(true)?);
+    }
+    let medians = median(&wrapped).zip(median(&bare)).context("the plan has no starts in a sandbox")?;
+    Ok(medians.0 - medians.1)
 }
 
 /// Appends to a file and flushes it, one after the other for a while; the median in milliseconds.

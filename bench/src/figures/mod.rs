@@ -9,6 +9,7 @@ mod flood;
 pub(crate) mod floors;
 mod idle;
 mod reconnect;
+mod sandbox;
 mod tail;
 
 use std::time::{Duration, Instant};
@@ -69,6 +70,7 @@ pub(crate) async fn measure(
     figures! {
         ["agent_idle_rss_mib", "agent_idle_cpu_percent"] => idle::measure;
         ["exec_p50_ms", "exec_p99_ms"] => exec::one_by_one;
+        ["sandbox_standard_ms", "sandbox_strict_ms", "sandbox_isolated_ms"] => sandbox::measure;
         ["exec_per_s"] => exec::in_flight;
         ["tail_p99_ms"] => tail::measure;
         ["seq_2m_s"] => flood::sequence;

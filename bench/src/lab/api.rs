@@ -1,12 +1,13 @@
 //! The HTTP API, as any client uses it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use model::{
     api::{
         enroll_token::{CreateEnrollToken, CreatedEnrollToken},
         execution::{CreateExecution, Execution, Targets},
+        output::{Data, OutputPage},
         problem::Problem,
     },
     command::{Command, Program},
@@ -66,6 +67,18 @@ impl Api {
     pub(crate) async fn start(&self, targets: Targets, argv: &[&str]) -> anyhow::Result<Execution> {
         let program = Program::Argv(argv.iter().map(|&word| word.to_owned()).collect());
         let command = Command { cwd: Some("/".to_owned()), timeout_seconds: 120, ..Command::new(program) };
+        self.start_command(targets, command).await
+    }
+
+    /// Starts any command.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn start_command(
+        &self,
+        targets: Targets,
+        command: Command,
+    ) -> anyhow::Result<Execution> {
         let request = CreateExecution { targets, command, start_within_seconds: None, priority: None };
         self.post("executions", &request).await
     }
@@ -87,6 +100,29 @@ impl Api {
         let answer =
             request.bearer_auth(&self.token).send().await.context("the controller does not answer")?;
         read(answer).await
+    }
+
+    /// The output of an execution that has ended, as text, once all of it is stored.
+    ///
+    /// # Errors
+    /// When the controller refuses, or the output is not text or not there in time.
+    pub(crate) async fn text(&self, id: ExecutionId) -> anyhow::Result<String> {
+        let begun = Instant::now();
+        loop {
+            let request =
+                self.http.get(format!("{}/api/v1/executions/{id}/output", self.base)).timeout(WITHIN);
+            let answer =
+                request.bearer_auth(&self.token).send().await.context("the controller does not answer")?;
+            let page: OutputPage = read(answer).await?;
+            if page.end {
+                let texts = page.items.into_iter().map(|piece| match piece.data {
+                    Data::Text(text) => Ok(text),
+                    other => Err(anyhow!("the output is not text: {other:?}")),
+                });
+                return texts.collect();
+            }
+            ensure!(begun.elapsed() < WITHIN, "the output of execution {id} is not stored");
+        }
     }
 
     /// The live output of an execution as Server-Sent Events.

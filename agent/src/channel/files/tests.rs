@@ -80,6 +80,35 @@ fn what_is_let_go_is_let_go_once() {
 }
 
 #[test]
+fn what_cannot_be_let_go_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::create(folder.path()).unwrap();
+    for at in 0..10 {
+        writer.append(Stream::Stdout, 1, at * 1000, &[7; 1000]).unwrap();
+    }
+    let source: Arc<dyn Source> = Arc::new(folder.path().to_owned());
+    let mut reader = Reader::open_at(Arc::clone(&source), 0).unwrap();
+    reader.next().unwrap().unwrap();
+    // Where it notes how far it is stands something else.
+    let other = folder.path().join("output.from.new");
+    std::fs::remove_file(&other).unwrap();
+    std::fs::create_dir(&other).unwrap();
+    let (notes, noted) = mpsc::sync_channel(1);
+    let thread = thread::spawn(move || let_go_all(&noted, Duration::from_millis(1)));
+    notes.send((folder.path().to_owned(), reader.position())).unwrap();
+    // The second place is free when the first is being dealt with.
+    notes.send((folder.path().join("gone"), 1)).unwrap();
+    notes.send((folder.path().join("gone"), 1)).unwrap();
+    assert_eq!(source.open().unwrap().unwrap().begins_at, 0);
+    std::fs::remove_dir(&other).unwrap();
+    while source.open().unwrap().unwrap().begins_at == 0 {
+        thread::yield_now();
+    }
+    drop(notes);
+    thread.join().unwrap();
+}
+
+#[test]
 fn nonsense_ends_the_conversation() {
     for nonsense in
         [&b"GET / HTTP/1.0\r\n\r\n"[..], &[1, 1, 0, 0, 0, 0, 0, 0], &[1, 1, 0, 0, 255, 255, 255, 255]]

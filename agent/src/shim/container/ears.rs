@@ -81,8 +81,10 @@ impl<'a> Ears<'a> {
         }
         let mut is_new = false;
         while has_something(self.control.listener()) {
-            self.control.accept();
             is_new = true;
+            if self.control.accept() {
+                self.wish = Some(Reason::Cancelled);
+            }
         }
         while self.control.connection().is_some_and(has_something) {
             if self.control.receive() {
