@@ -61,7 +61,7 @@ crash-matrix: setup-tests ## Let controller, agent and shim die at each step, HI
 	OPSC_CRASH_HITS=$(HITS) cargo test --workspace --locked $(FAULTS) --test it crash_matrix
 
 bench: setup-bench build ## Measure, and write bench/results.json
-	"$(TARGET)/release/opsconductor-bench"
+	"$(TARGET)/release/opsconductor-bench" run
 
 chaos: SECONDS = 600
 chaos: AGENTS = 20

@@ -23,6 +23,8 @@ pub enum Kind {
     AgentKilled,
     AgentTerminated,
     AgentFrozen,
+    LinkKilled,
+    LinkFrozen,
     ShimKilled,
     JournalLost,
     HostCrashed,
@@ -43,10 +45,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, with how often they come in relation to each other.
-    pub const ALL: [(Self, usize); 19] = [
+    pub const ALL: [(Self, usize); 21] = [
         (Self::AgentKilled, 14),
         (Self::AgentTerminated, 8),
         (Self::AgentFrozen, 8),
+        (Self::LinkKilled, 8),
+        (Self::LinkFrozen, 4),
         (Self::ShimKilled, 12),
         (Self::JournalLost, 2),
         (Self::HostCrashed, 4),
@@ -111,6 +115,7 @@ pub async fn inject(lab: &Lab, kind: Kind, rng: &mut Rng) -> bool {
         Kind::AgentKilled | Kind::AgentTerminated | Kind::JournalLost | Kind::AgentFrozen => {
             agent(lab, kind, rng).await
         }
+        Kind::LinkKilled | Kind::LinkFrozen => link(lab, kind, rng).await,
         Kind::HostCrashed => host_crashed(lab, rng).await,
         Kind::ShimKilled => shim_killed(lab, rng),
         Kind::ControllerKilled | Kind::ControllerTerminated | Kind::ControllerFrozen => {
@@ -195,6 +200,23 @@ async fn agent(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
             return None;
         }
     }
+    Some(Done::to(at, &host.name, proof))
+}
+
+/// Breaks the part of an agent that speaks to the network; the executor starts another one.
+async fn link(lab: &Lab, kind: Kind, rng: &mut Rng) -> Option<Done> {
+    let (host, agent) = whole_host(lab, rng)?;
+    let (at, pid) = (lab.history.now(), agent.link()?);
+    let proof = if kind == Kind::LinkFrozen {
+        process::signal(pid, Signal::SIGSTOP);
+        sleep(millis(rng, 500, 6_000)).await;
+        let state = stat_state(pid);
+        process::signal(pid, Signal::SIGCONT);
+        (state == Some('T')).then(|| format!("the link {pid} stood still"))?
+    } else {
+        process::signal(pid, Signal::SIGKILL);
+        format!("the link {pid} was killed")
+    };
     Some(Done::to(at, &host.name, proof))
 }
 
