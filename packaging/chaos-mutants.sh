@@ -27,7 +27,7 @@ chaos() {
 
 TARGET=$1
 failed=0
-for row in '::30:2:12' 'fence_ignored:no-forged-start:40:2:12' 'flush_skipped:(result-kept|one-start):60:4:40' \
+for row in '::30:2:12' 'fence_ignored:no-forged-start:40:2:12' 'flush_skipped:(result-kept|one-start):120:4:40' \
     'chunk_dropped:whole-output:20:2:12' 'kill_reported_early:confirmed-kill:30:2:15'; do
     IFS=: read -r mutant invariant seconds faults runs <<<"$row"
     if chaos "$mutant" "$invariant" "$seconds" "$faults" "$runs"; then
