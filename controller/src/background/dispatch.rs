@@ -91,10 +91,10 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
     let by_agent: HashMap<Uuid, &Arc<Connected>> = sessions.iter().map(|s| (s.agent_id.0, s)).collect();
     let agents: Vec<Uuid> = sessions.iter().map(|session| session.agent_id.0).collect();
 
-    let epochs: Vec<i64> = sessions.iter().map(|session| session.epoch).collect();
-
     let mut tx = app.db.worker().begin().await.during("begin")?;
-    let agents = store::sessions::hold(&mut tx, app.info.controller_id, &agents, &epochs).await?;
+    let held = store::sessions::hold(&mut tx, app.info.controller_id, &agents).await?;
+    let is_ours = |(agent, epoch): &(Uuid, i64)| by_agent[agent].epoch == *epoch;
+    let agents: Vec<Uuid> = held.into_iter().filter(is_ours).map(|(agent, _)| agent).collect();
     let slots: Vec<i32> = agents.iter().map(|agent| by_agent[agent].slots).collect();
     let queued = store::runs::take_queued(&mut tx, &agents, &slots, RUNS, now).await?;
     if queued.is_empty() {

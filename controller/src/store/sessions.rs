@@ -107,27 +107,26 @@ pub(crate) async fn of_controller(
     Ok(records.into_iter().map(|r| (r.agent_id.into(), r.epoch, r.opened_at.to_jiff())).collect())
 }
 
-/// Holds those of these sessions that are still current until the transaction ends: a newer one waits to open, and then
-/// sees what this one was offered.
+/// Holds the current sessions of these agents, with their epochs, until the transaction ends: a newer one waits to open, and
+/// then sees what this one was offered.
+///
+/// It is no join with the epochs: one that was planned while few agents were known compares each with each.
 pub(crate) async fn hold(
     connection: &mut PgConnection,
     controller: ControllerId,
     agents: &[Uuid],
-    epochs: &[i64],
-) -> Result<Vec<Uuid>> {
-    sqlx::query_scalar!(
-        "select s.agent_id
-         from unnest($1::uuid[], $2::bigint[]) as k(agent_id, epoch)
-         join sessions s on s.agent_id = k.agent_id and s.epoch = k.epoch
-         where s.connected and s.controller_id = $3
-         for share of s skip locked",
+) -> Result<Vec<(Uuid, i64)>> {
+    let records = sqlx::query!(
+        "select agent_id, epoch from sessions
+         where agent_id = any($1) and connected and controller_id = $2
+         for share skip locked",
         agents,
-        epochs,
         controller.0
     )
     .fetch_all(connection)
     .await
-    .during("lock of sessions")
+    .during("lock of sessions")?;
+    Ok(records.into_iter().map(|r| (r.agent_id, r.epoch)).collect())
 }
 
 /// Waits until no dispatcher holds the agent's session: what is offered from then on sees the present state of the tables.
