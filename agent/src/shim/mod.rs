@@ -26,7 +26,7 @@ pub mod spec;
 mod tree;
 
 use std::{
-    io::{self, Write as _},
+    io::{self, ErrorKind, Write as _},
     path::Path,
     process::ExitCode,
     time::Duration,
@@ -58,7 +58,7 @@ use self::{
 use crate::{
     clock,
     sandbox::{
-        cgroup::{Cgroup, Limits, PIDS_LIMIT},
+        cgroup::{Cgroup, Created, Limits, PIDS_LIMIT},
         temporary,
     },
     segment::Writer,
@@ -147,14 +147,14 @@ impl Shim {
         drop(null);
 
         let name = spec.attempt_name();
-        let created = Cgroup::create(&name, &cgroup_limits(&spec));
-        let group = created.group.and_then(note_cgroup);
+        let Created { group, missing } = Cgroup::create(&name, &cgroup_limits(&spec));
+        let noted = group.as_ref().map_or(Ok(()), note_cgroup);
         fault::point("shim.group.made");
         let profile = spec.command.as_ref().map_or(0, |command| command.profile);
-        let mut record = match refused_limits(&spec, &created.missing) {
-            Some(missing) => not_started(missing, output),
+        let mut record = match noted.err().or_else(|| refused_limits(&spec, &missing)) {
+            Some(failure) => not_started(failure, output),
             None => {
-                let pids = group.is_some() && !created.missing.contains(&PIDS_LIMIT);
+                let pids = group.is_some() && !missing.contains(&PIDS_LIMIT);
                 run_command(&mut spec, &mut control, &signals, group.as_ref(), Enforced { pids }, output)
             }
         };
@@ -277,16 +277,13 @@ fn take_over_signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&heard, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
-/// Notes the group in the attempt's folder. One that nobody would find is given up: the run goes on without.
-fn note_cgroup(group: Cgroup) -> Option<Cgroup> {
-    match std::fs::write(CGROUP_FILE_NAME, group.note()) {
-        Ok(()) => Some(group),
-        Err(_) => {
-            // Nothing is in it yet.
-            let _ = group.remove();
-            None
-        }
-    }
+/// Notes the group in the attempt's folder. In one that nobody would find nothing is started, and outside of it neither.
+fn note_cgroup(group: &Cgroup) -> Result<(), Failure> {
+    std::fs::write(CGROUP_FILE_NAME, group.note()).map_err(|error| {
+        let is_full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        let reason = if is_full { Reason::NoSpace } else { Reason::SpawnFailed };
+        Failure { reason, detail: format!("the control group of the run cannot be noted: {error}") }
+    })
 }
 
 /// The control group that a shim noted in its folder, if it is still there.

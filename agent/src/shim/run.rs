@@ -35,8 +35,10 @@ use crate::{
 
 /// How long what the main process left behind may take to end.
 const REST_GRACE: Duration = Duration::from_secs(1);
-/// How often processes that were killed are looked for again.
+/// When processes that were killed are looked for again: at first, and then after twice as long each time, up to the longest.
+/// A look is at all processes of the host, and must not cost those that are ending the time to end.
 const KILL_AGAIN: Duration = Duration::from_millis(100);
+const LONGEST_KILL_AGAIN: Duration = Duration::from_secs(2);
 /// How often a full disk is tried again.
 const DISK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -106,6 +108,8 @@ enum Phase {
     /// All were killed, and are looked for again.
     Killed {
         again: Instant,
+        /// What lies between the last look and that.
+        pause: Duration,
         give_up_at: Instant,
         kill_grace_was_over: bool,
     },
@@ -398,9 +402,13 @@ impl<'a> Run<'a> {
 
     fn kill(&mut self) {
         let now = Instant::now();
-        let (kill_grace_was_over, give_up_at) = match self.phase {
-            Phase::Killed { kill_grace_was_over, give_up_at, .. } => (kill_grace_was_over, give_up_at),
-            Phase::Running | Phase::Asked { .. } => (self.exit.is_none(), now + self.bounds.kill_within),
+        let (kill_grace_was_over, give_up_at, pause) = match self.phase {
+            Phase::Killed { kill_grace_was_over, give_up_at, pause, .. } => {
+                (kill_grace_was_over, give_up_at, (pause * 2).min(LONGEST_KILL_AGAIN))
+            }
+            Phase::Running | Phase::Asked { .. } => {
+                (self.exit.is_none(), now + self.bounds.kill_within, KILL_AGAIN)
+            }
         };
         if let Some(group) = self.group {
             // The look by parents follows in any case.
@@ -415,7 +423,7 @@ impl<'a> Run<'a> {
         if now >= give_up_at {
             self.unkillable = left;
         }
-        self.phase = Phase::Killed { again: now + KILL_AGAIN, give_up_at, kill_grace_was_over };
+        self.phase = Phase::Killed { again: Instant::now() + pause, pause, give_up_at, kill_grace_was_over };
     }
 
     fn into_record(self) -> proto::ExitRecord {

@@ -354,3 +354,24 @@ fn a_shim_whose_folder_is_gone_leaves_no_control_group() {
     assert!(!shim.process.wait().unwrap().success(), "it could record nothing");
     assert!(!note.lines().any(|group| Path::new(group).exists()), "{note}");
 }
+
+/// Outside of a group that somebody can find again nothing would limit the run, or end what is left of it.
+#[test]
+fn a_control_group_that_cannot_be_noted_starts_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join(shim::CGROUP_FILE_NAME)).unwrap();
+    let limits = proto::Limits { pids: 100, ..proto::Limits::default() };
+    let ordered = spec(proto::Command { limits: Some(limits), ..shell("echo ran") });
+    let (record, output) = Shim::start_in(folder, &ordered).finish();
+    if record.reason == Reason::SandboxUnavailable.as_str() {
+        eprintln!("SKIPPED: this host gives no control groups");
+        return;
+    }
+    assert_eq!(record.reason, Reason::SpawnFailed.as_str(), "{record:?}");
+    assert!(record.detail.contains("cannot be noted"), "{record:?}");
+    assert_eq!(output.text(), "");
+    let name = ordered.attempt_name();
+    let left = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
+    let left = left.map(|entry| entry.path().join(format!("opsconductor-{name}"))).find(|path| path.exists());
+    assert_eq!(left, None);
+}
