@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "raw system calls; each block says why it holds")]
 
 mod events;
+mod filter;
 mod landlock;
 
 use std::{
@@ -22,6 +23,7 @@ use nix::{
 
 pub(crate) use self::{
     events::{watch, watch_end},
+    filter::{Filter, filter, obey_filter},
     landlock::{Handled, landlock_allow, landlock_obey, landlock_ruleset, landlock_version},
 };
 
@@ -320,21 +322,6 @@ pub(crate) fn attach_mounts(tree: BorrowedFd<'_>, to: At<'_>) -> nix::Result<()>
             flags,
         )
     };
-    Errno::result(done).map(drop)
-}
-
-/// This thread and all that it starts obey the filter from now on.
-///
-/// # Errors
-/// `EINVAL` for what is no filter, `EACCES` without `no_new_privs`.
-pub(crate) fn obey_filter(filter: &[libc::sock_filter]) -> nix::Result<()> {
-    const SET_MODE_FILTER: c_int = 1;
-    let program = libc::sock_fprog {
-        len: u16::try_from(filter.len()).map_err(|_| Errno::E2BIG)?,
-        filter: filter.as_ptr().cast_mut(),
-    };
-    // SAFETY: the kernel copies the filter, which outlives the call, and does not write to it.
-    let done = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0, &raw const program) };
     Errno::result(done).map(drop)
 }
 

@@ -16,6 +16,13 @@ use nix::{
 
 pub(crate) const FAULT: &str = "OPSC_FAULT";
 pub(crate) const LOG: &str = "OPSC_FAULT_LOG";
+pub(crate) const CLOCK: [&str; 5] = [
+    "LD_PRELOAD",
+    "FAKETIME",
+    "FAKETIME_TIMESTAMP_FILE",
+    "FAKETIME_NO_CACHE",
+    "FAKETIME_DONT_FAKE_MONOTONIC",
+];
 
 /// What this process is to die of.
 struct Fault {

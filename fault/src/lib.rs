@@ -31,3 +31,12 @@ pub fn variables() -> impl Iterator<Item = (&'static str, String)> {
     let names: [&str; 0] = [];
     names.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?)))
 }
+
+/// The variables by which a test sets a process' clock: none, unless armed.
+pub fn clock() -> impl Iterator<Item = (&'static str, String)> {
+    #[cfg(feature = "armed")]
+    let names = armed::CLOCK;
+    #[cfg(not(feature = "armed"))]
+    let names: [&str; 0] = [];
+    names.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?)))
+}

@@ -15,5 +15,7 @@ pub mod files;
 pub mod frame;
 pub mod wire;
 
-/// Messages of each direction that wait.
+/// Messages that wait.
 pub const MESSAGES: usize = 256;
+/// Messages of the link that wait in the executor: each may be an order as large as there are.
+pub const ASKED: usize = 16;

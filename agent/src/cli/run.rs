@@ -21,7 +21,7 @@ use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use super::{Failure, LOCK_PATIENCE, USAGE, anchor_of, lock, private_folder};
 use crate::{
-    channel::{MESSAGES, wire},
+    channel::{ASKED, MESSAGES, wire},
     config::{Config, Log, LogFormat},
     executor::{
         self, Executor,
@@ -56,6 +56,7 @@ pub(super) fn run(config: &Config, kill_jobs: bool) -> Result<(), Failure> {
         agent_id: anchor.agent_id,
         user,
         delivers: kill_jobs,
+        log: config.log.format,
     };
     tracing::info!(agent.id = %anchor.agent_id, agent.name = anchor.name, version = facts::VERSION,
         data = %config.data.display(), "agent starts");
@@ -72,6 +73,7 @@ pub(super) fn run(config: &Config, kill_jobs: bool) -> Result<(), Failure> {
         clock_skew: config.timing.clock_skew(),
         spool_bytes: config.spool_bytes,
         block_for: config.timing.block_for(),
+        link_uid: user.map(|user| user.uid),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -118,7 +120,7 @@ async fn serve(executor: executor::Config, keeper: Keeper) -> anyhow::Result<()>
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
 
-    let (to_executor, from_link) = mpsc::channel(MESSAGES);
+    let (to_executor, from_link) = mpsc::channel(ASKED);
     let (to_link, from_executor) = mpsc::channel(MESSAGES);
     let shutdown = CancellationToken::new();
     let mut executing = Executor::start(executor, from_link, to_link, shutdown.clone())?;

@@ -6,8 +6,12 @@
 //!    was to become.
 //! 3. While there is none, what is said to it is dropped: the next one asks for the inventory, and hears the newest of all
 //!    that is unsettled.
-//! 4. The executor never waits for it: a link that reads nothing is told nothing more, is listened to no more either, and
+//! 4. It has none of the agent's variables but those that tell how to speak, and what it writes to its standard error is marked
+//!    as its own (see [`voice`]).
+//! 5. The executor never waits for it: a link that reads nothing is told nothing more, is listened to no more either, and
 //!    is ended after a while.
+
+mod voice;
 
 use std::{
     io,
@@ -38,7 +42,9 @@ use crate::{
         frame::{FrameError, Parser, encode},
         wire::{self, FromExecutor, FromLink, Heard, Held, Hello, Setup, Stop},
     },
+    config::LogFormat,
     messages::{AttemptKey, ToExecutor, ToLink},
+    mutant,
 };
 
 /// How long a new one may take until its hello.
@@ -55,8 +61,10 @@ pub const DELIVERS_WITHIN: Duration = Duration::from_secs(10);
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// How long all of that may take from the executor's end on.
 pub const GONE_WITHIN: Duration = DELIVERS_WITHIN.saturating_add(ENDS_WITHIN).saturating_add(ENDS_WITHIN);
-/// Variables of the agent that are not the link's: who enrolls by a variable has a token there.
-const NOT_FOR_THE_LINK: [&str; 1] = ["OPSC_AGENT_TOKEN"];
+/// How long its last words may take once it has ended.
+const SAYS_WITHIN: Duration = Duration::from_secs(1);
+/// Variables of the agent that are the link's too.
+const FOR_THE_LINK: [&str; 4] = ["TZ", "LANG", "LC_ALL", "RUST_BACKTRACE"];
 
 /// What it takes to start one.
 #[derive(Debug)]
@@ -77,6 +85,8 @@ pub struct Keeper {
     pub user: Option<wire::User>,
     /// At the end it tries to deliver what there is.
     pub delivers: bool,
+    /// How the agent's log is written.
+    pub log: LogFormat,
 }
 
 /// Why there is no link, or no more.
@@ -171,21 +181,19 @@ impl Keeper {
             .current_dir(&self.folder)
             .stdin(OwnedFd::from(its))
             .stdout(OwnedFd::from(its_files))
-            .stderr(Stdio::inherit())
-            .kill_on_drop(true);
-        for name in NOT_FOR_THE_LINK {
-            command.env_remove(name);
-        }
-        if !is_first {
+            .stderr(Stdio::piped())
+            .env_clear()
+            .envs(FOR_THE_LINK.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .envs(mutant::variable())
             // A test's fault is that of the first one, or none would ever live.
-            for (name, _) in fault::variables() {
-                command.env_remove(name);
-            }
-        }
+            .envs(fault::variables().filter(|_| is_first))
+            .envs(fault::clock())
+            .kill_on_drop(true);
         let mut child = command.spawn().map_err(LinkError::Start)?;
         // It has its ends of the sockets, and nobody else may.
         drop(command);
         let from = self.peer(child.id().unwrap_or_default());
+        let said = child.stderr.take().map(|said| tokio::spawn(voice::copy(said, from.pid, self.log)));
         let (half, mut writer) = UnixStream::from_std(own).map_err(LinkError::Start)?.into_split();
         let mut reader = Reader { half, parser: Parser::default(), from };
 
@@ -207,6 +215,9 @@ impl Keeper {
             None => {
                 // Who ends by itself has a reason, and would end again.
                 let ended = timeout(ENDS_WITHIN, child.wait()).await;
+                if let Some(said) = said {
+                    let _ = timeout(SAYS_WITHIN, said).await;
+                }
                 let by_signal = matches!(ended, Ok(Ok(status)) if status.signal().is_some());
                 return Err(if by_signal { LinkError::Killed } else { LinkError::NotReady });
             }

@@ -26,10 +26,10 @@ use nix::{
 use super::{
     Missing, Part,
     landlock::Ruleset,
-    seccomp::{self, Filter},
+    seccomp,
     view::{self, View},
 };
-use crate::sys::{self, namespaces};
+use crate::sys::{self, Filter, namespaces};
 
 /// By how much a run is likelier to be killed than the agent when the host has no memory left.
 const OOM_SCORE: i32 = 300;

@@ -9,10 +9,9 @@ mod allowed;
 
 use std::collections::BTreeMap;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
+use seccompiler::{SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompRule};
+
+use crate::sys::{Filter, filter};
 
 /// System calls with all their arguments, none of which a confined run needs.
 const FORBIDDEN: [libc::c_long; 53] = [
@@ -97,9 +96,6 @@ const FORBIDDEN_SOCKETS: [libc::c_int; 5] =
 /// Of an isolated run: these and no others.
 const ALLOWED_SOCKETS: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
-/// A filter as the kernel takes it.
-pub(super) type Filter = Vec<libc::sock_filter>;
-
 /// What `strict` forbids.
 ///
 /// # Errors
@@ -146,37 +142,6 @@ pub(super) fn allowing() -> Result<Filter, seccompiler::Error> {
         kinds.map(|kind| SeccompRule::new(vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Eq, kind)?]));
     rules.insert(libc::SYS_socket, kinds.into_iter().collect::<Result<_, _>>()?);
     filter(rules, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()), SeccompAction::Allow)
-}
-
-fn filter(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    otherwise: SeccompAction,
-    matching: SeccompAction,
-) -> Result<Filter, seccompiler::Error> {
-    let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
-    let program: BpfProgram = SeccompFilter::new(rules, otherwise, matching, architecture)?.try_into()?;
-    let own = program.into_iter().map(|step| libc::sock_filter {
-        code: step.code,
-        jt: step.jt,
-        jf: step.jf,
-        k: step.k,
-    });
-    Ok(without_x32().into_iter().chain(own).collect())
-}
-
-/// On x86-64 the kernel may have a second table, whose numbers have this bit: no rule names them.
-fn without_x32() -> [libc::sock_filter; 3] {
-    const LOAD_NUMBER: u16 = 0x20;
-    const JUMP_IF_AT_LEAST: u16 = 0x35;
-    const RETURN: u16 = 0x06;
-    const X32: u32 = 0x4000_0000;
-    const FAIL: u32 = 0x0005_0000;
-    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    [
-        step(LOAD_NUMBER, 0, 0, 0),
-        step(JUMP_IF_AT_LEAST, 0, 1, X32),
-        step(RETURN, 0, 0, FAIL | libc::ENOSYS.unsigned_abs()),
-    ]
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use opsconductor_agent::{
         frame::{Parser, encode},
         wire::{Ask, FromExecutor, FromLink, Held, Hello, Key, Setup},
     },
+    config::LogFormat,
     executor::{Executor, link::Keeper, user},
     link::confine::confine,
     messages::{AttemptKey, ToExecutor},
@@ -142,6 +143,7 @@ async fn a_hostile_link_starts_nothing_and_reads_nothing() {
         agent_id: world.agent_id,
         user,
         delivers: false,
+        log: LogFormat::Human,
     };
     let (to_executor, from_link) = mpsc::channel(16);
     let (to_link, from_executor) = mpsc::channel(16);
@@ -307,6 +309,7 @@ fn plays_the_link() {
     );
     hostile.note("execute", std::process::Command::new("/bin/true").status());
     hostile.note("become root", nix::unistd::setuid(nix::unistd::Uid::from_raw(0)));
+    hostile.note("outlive the executor", nix::sys::prctl::set_pdeathsig(None));
     hostile.note("leave its namespaces", nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER));
     let raw = |family| socket::socket(family, socket::SockType::Raw, socket::SockFlag::empty(), None);
     hostile.note("hear the wire", raw(socket::AddressFamily::Packet));

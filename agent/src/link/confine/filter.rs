@@ -3,12 +3,13 @@
 //! It is a list of what is denied: the runtime, the resolver and the C library of a host use calls that nobody can list
 //! ahead. What is denied fails as if there were no permission, so that nothing which merely probes for it dies.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use seccompiler::{
-    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Op,
-    SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BackendError, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Op, SeccompCondition, SeccompRule,
 };
+
+use crate::sys::{filter, obey_filter};
 
 /// Programs, other processes, the kernel itself, mounts, keys, users, clocks, namespaces, and rings whose work no filter
 /// sees.
@@ -92,11 +93,15 @@ const DENIED_HERE: &[libc::c_long] = &[];
 /// Sockets of other families are of no use to it, and reach code of the kernel that is seldom looked at.
 const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// Lets the filter hold for this thread and those that it starts.
-pub(super) fn apply() -> Result<(), Error> {
-    seccompiler::apply_filter(&program(denied()?, libc::EPERM)?)?;
+/// Lets the filters hold for this thread and those that it starts.
+pub(super) fn apply() -> io::Result<()> {
     // Its arguments are out of a filter's sight. The C library takes the older call where there is none of this.
-    seccompiler::apply_filter(&program(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)?)
+    let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    for (rules, errno) in [(denied().map_err(io::Error::other)?, libc::EPERM), (no_clone3, libc::ENOSYS)] {
+        let denies = SeccompAction::Errno(errno.unsigned_abs());
+        obey_filter(&filter(rules, SeccompAction::Allow, denies).map_err(io::Error::other)?)?;
+    }
+    Ok(())
 }
 
 fn denied() -> Result<BTreeMap<libc::c_long, Vec<SeccompRule>>, BackendError> {
@@ -107,6 +112,9 @@ fn denied() -> Result<BTreeMap<libc::c_long, Vec<SeccompRule>>, BackendError> {
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![condition(0, Op::MaskedEq(thread), 0)?])?]);
     let foreign = FAMILIES.iter().map(|family| condition(0, Op::Ne, u64::from(family.unsigned_abs())));
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(foreign.collect::<Result<_, _>>()?)?]);
+    // That it ends with its executor is not for it to change.
+    let ends = u64::from(libc::PR_SET_PDEATHSIG.unsigned_abs());
+    rules.insert(libc::SYS_prctl, vec![SeccompRule::new(vec![condition(0, Op::Eq, ends)?])?]);
     // Keys typed into somebody's terminal.
     rules.insert(libc::SYS_ioctl, vec![SeccompRule::new(vec![condition(1, Op::Eq, libc::TIOCSTI)?])?]);
     Ok(rules)
@@ -114,13 +122,4 @@ fn denied() -> Result<BTreeMap<libc::c_long, Vec<SeccompRule>>, BackendError> {
 
 fn condition(argument: u8, op: Op, value: u64) -> Result<SeccompCondition, BackendError> {
     SeccompCondition::new(argument, Width::Dword, op, value)
-}
-
-fn program(
-    rules: BTreeMap<libc::c_long, Vec<SeccompRule>>,
-    errno: libc::c_int,
-) -> Result<BpfProgram, BackendError> {
-    let here = TargetArch::try_from(std::env::consts::ARCH)?;
-    let denies = SeccompAction::Errno(errno.unsigned_abs());
-    SeccompFilter::new(rules, SeccompAction::Allow, denies, here)?.try_into()
 }
