@@ -47,7 +47,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_seconds: Option<u64>,
     /// The user, by name or number, that the agent's part in the network runs as where the agent is root. By default
-    /// `opsconductor-agent`, or number 64999 on a host without that user.
+    /// `opsconductor-agent`, or number 61183 on a host without that user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link_user: Option<String>,
     pub timing: Timing,

@@ -52,15 +52,29 @@ pub(super) enum OnCancel {
     Tombstone,
     /// It may have run, and is forgotten.
     Lost,
+    /// Its execution is yet to be made by this host's clock, and nobody has signed that it is wanted: it is not believed.
+    Ahead,
 }
 
-pub(super) fn on_cancel(is_running: bool, known: Option<&Entry>, is_forgotten: bool) -> OnCancel {
+pub(super) fn on_cancel(
+    is_running: bool,
+    known: Option<&Entry>,
+    is_forgotten: bool,
+    is_ahead: bool,
+) -> OnCancel {
     match known {
         _ if is_running => OnCancel::Stop,
         Some(_) => OnCancel::Again,
         None if is_forgotten => OnCancel::Lost,
+        None if is_ahead => OnCancel::Ahead,
         None => OnCancel::Tombstone,
     }
+}
+
+/// Whether an attempt's execution was made later than the two clocks may be apart.
+pub(super) fn is_ahead(key: AttemptKey, clock_skew: Duration, now: Timestamp) -> bool {
+    let latest = now.as_millisecond().saturating_add(micros(clock_skew) / 1000);
+    key.execution_id.millis() > u64::try_from(latest).unwrap_or(0)
 }
 
 /// Whether an attempt is forgotten but for its key when the controller says that it holds all of it.

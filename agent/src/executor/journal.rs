@@ -88,6 +88,9 @@ pub struct Entry {
     /// It is over, not all of its processes could be killed, and without a control group nobody can tell when they end.
     #[prost(bool, tag = "8")]
     pub unkillable: bool,
+    /// It was cancelled before its order came. A cancel bears no signature, so of these only so many are kept.
+    #[prost(bool, tag = "9")]
+    pub tombstone: bool,
 }
 
 /// One change of the journal.
@@ -96,6 +99,8 @@ pub enum Change {
     Put(AttemptKey, Box<Entry>),
     /// It goes, and the floor is raised to its execution's time.
     Forget(AttemptKey),
+    /// It goes, and nothing else changes.
+    Drop(AttemptKey),
     Fence(u64),
 }
 
@@ -327,6 +332,7 @@ impl Store {
                     floor = floor.max(Some(key.execution_id.millis().to_be_bytes()));
                     attempts.remove(&key_bytes(*key)[..]);
                 }
+                Change::Drop(key) => attempts.remove(&key_bytes(*key)[..]),
                 Change::Fence(number) => fence = fence.max(Some(*number)),
             }
         }
@@ -437,7 +443,7 @@ impl Owner {
             .drain(..)
             .rev()
             .filter(|change| match change {
-                Change::Put(key, _) | Change::Forget(key) => seen.insert(Some(*key)),
+                Change::Put(key, _) | Change::Forget(key) | Change::Drop(key) => seen.insert(Some(*key)),
                 // Fences only rise.
                 Change::Fence(_) => seen.insert(None),
             })

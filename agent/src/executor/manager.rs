@@ -97,11 +97,13 @@ pub(super) struct Manager {
 struct Refusal {
     reason: Reason,
     detail: String,
+    /// It is by a cancel whose order has not come.
+    tombstone: bool,
 }
 
 impl Refusal {
     fn new(reason: Reason, detail: &impl ToString) -> Self {
-        Self { reason, detail: detail.to_string() }
+        Self { reason, detail: detail.to_string(), tombstone: false }
     }
 }
 
@@ -132,7 +134,6 @@ impl Manager {
     /// Until the agent stops, or the journal is lost; it is closed then.
     pub(super) async fn serve(mut self, from_link: mpsc::Receiver<ToExecutor>, shutdown: CancellationToken) {
         self.adopt();
-        self.look_at_the_host().await;
         self.run(from_link, shutdown).await;
         let Self { journal, journal_thread, mut tasks, .. } = self;
         tasks.shutdown().await;
@@ -141,26 +142,15 @@ impl Manager {
         let _ = tokio::task::spawn_blocking(move || journal_thread.join()).await;
     }
 
-    async fn look_at_the_host(&mut self) {
-        for trouble in cgroup::settle_agent() {
-            tracing::warn!(trouble, "the agent has no control group of its own");
-        }
-        // A policy that cannot be read allows nothing anyway.
-        let policy = Policy::read(&self.rules.policy).unwrap_or_default().sandbox;
-        let engine = policy.containers.then(|| policy.engine_socket());
-        let found = probe::look(&self.shared.program, policy.uids, engine.as_deref()).await;
-        for (fact, missing) in &found.missing {
-            tracing::warn!(fact, missing, "this host cannot give a sandbox");
-        }
-        self.sandbox = found.facts;
-    }
-
     async fn run(&mut self, mut from_link: mpsc::Receiver<ToExecutor>, shutdown: CancellationToken) {
         let to_link = self.shared.to_link.clone();
         let journal = self.journal.clone();
         let mut prune = tokio::time::interval(PRUNE_EVERY);
         prune.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop_by = None;
+        // It takes seconds on a host in trouble; what was adopted has its end meanwhile, and a stop is heard.
+        let mut looking = std::pin::pin!(look_at_the_host(self.shared.clone(), self.rules.policy.clone()));
+        let mut has_looked = false;
         loop {
             let stopping = async {
                 match stop_by {
@@ -177,7 +167,11 @@ impl Manager {
                 }
                 Some(event) = self.happened.recv() => self.take_event(event),
                 Some(done) = self.tasks.join_next() => self.take_done(done),
-                message = from_link.recv(), if stop_by.is_none() && self.has_room() => match message {
+                facts = &mut looking, if !has_looked => {
+                    self.sandbox = facts;
+                    has_looked = true;
+                }
+                message = from_link.recv(), if has_looked && stop_by.is_none() && self.has_room() => match message {
                     Some(message) => self.take_message(message),
                     None => shutdown.cancel(),
                 },
@@ -332,11 +326,12 @@ impl Manager {
 
     /// Remembers durably that the attempt never begins, then says so.
     fn refuse(&mut self, key: AttemptKey, refusal: Refusal) {
-        let Refusal { reason, detail } = refusal;
+        let Refusal { reason, detail, tombstone } = refusal;
         tracing::warn!(run.id = %key.run_id, run.attempt = key.attempt, run.reason = reason.as_str(), detail, "refused a run");
         let report = report::refused(key, reason, detail);
         self.refused.insert(key);
-        let written = self.put(key, State::Refused, Some(report.clone()));
+        let entry = Entry { tombstone, ..self.entry(key, State::Refused, Some(report.clone())) };
+        let written = self.put(key, entry);
         self.prune_surplus();
         self.tasks.spawn(async move {
             // On a full disk the answer counts for more than its memory.
@@ -349,15 +344,22 @@ impl Manager {
 
     fn cancel(&mut self, key: AttemptKey) {
         let running = self.running.get(&key);
-        match decide::on_cancel(running.is_some(), self.known.get(&key), self.known.is_forgotten(&key)) {
+        let is_ahead = decide::is_ahead(key, self.rules.clock_skew, clock::now());
+        let is_forgotten = self.known.is_forgotten(&key);
+        match decide::on_cancel(running.is_some(), self.known.get(&key), is_forgotten, is_ahead) {
             OnCancel::Stop => running.into_iter().for_each(CancellationToken::cancel),
             OnCancel::Again => self.say_newest(key),
             OnCancel::Lost => {
                 let detail = "cancelled, and so long ago that it may have run and be forgotten here";
                 self.outbox.push_back(ToLink::Report(report::lost(key, Reason::JournalLost, detail)));
             }
+            OnCancel::Ahead => {
+                tracing::warn!(run.id = %key.run_id, execution.id = %key.execution_id,
+                    "a cancel of what is yet to be made by this host's clock was dropped");
+            }
             OnCancel::Tombstone => {
-                self.refuse(key, Refusal::new(Reason::Cancelled, &"cancelled before its order came"));
+                let refusal = Refusal::new(Reason::Cancelled, &"cancelled before its order came");
+                self.refuse(key, Refusal { tombstone: true, ..refusal });
             }
         }
     }
@@ -412,7 +414,7 @@ impl Manager {
             }
             Event::Refused { key, reason, detail } => {
                 self.running.remove(&key);
-                self.refuse(key, Refusal { reason, detail });
+                self.refuse(key, Refusal::new(reason, &detail));
                 let folder = self.shared.folder(key);
                 self.tasks.spawn(async move {
                     attempt::clear_away(folder, None).await;
@@ -422,7 +424,7 @@ impl Manager {
             }
             Event::Ended { key, report } => {
                 self.running.remove(&key);
-                let written = self.put(key, State::Ended, Some(report.clone()));
+                let written = self.put(key, self.entry(key, State::Ended, Some(report.clone())));
                 fault::point("executor.ended.telling");
                 self.later(written);
                 self.outbox.push_back(ToLink::Ended { key, report });
@@ -490,10 +492,8 @@ impl Manager {
     fn put(
         &mut self,
         key: AttemptKey,
-        state: State,
-        report: Option<proto::Report>,
+        entry: Entry,
     ) -> impl Future<Output = Result<(), super::journal::JournalError>> + Send + use<> {
-        let entry = self.entry(key, state, report);
         self.known.put(key, entry.clone());
         self.journal.write(vec![Change::Put(key, entry.into())])
     }
@@ -508,6 +508,21 @@ impl Manager {
             None
         });
     }
+}
+
+/// Takes the agent's own place among the control groups, and tries what the host can confine runs by.
+async fn look_at_the_host(shared: Arc<Shared>, policy: PathBuf) -> Facts {
+    for trouble in cgroup::settle_agent() {
+        tracing::warn!(trouble, "the agent has no control group of its own");
+    }
+    // A policy that cannot be read allows nothing anyway.
+    let policy = Policy::read(&policy).unwrap_or_default().sandbox;
+    let engine = policy.containers.then(|| policy.engine_socket());
+    let found = probe::look(&shared.program, policy.uids, engine.as_deref()).await;
+    for (fact, missing) in &found.missing {
+        tracing::warn!(fact, missing, "this host cannot give a sandbox");
+    }
+    found.facts
 }
 
 fn log_failure(written: Result<(), super::journal::JournalError>) {

@@ -72,6 +72,8 @@ pub struct Config {
     pub spool_bytes: u64,
     /// For how long they wait, until their output gets a gap.
     pub block_for: Duration,
+    /// The number of the link's user, where that is another one.
+    pub link_uid: Option<u32>,
 }
 
 /// Why the executor cannot start.
@@ -168,7 +170,7 @@ impl Executor {
         let rules = manager::Rules {
             audience,
             policy: config.policy,
-            own: Own::find(),
+            own: Own::find(config.link_uid),
             slots: usize::try_from(config.slots).unwrap_or(usize::MAX),
             kill_jobs: config.kill_jobs,
             clock_skew: config.clock_skew,

@@ -154,6 +154,17 @@ pub enum Forbidden {
     Privileged(Profile, String),
     #[error("the host's policy does not allow runs to {what} '{folder}' ({rule})")]
     Folder { what: &'static str, folder: PathBuf, rule: &'static str },
+    #[error("the folder '{folder}' that the run is to {what} cannot be had: {why}")]
+    NoFolder { what: &'static str, folder: PathBuf, why: String },
+    #[error(
+        "'{0}' is the user of the agent's link, which holds the agent's key; no run may be that (link_user)"
+    )]
+    LinkUser(String),
+    #[error(
+        "the host's policy lends runs the number of the agent's link, {0}: \
+         one of the two has to change (sandbox.uids, link_user)"
+    )]
+    LendsLinkUser(u32),
 }
 
 /// Who the agent is on this host.
@@ -161,14 +172,20 @@ pub enum Forbidden {
 pub struct Own {
     pub name: String,
     pub is_root: bool,
+    /// The number of the link's user, where that is another one.
+    pub link_uid: Option<u32>,
 }
 
 impl Own {
     /// Looks it up.
-    pub fn find() -> Self {
+    pub fn find(link_uid: Option<u32>) -> Self {
         let uid = nix::unistd::geteuid();
         let found = User::from_uid(uid).ok().flatten();
-        Self { name: found.map_or_else(|| uid.to_string(), |user| user.name), is_root: uid.is_root() }
+        Self {
+            name: found.map_or_else(|| uid.to_string(), |user| user.name),
+            is_root: uid.is_root(),
+            link_uid,
+        }
     }
 }
 
@@ -231,6 +248,7 @@ impl Policy {
         if profile != Profile::None && is_privileged(user) {
             return Err(Forbidden::Privileged(profile, user.to_owned()));
         }
+        self.check_link_user(user, own)?;
         let wanted = command.timeout_ms.div_ceil(1000);
         if let Some(allowed) = self.max_timeout_seconds.filter(|allowed| wanted > *allowed) {
             return Err(Forbidden::Timeout { allowed, wanted });
@@ -244,8 +262,11 @@ impl Policy {
                 let folder = if command.cwd.is_empty() { home(user)? } else { PathBuf::from(&command.cwd) };
                 command.cwd = below(roots, &folder)?;
             }
+            // The shim finds out what is not there, and tells.
             None if profile > Profile::Standard && !command.cwd.is_empty() => {
-                command.cwd = resolved(&command.cwd);
+                if let Ok(real) = resolved(&command.cwd) {
+                    command.cwd = real;
+                }
             }
             None => {}
         }
@@ -264,6 +285,17 @@ impl Policy {
                 && (self.working_roots.is_some()
                     || matches!(command.profile(), proto::Profile::Strict | proto::Profile::Isolated))
         })
+    }
+
+    fn check_link_user(&self, user: &str, own: &Own) -> Result<(), Forbidden> {
+        let Some(link_uid) = own.link_uid else { return Ok(()) };
+        let (first, last) = self.sandbox.uids;
+        if user == DYNAMIC_USER {
+            let lends = (first..=last).contains(&link_uid);
+            return if lends { Err(Forbidden::LendsLinkUser(link_uid)) } else { Ok(()) };
+        }
+        let is_link = User::from_name(user).ok().flatten().is_some_and(|user| user.uid.as_raw() == link_uid);
+        if is_link { Err(Forbidden::LinkUser(user.to_owned())) } else { Ok(()) }
     }
 
     fn check_program(&self, program: Option<&Program>) -> Result<(), Forbidden> {
@@ -316,10 +348,16 @@ fn is_privileged(user: &str) -> bool {
     User::from_name(user).ok().flatten().is_some_and(|user| user.uid.is_root())
 }
 
-/// A path without symbolic links; as it is where it cannot be looked up, which the shim finds out too and tells.
-fn resolved(path: &str) -> String {
-    let real = std::fs::canonicalize(path).ok().and_then(|real| real.into_os_string().into_string().ok());
-    real.unwrap_or_else(|| path.to_owned())
+/// A path from the root on, without symbolic links.
+///
+/// # Errors
+/// Why it cannot be looked up.
+fn resolved(path: &str) -> Result<String, String> {
+    if !Path::new(path).is_absolute() {
+        return Err("it is not an absolute path".to_owned());
+    }
+    let real = std::fs::canonicalize(path).map_err(|error| error.to_string())?;
+    real.into_os_string().into_string().map_err(|_| "its name is not UTF-8".to_owned())
 }
 
 /// Where a run begins that names no folder.
@@ -333,17 +371,15 @@ fn home(user: &str) -> Result<PathBuf, Forbidden> {
 
 /// The folder without any symbolic links, if it is one of the roots or below one.
 fn below(roots: &[AbsolutePath], folder: &Path) -> Result<String, Forbidden> {
-    let unknown = |why: &str| Forbidden::UnknownFolder { folder: folder.to_owned(), why: why.to_owned() };
-    if !folder.is_absolute() {
-        return Err(unknown("it is not an absolute path"));
-    }
-    let real = std::fs::canonicalize(folder).map_err(|error| unknown(&error.to_string()))?;
+    let unknown = |why| Forbidden::UnknownFolder { folder: folder.to_owned(), why };
+    let named = folder.to_str().ok_or_else(|| unknown("its name is not UTF-8".to_owned()))?;
+    let real = resolved(named).map_err(unknown)?;
     // A root that is not there has nothing below it.
     let mut roots = roots.iter().filter_map(|root| std::fs::canonicalize(&root.0).ok());
-    if !roots.any(|root| real.starts_with(root)) {
-        return Err(Forbidden::WorkingRoot(real));
+    if !roots.any(|root| Path::new(&real).starts_with(root)) {
+        return Err(Forbidden::WorkingRoot(real.into()));
     }
-    real.into_os_string().into_string().map_err(|_| unknown("its name is not UTF-8"))
+    Ok(real)
 }
 
 #[cfg(test)]

@@ -13,12 +13,14 @@ use nix::{
 };
 
 use crate::channel::wire;
+use model::limits;
 
 /// The system's user for links, where a package has made one.
 const USER_NAME: &str = "opsconductor-agent";
-/// The link's user where there is none of that name, and its group: at the end of what distributions give out, and within
-/// the ids that a container usually has.
-const FALLBACK_ID: u32 = 64_999;
+/// The link's user where there is none of that name, and its group: beyond what distributions give out, within the ids that
+/// a container usually has, and none of those that runs are lent.
+const FALLBACK_ID: u32 = 61_183;
+const _: () = assert!(FALLBACK_ID < limits::DYNAMIC_UIDS.0);
 /// Folders inside folders; the link has two.
 const DEPTH: usize = 16;
 
@@ -76,9 +78,6 @@ pub fn give(folder: &Path, to: wire::User) -> io::Result<()> {
 
 /// What is in it first: as long as the folder is not the user's, nobody exchanges anything there.
 fn give_folder(folder: &OwnedFd, to: wire::User, depth: usize) -> io::Result<()> {
-    let Some(depth) = depth.checked_sub(1) else {
-        return Err(io::Error::other("folders are too deep inside folders"));
-    };
     let mut entries = Dir::from_fd(folder.try_clone()?)?;
     for entry in entries.iter() {
         let entry = entry?;
@@ -90,6 +89,10 @@ fn give_folder(folder: &OwnedFd, to: wire::User, depth: usize) -> io::Result<()>
         let thing = openat(folder, name, flags, Mode::empty())?;
         let found = fstat(&thing)?;
         if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
+            let Some(depth) = depth.checked_sub(1) else {
+                tracing::warn!(name = %name.to_string_lossy(), "a folder of the link is too deep, and is left alone");
+                continue;
+            };
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             give_folder(&openat(folder, name, flags, Mode::empty())?, to, depth)?;
         } else if found.st_nlink == 1 {
@@ -143,6 +146,15 @@ mod tests {
         for path in ["", "identity", "identity/one", "identity/one/key", "soft", "identity/away"] {
             assert_eq!(std::fs::symlink_metadata(folder.join(path)).unwrap().uid(), to, "{path}");
         }
+        // What a hostile link made to be in the way is left alone, and keeps no agent from starting.
+        let mut deep = folder.clone();
+        for _ in 0..=DEPTH {
+            deep.push("d");
+        }
+        std::fs::create_dir_all(&deep).unwrap();
+        give(&folder, wire::User { uid: to, gid: if to == own.uid() { own.gid() } else { to } }).unwrap();
+        assert_eq!(std::fs::symlink_metadata(&deep).unwrap().uid(), own.uid());
+        assert_eq!(std::fs::symlink_metadata(folder.join("d")).unwrap().uid(), to);
         for path in [&other, &folder.join("hard"), &world.path().to_owned()] {
             assert_eq!(std::fs::symlink_metadata(path).unwrap().uid(), own.uid(), "{}", path.display());
         }

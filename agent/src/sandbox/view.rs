@@ -11,7 +11,7 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use nix::{
@@ -110,7 +110,7 @@ impl View {
     /// names what it is to read, all else is covered that is not the system's: who sees a socket can speak to it.
     ///
     /// # Errors
-    /// When these cannot be made.
+    /// When these cannot be made, or a folder is not named from the root down.
     pub(super) fn new(
         temporary: &Path,
         writable: &[PathBuf],
@@ -129,6 +129,13 @@ impl View {
         for device in DEVICES.iter().filter(|device| Path::new(device).exists()) {
             devices.push((Part::Devices, Step::File(c(device)?)));
             devices.push(keep(Part::Devices, Path::new(device), device, Kept::Device)?);
+        }
+        if let Some(folder) = writable.iter().chain(readable.into_iter().flatten()).find(|one| !is_plain(one))
+        {
+            return Err(io::Error::other(format!(
+                "'{}' is no plain path from the root down",
+                folder.display()
+            )));
         }
         let kept: Vec<PathBuf> = writable.iter().chain(readable.into_iter().flatten()).cloned().collect();
         let mut covered = if readable.is_some() { not_shown()? } else { Vec::new() };
@@ -341,6 +348,12 @@ pub(super) fn open_folder(path: &CStr) -> nix::Result<OwnedFd> {
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     openat2(AT_FDCWD, path, how)
+}
+
+/// Whether a path goes down from the root only: what goes up again is somewhere else than its letters say.
+fn is_plain(path: &Path) -> bool {
+    path.is_absolute()
+        && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
 }
 
 fn is_folder(path: &Path) -> bool {

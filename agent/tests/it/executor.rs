@@ -1,18 +1,27 @@
 //! The executor with real orders and real shims; the test is the link.
 
-use std::time::Duration;
+use std::{
+    io::Write as _,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use model::limits;
 use opsconductor_agent::{
-    executor::journal::{Change, Entry, State},
+    executor::{
+        Config,
+        journal::{Change, Entry, State},
+    },
     messages::{AttemptKey, ToExecutor, ToLink},
+    shim::control::{self, ToShim},
 };
 use pki::seal;
 use prost::Message as _;
 use proto::report;
+use tokio::sync::oneshot;
 
-use crate::world::{UNCONFINED, World, command, key_of, new_key, output};
+use crate::world::{UNCONFINED, World, command, inventory, key_of, new_key, output};
 
 #[tokio::test]
 async fn an_order_is_run_reported_and_settled() {
@@ -103,6 +112,31 @@ async fn a_run_that_ended_without_an_agent_is_reported_by_the_next() {
     agent.stop().await;
 }
 
+/// What the host can confine runs by is found out by a process that may hang: what runs has its end meanwhile, and a stop is
+/// heard.
+#[tokio::test]
+async fn an_agent_that_looks_at_its_host_follows_what_runs() {
+    let world = World::new();
+    let mut agent = world.start(1, false).await;
+    let key = new_key();
+    world.run(&agent, key, "exec sleep 1000").await;
+    agent.started().await;
+    agent.stop().await;
+    let hangs = world.data.path().join("hangs");
+    std::fs::write(&hangs, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    std::fs::set_permissions(&hangs, PermissionsExt::from_mode(0o755)).unwrap();
+    let config = Config { program: hangs, ..world.config(1, false) };
+    let mut agent = world.start_unasked(config).await;
+    let (answer, asked) = oneshot::channel();
+    agent.to_executor.send(ToExecutor::Inventory(answer)).await.unwrap();
+    let attempt = world.folder(key);
+    let socket = attempt.join(control::SOCKET_NAME);
+    UnixStream::connect(socket).unwrap().write_all(&[ToShim::Cancel.byte()]).unwrap();
+    assert_eq!(world.record(&agent.ended().await.2).reason, "cancelled");
+    agent.stop().await;
+    assert!(asked.await.is_err(), "it was looking until then");
+}
+
 #[tokio::test]
 async fn a_killed_shim_is_a_lost_run() {
     let world = World::new();
@@ -143,6 +177,21 @@ async fn a_cancel_works_before_and_after_the_order() {
     agent.started().await;
     agent.to_executor.send(ToExecutor::Cancel(key)).await.unwrap();
     assert_eq!(world.record(&agent.ended().await.2).reason, "cancelled");
+    agent.stop().await;
+}
+
+/// A cancel is not signed: whoever has taken over the link can invent one, and must not make the host remember times that
+/// are yet to come.
+#[tokio::test]
+async fn a_cancel_of_what_is_yet_to_be_made_is_not_believed() {
+    let world = World::new();
+    let mut agent = world.start(1, false).await;
+    let (past, future) = (new_key(), key_of(Timestamp::now() + SignedDuration::from_hours(1)));
+    for key in [future, past] {
+        agent.to_executor.send(ToExecutor::Cancel(key)).await.unwrap();
+    }
+    assert_eq!(agent.refusal().await.0, "cancelled");
+    assert_eq!(inventory(&agent.to_executor).await.held, [past]);
     agent.stop().await;
 }
 

@@ -115,30 +115,37 @@ impl World {
             kill_jobs,
             spool_bytes: model::limits::HOST_SPOOL_BYTES,
             block_for: model::limits::BLOCK_FOR,
+            link_uid: None,
         }
     }
 
     pub(crate) async fn start(&self, slots: u32, kill_jobs: bool) -> Agent {
-        let config = self.config(slots, kill_jobs);
+        let mut agent = self.start_unasked(self.config(slots, kill_jobs)).await;
+        let Inventory { journal_epoch, held, .. } = inventory(&agent.to_executor).await;
+        (agent.epoch, agent.held) = (journal_epoch, held);
+        agent
+    }
+
+    /// An executor that may not answer yet: its epoch, and what it holds, are not known.
+    pub(crate) async fn start_unasked(&self, config: Config) -> Agent {
         let until = Instant::now() + LONG;
-        let (to_executor, from_executor, shutdown, task) = loop {
+        loop {
             let (to_executor, from_link) = mpsc::channel(16);
             let (to_link, from_executor) = mpsc::channel(16);
             let shutdown = CancellationToken::new();
             match Executor::start(config.clone(), from_link, to_link, shutdown.clone()) {
-                Ok(task) => break (to_executor, from_executor, shutdown, task),
+                Ok(task) => {
+                    let attempts = self.data.path().join("executor/attempts");
+                    let (epoch, held) = (Vec::new(), Vec::new());
+                    return Agent { to_executor, from_executor, shutdown, task, epoch, held, attempts };
+                }
                 // The remains of one that crashed hold it for moments.
                 Err(StartError::Journal(JournalError::InUse { .. })) if Instant::now() < until => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 Err(error) => panic!("{error:?}"),
             }
-        };
-        let (answer, asked) = oneshot::channel();
-        to_executor.send(ToExecutor::Inventory(answer)).await.unwrap();
-        let Inventory { journal_epoch: epoch, held, .. } = asked.await.unwrap();
-        let attempts = self.data.path().join("executor/attempts");
-        Agent { to_executor, from_executor, shutdown, task, epoch, held, attempts }
+        }
     }
 
     pub(crate) fn order(&self, agent: &Agent, key: AttemptKey, command: proto::Command) -> proto::WorkOrder {
@@ -206,6 +213,13 @@ impl World {
         verify_result(&self.result_key, "exit-record", &finished.record, &finished.signature).unwrap();
         proto::ExitRecord::decode(finished.record.as_slice()).unwrap()
     }
+}
+
+/// What the executor holds, as it tells a link that asks.
+pub(crate) async fn inventory(to_executor: &mpsc::Sender<ToExecutor>) -> Inventory {
+    let (answer, asked) = oneshot::channel();
+    to_executor.send(ToExecutor::Inventory(answer)).await.unwrap();
+    asked.await.unwrap()
 }
 
 impl Agent {

@@ -6,6 +6,8 @@
 //! 3. What is forgotten raises the floor to its execution's time. Nothing of an execution that was made at or before the
 //!    floor starts unless it is known: it may have run. So what may still be ordered has to be above it, and is, as long as
 //!    [`Keep::over`] attempts are more than an agent has in [`Keep::over_for`].
+//! 4. What a cancel refused before its order came is dropped without that, after a day or when there are too many: it never
+//!    began, and whoever took over the link can invent as many as it likes.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -26,7 +28,9 @@ pub struct Keep {
     /// Whole refusals.
     pub refusals: usize,
     pub refusals_for: Duration,
-    /// How many more may gather of either until some are given up before their time.
+    /// Tombstones, for as long as refusals.
+    pub tombstones: usize,
+    /// How many more may gather of each until some are given up before their time.
     pub more: usize,
 }
 
@@ -37,6 +41,7 @@ impl Keep {
         over_for: orderable_for(),
         refusals: 10_000,
         refusals_for: DAY,
+        tombstones: 10_000,
         more: 1000,
     };
 }
@@ -75,6 +80,7 @@ const fn bare(state: State, unkillable: bool) -> Entry {
         started_at: 0,
         report: None,
         unkillable,
+        tombstone: false,
     }
 }
 
@@ -175,27 +181,21 @@ impl Known {
     /// Whether so much has gathered that it is time to [`Self::forget`] some.
     pub fn is_much(&self, keep: Keep) -> bool {
         self.over.len() > keep.over + keep.more
-            || self.whole.len() > limits::HOST_UNSETTLED + keep.refusals + keep.more
+            || self.whole.len() > limits::HOST_UNSETTLED + keep.refusals + keep.tombstones + keep.more
     }
 
     /// Gives up what is more than to be kept; what the journal has to be told of that. `now` is in microseconds since 1970 UTC.
     pub fn forget(&mut self, keep: Keep, now: i64) -> Vec<Change> {
         let mut changes = Vec::new();
-        let mut refusals: Vec<(i64, AttemptKey)> = self
-            .whole
-            .iter()
-            .filter(|(_, entry)| entry.state() == State::Refused)
-            .map(|(key, entry)| (entry.at, *key))
-            .collect();
-        refusals.sort_unstable();
-        let surplus = refusals.len().saturating_sub(keep.refusals);
         let oldest = now.saturating_sub_unsigned(micros(keep.refusals_for));
-        for (index, (at, key)) in refusals.into_iter().enumerate() {
-            if index < surplus || at < oldest {
-                let entry = Entry::bare(key, State::Refused, false);
-                self.put(key, entry.clone());
-                changes.push(Change::Put(key, entry.into()));
-            }
+        for key in self.refusals_to_give_up(false, keep.refusals, oldest) {
+            let entry = Entry::bare(key, State::Refused, false);
+            self.put(key, entry.clone());
+            changes.push(Change::Put(key, entry.into()));
+        }
+        for key in self.refusals_to_give_up(true, keep.tombstones, oldest) {
+            self.whole.remove(&key);
+            changes.push(Change::Drop(key));
         }
         let oldest = u64::try_from(now).unwrap_or(0).saturating_sub(micros(keep.over_for)) / 1000;
         while let Some(first) = self.over.first_entry() {
@@ -209,6 +209,17 @@ impl Known {
             changes.push(Change::Forget(key));
         }
         changes
+    }
+
+    /// The whole refusals, tombstones or others, that are older than `oldest`, and the oldest of more than `keep`.
+    fn refusals_to_give_up(&self, tombstones: bool, keep: usize, oldest: i64) -> Vec<AttemptKey> {
+        let is_one = |entry: &Entry| entry.state() == State::Refused && entry.tombstone == tombstones;
+        let whole = self.whole.iter().filter(|(_, entry)| is_one(entry));
+        let mut refusals: Vec<(i64, AttemptKey)> = whole.map(|(key, entry)| (entry.at, *key)).collect();
+        refusals.sort_unstable();
+        let surplus = refusals.len().saturating_sub(keep);
+        let given_up = |(index, (at, _)): &(usize, (i64, AttemptKey))| *index < surplus || *at < oldest;
+        refusals.into_iter().enumerate().filter(given_up).map(|(_, (_, key))| key).collect()
     }
 }
 

@@ -28,14 +28,14 @@ impl Manager {
         }
         if self.running.len() >= self.rules.slots {
             let detail = format!("all {} slots are taken", self.rules.slots);
-            return Err(Refusal { reason: Reason::AgentBusy, detail });
+            return Err(Refusal::new(Reason::AgentBusy, &detail));
         }
         if self.unsettled().count() >= limits::HOST_UNSETTLED {
             let detail = format!(
                 "the results of {} runs are not taken over yet, the limit HOST_UNSETTLED",
                 limits::HOST_UNSETTLED
             );
-            return Err(Refusal { reason: Reason::AgentBusy, detail });
+            return Err(Refusal::new(Reason::AgentBusy, &detail));
         }
         // A folder that cannot be read refuses the run where it is to be made.
         let unshipped = segment::bytes_on_disk(&self.shared.attempts).unwrap_or_default();
@@ -44,13 +44,13 @@ impl Manager {
                 "{unshipped} bytes of output wait to be shipped, over this host's spool_bytes of {}",
                 self.rules.spool_bytes
             );
-            return Err(Refusal { reason: Reason::AgentBusy, detail });
+            return Err(Refusal::new(Reason::AgentBusy, &detail));
         }
         if let Ok(disk) = statvfs(&self.shared.attempts) {
             let free = disk.blocks_available().saturating_mul(disk.fragment_size());
             if free < FREE_BYTES {
                 let detail = format!("{free} bytes are free on the agent's disk; a run needs {FREE_BYTES}");
-                return Err(Refusal { reason: Reason::NoSpace, detail });
+                return Err(Refusal::new(Reason::NoSpace, &detail));
             }
         }
         let spec = order::spec(order, &self.shared.keys.seal_key);

@@ -30,7 +30,7 @@ impl Manager {
         let old = AttemptKey { attempt: order.content.superseded_attempt, ..key };
         if self.known.get(&old).is_none() {
             let detail = format!("attempt {} of the run superseded it before its order came", key.attempt);
-            self.refuse(old, Refusal { reason: Reason::NotStarted, detail });
+            self.refuse(old, Refusal::new(Reason::NotStarted, &detail));
         }
         for (earlier, _) in self.known.earlier(key) {
             if let Some(cancel) = self.running.get(&earlier) {
@@ -86,7 +86,7 @@ impl Manager {
                     "attempt {earlier} of the run cannot be ended, so attempt {} does not begin",
                     key.attempt
                 );
-                self.refuse(key, Refusal { reason: Reason::Unkillable, detail });
+                self.refuse(key, Refusal::new(Reason::Unkillable, &detail));
             }
         }
     }

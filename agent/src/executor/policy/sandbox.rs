@@ -1,6 +1,9 @@
 //! What the host's policy says of the sandbox: which profiles, folders and limits runs may have.
 
-use std::path::{Path, PathBuf};
+use std::{
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+};
 
 use model::{limits, sandbox::Profile};
 use serde::{Deserialize, Serialize};
@@ -28,17 +31,17 @@ pub struct Sandbox {
     pub writable: Option<Vec<AbsolutePath>>,
     /// The most that a run may take; a higher limit of a run is lowered to it, and one that names none gets it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_memory_bytes: Option<u64>,
+    pub max_memory_bytes: Option<NonZeroU64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_pids: Option<u64>,
+    pub max_pids: Option<NonZeroU64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_cpu_percent: Option<u64>,
+    pub max_cpu_percent: Option<NonZeroU64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_io_bytes_per_second: Option<u64>,
+    pub max_io_bytes_per_second: Option<NonZeroU64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_open_files: Option<u64>,
+    pub max_open_files: Option<NonZeroU64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_file_bytes: Option<u64>,
+    pub max_file_bytes: Option<NonZeroU64>,
     /// The first and the last number of the users that exist for one run only.
     pub uids: (u32, u32),
 }
@@ -104,7 +107,7 @@ impl Sandbox {
             (&mut limits.open_files, self.max_open_files),
             (&mut limits.file_bytes, self.max_file_bytes),
         ] {
-            if let Some(most) = most {
+            if let Some(most) = most.map(NonZeroU64::get) {
                 *limit = if *limit == 0 { most } else { most.min(*limit) };
             }
         }
@@ -117,14 +120,15 @@ impl Sandbox {
     }
 }
 
-/// The folder without symbolic links, if it is one of the roots or below one. The shim opens it without following any.
+/// The folder without symbolic links, if it is one of the roots or below one. The shim opens it without following any, and so
+/// it has to be there: of one that cannot be looked up nobody knows where it will be.
 fn within(
     roots: Option<&[AbsolutePath]>,
     folder: &str,
     what: &'static str,
     rule: &'static str,
 ) -> Result<String, Forbidden> {
-    let real = resolved(folder);
+    let real = resolved(folder).map_err(|why| Forbidden::NoFolder { what, folder: folder.into(), why })?;
     let no = || Forbidden::Folder { what, folder: PathBuf::from(folder), rule };
     if Path::new(&real).parent().is_none() {
         return Err(no());
@@ -175,6 +179,8 @@ mod tests {
             command.limits.unwrap().pids
         };
         assert_eq!([0, 99, 101].map(capped), [100, 99, 100]);
+        // It would be none at all.
+        assert!(toml::from_str::<Sandbox>("max_pids = 0").is_err());
     }
 
     #[test]
@@ -191,6 +197,16 @@ mod tests {
         };
         assert_eq!(write("in").unwrap(), root.join("in").display().to_string());
         assert!(write("out").unwrap_err().to_string().contains("sandbox.writable"));
+        // What is below the root by its letters only, and cannot be looked up.
+        for elsewhere in ["no/../../../../etc", "no/../in", "no"] {
+            assert!(
+                matches!(write(elsewhere), Err(Forbidden::NoFolder { what: "write", .. })),
+                "{elsewhere}"
+            );
+        }
+        let relative = sandbox("")
+            .apply(&mut proto::Command { read: vec!["etc/../etc".to_owned()], ..proto::Command::default() });
+        assert!(relative.unwrap_err().to_string().contains("not an absolute path"));
     }
 
     #[test]

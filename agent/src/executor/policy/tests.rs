@@ -1,7 +1,7 @@
 use super::*;
 
 fn root() -> Own {
-    Own { name: "root".to_owned(), is_root: true }
+    Own { name: "root".to_owned(), is_root: true, link_uid: None }
 }
 
 fn policy(text: &str) -> Policy {
@@ -34,13 +34,28 @@ fn each_rule_says_no_by_its_name() {
     assert_eq!(root, Forbidden::Privileged(Profile::Standard, "root".to_owned()));
     let unconfined = "users = ['www']\n[sandbox]\ndefault = 'none'\nunconfined = 'all'";
     assert_eq!(check(unconfined, as_user("")), Err(Forbidden::User("root".to_owned())));
-    let other = Own { name: "agent".to_owned(), is_root: false };
+    let other = Own { name: "agent".to_owned(), is_root: false, link_uid: None };
     let denied = policy("").apply(&mut as_user("www"), &other).unwrap_err();
     assert_eq!(denied.to_string(), "the agent runs as 'agent', not as root, and cannot run as 'www'");
     assert_eq!(policy("").apply(&mut as_user("agent"), &other), Ok(()));
     let limit = check("max_timeout_seconds = 10", as_user(""));
     assert_eq!(limit, Err(Forbidden::Timeout { allowed: 10, wanted: 11 }));
     assert!(limit.unwrap_err().to_string().ends_with("(max_timeout_seconds)"));
+}
+
+#[test]
+fn no_run_is_the_link() {
+    let beside = |link_uid, text: &str, mut command| {
+        policy(text).apply(&mut command, &Own { link_uid: Some(link_uid), ..root() })
+    };
+    let (first, last) = limits::DYNAMIC_UIDS;
+    assert_eq!(beside(first, "", as_user("")), Err(Forbidden::LendsLinkUser(first)));
+    assert_eq!(beside(last, "", as_user("")), Err(Forbidden::LendsLinkUser(last)));
+    assert_eq!(beside(first - 1, "", as_user("")), Ok(()));
+    assert_eq!(beside(first, "", as_user("nobody")), Ok(()));
+    let nobody = User::from_name("nobody").unwrap().unwrap().uid.as_raw();
+    assert_eq!(beside(nobody, "", as_user("nobody")), Err(Forbidden::LinkUser("nobody".to_owned())));
+    assert_eq!(beside(nobody, "", as_user("")), Ok(()));
 }
 
 #[test]

@@ -163,7 +163,7 @@ impl Journal {
         for change in changes {
             match change {
                 Change::Put(key, entry) => drop(self.entries.insert(key, *entry)),
-                Change::Forget(key) => drop(self.entries.remove(&key)),
+                Change::Forget(key) | Change::Drop(key) => drop(self.entries.remove(&key)),
                 Change::Fence(fence) => self.fence = self.fence.max(fence),
             }
         }
@@ -364,10 +364,12 @@ impl World {
                 let forgets = self.has(Mutant::ForgetsCancels);
                 let agent = &mut self.agent;
                 let known = agent.executor.known.entries.get(&key);
-                match decide::on_cancel(agent.executor.running.contains_key(&key), known, false) {
+                match decide::on_cancel(agent.executor.running.contains_key(&key), known, false, false) {
                     OnCancel::Stop => agent.executor.running.get_mut(&key).unwrap().cancel = true,
                     OnCancel::Again => agent.say_newest(key),
-                    OnCancel::Lost => unreachable!("this agent forgets nothing"),
+                    OnCancel::Lost | OnCancel::Ahead => {
+                        unreachable!("this agent forgets nothing, and its clock is right")
+                    }
                     OnCancel::Tombstone if forgets => {
                         let report = report::refused(key, Reason::Cancelled, "");
                         agent.executor.outbox.push_back(ToLink::Report(report));

@@ -10,6 +10,7 @@ const FEW: Keep = Keep {
     over_for: Duration::from_millis(100),
     refusals: 2,
     refusals_for: Duration::from_millis(50),
+    tombstones: 3,
     more: 0,
 };
 
@@ -68,6 +69,7 @@ proptest! {
                         match change {
                             Change::Put(key, entry) => drop(on_disk.insert(key, *entry)),
                             Change::Forget(key) => drop(on_disk.remove(&key)),
+                            Change::Drop(_) => unreachable!(),
                             Change::Fence(_) => unreachable!(),
                         }
                     }
@@ -105,6 +107,28 @@ fn the_oldest_executions_go_first() {
     assert_eq!(known.floor(), Some(2));
     assert!(known.is_forgotten(&key(2, 7)) && !known.is_forgotten(&key(3, 7)));
     assert!(!known.is_forgotten(&key(1, 2)), "it runs");
+}
+
+/// Nobody signs a cancel: who sends any number of them must not make the host forget what it may be asked for.
+#[test]
+fn tombstones_go_without_a_trace() {
+    let mut known = Known::default();
+    known.put(key(40, 1), entry(State::Refused, 40));
+    for made in 41..=45 {
+        known.put(key(made, 1), Entry { tombstone: true, ..entry(State::Refused, made) });
+    }
+    let dropped = known.forget(FEW, 60_000);
+    assert!(matches!(dropped[..], [Change::Drop(one), Change::Drop(two)]
+        if [one, two] == [key(41, 1), key(42, 1)]));
+    let dropped = known.forget(FEW, 94_000);
+    assert!(
+        matches!(dropped[..], [Change::Put(bare, _), Change::Drop(one)]
+        if [bare, one] == [key(40, 1), key(43, 1)]),
+        "{dropped:?}"
+    );
+    assert_eq!(known.floor(), None);
+    assert!(!known.is_forgotten(&key(41, 1)));
+    assert_eq!(known.keys().count(), 3);
 }
 
 #[test]
