@@ -17,7 +17,7 @@ use crate::{
 
 /// How long the removal may take, all in all; of an engine that has left something unanswered, and how often it is tried.
 pub(super) const REMOVE_WITHIN: Duration = Duration::from_secs(15);
-pub(super) const REMOVE_OF_SILENT_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const REMOVE_OF_SILENT_WITHIN: Duration = Duration::from_secs(4);
 const REMOVE_AGAIN: Duration = Duration::from_millis(500);
 
 /// What is known of the end.

@@ -3,7 +3,7 @@
 //! 1. An exit that has happened beats a cancel, a cancel beats a timeout.
 //! 2. It is over when the engine says that it does not run and its output has ended; or when the engine does not answer, and
 //!    its control group, which we kill then, is empty.
-//! 3. No answer of the engine is waited for: what it was asked stands in `asked`, and all else goes on.
+//! 3. No answer of the engine is waited for: what it was asked stands in `calls`, and all else goes on.
 
 use std::{
     pin::Pin,
@@ -59,7 +59,7 @@ enum Answer {
     Ended(Option<Box<ContainerInspectResponse>>),
 }
 
-type Asked = FuturesUnordered<Pin<Box<dyn Future<Output = Answer>>>>;
+type Calls = FuturesUnordered<Pin<Box<dyn Future<Output = Answer>>>>;
 
 /// A container, and all that it is led with.
 pub(super) struct Life<'a> {
@@ -68,7 +68,7 @@ pub(super) struct Life<'a> {
     pub(super) bounds: Bounds,
     pub(super) output: Output,
     /// What the engine was asked and has not answered.
-    asked: Asked,
+    calls: Calls,
     /// Microseconds since 1970 UTC.
     pub(super) started_at: i64,
     start: Start,
@@ -93,7 +93,7 @@ pub(super) struct Life<'a> {
     /// It had ended when it was to be asked to.
     ended_before: bool,
     phase: Phase,
-    /// A kill, or a removal in its place, is among what was asked.
+    /// A kill, or a removal in its place, is among the calls.
     is_killing: bool,
     pub(super) is_unkillable: bool,
 }
@@ -134,7 +134,7 @@ impl<'a> Life<'a> {
             ears,
             bounds,
             output,
-            asked: Asked::new(),
+            calls: Calls::new(),
             started_at: clock::now_micros(),
             start: Start::Open,
             is_told: false,
@@ -168,7 +168,7 @@ impl<'a> Life<'a> {
             tokio::select! {
                 () = self.ears.hear() => {}
                 () = self.means.account.close() => {}
-                Some(answer) = self.asked.next() => self.take_answer(answer),
+                Some(answer) = self.calls.next() => self.take_answer(answer),
                 came = self.means.output.next(), if may_read => self.take(came),
                 () = tokio::time::sleep_until(until.into()) => {}
             }
@@ -178,7 +178,7 @@ impl<'a> Life<'a> {
             self.tell_start();
         }
         // Who owes an answer is not given the time of one who does not.
-        let within = if self.asked.is_empty() { end::REMOVE_WITHIN } else { end::REMOVE_OF_SILENT_WITHIN };
+        let within = if self.is_silent() { end::REMOVE_OF_SILENT_WITHIN } else { end::REMOVE_WITHIN };
         let (engine, name) = (self.means.engine.clone(), self.means.name.clone());
         let removed = self.ears.meanwhile(end::remove(&engine, &name, within)).await;
         fault::point("shim.container.removed");
@@ -188,7 +188,7 @@ impl<'a> Life<'a> {
     /// Asks the engine.
     fn ask(&mut self, call: impl AsyncFnOnce(Engine, String) -> Answer + 'static) {
         let (engine, name) = (self.means.engine.clone(), self.means.name.clone());
-        self.asked.push(Box::pin(call(engine, name)));
+        self.calls.push(Box::pin(call(engine, name)));
     }
 
     fn take_answer(&mut self, answer: Answer) {
@@ -241,6 +241,11 @@ impl<'a> Life<'a> {
     fn is_over(&self) -> bool {
         let is_kept = !self.is_open && self.held.is_none() && !self.output.is_blocked();
         self.is_unkillable || (self.end.is_some() && is_kept)
+    }
+
+    /// Whether the engine owes us what would be the end.
+    fn is_silent(&self) -> bool {
+        self.is_killing || self.is_unkillable || self.end.is_some_and(|end| end.by == By::Group)
     }
 
     /// Says that it runs, under the number that the engine knows.

@@ -124,7 +124,9 @@ async fn begin(spec: &mut Spec, ears: &mut Ears<'_>, deadline: Instant) -> Resul
         }
         Err(failure) => {
             // It may be there even if the engine did not say so in time.
-            let removal = end::remove(&engine, &name, end::REMOVE_OF_SILENT_WITHIN);
+            let has_time = matches!(failure.reason, Reason::SandboxUnavailable | Reason::SpawnFailed);
+            let within = if has_time { end::REMOVE_WITHIN } else { end::REMOVE_OF_SILENT_WITHIN };
+            let removal = end::remove(&engine, &name, within);
             Err(match ears.meanwhile(removal).await {
                 Ok(()) => failure,
                 Err(why) => Failure { detail: format!("{}; {why}", failure.detail), ..failure },
