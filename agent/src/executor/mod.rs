@@ -166,11 +166,8 @@ impl Executor {
                 "the journal was damaged; a new one begins, and what was outstanding is unknown"
             );
         }
-        let sweep = Sweep {
-            agent_id: config.agent_id,
-            policy: config.policy.clone(),
-            attempts: attempts.clone(),
-        };
+        let sweep =
+            Sweep { agent_id: config.agent_id, policy: config.policy.clone(), attempts: attempts.clone() };
         let shared = Arc::new(Shared { attempts, lost_attempts, program, keys, boot_id: boot_id(), to_link });
         let rules = manager::Rules {
             audience,

@@ -106,7 +106,9 @@ impl Watched {
         note::kill_noted(folder, &name);
         loop {
             match note::remove_noted(folder, &name) {
-                Err(error) if note::kill_noted(folder, &name) || Instant::now() >= until => return Err(error),
+                Err(error) if note::kill_noted(folder, &name) || Instant::now() >= until => {
+                    return Err(error);
+                }
                 Err(_) => std::thread::sleep(REMOVE_AGAIN),
                 Ok(()) => return Ok(()),
             }

@@ -225,7 +225,9 @@ mod tests {
         // It would be whoever the image says, who may be root.
         let unconfined = proto::Command { profile: proto::Profile::None.into(), ..image() };
         assert!(matches!(on.apply(&mut unconfined.clone(), false), Err(Forbidden::Unconfined { .. })));
-        assert!(sandbox("containers = true\nunconfined = 'all'").apply(&mut unconfined.clone(), false).is_ok());
+        assert!(
+            sandbox("containers = true\nunconfined = 'all'").apply(&mut unconfined.clone(), false).is_ok()
+        );
         assert!(toml::from_str::<Sandbox>("engine = 'own.sock'").is_err());
     }
 

@@ -45,9 +45,7 @@ pub(crate) fn filter(profile: Profile) -> Option<String> {
 
 /// What `strict` forbids besides whole calls.
 fn forbidding() -> Vec<Value> {
-    let deny = |call: &str, argument: u32, mask: u64, value: u64| {
-        json!({ "names": [call], "action": FAIL, "errnoRet": libc::EPERM, "args": [masked(argument, mask, value)] })
-    };
+    let deny = |call: &str, argument: u32, mask: u64, value: u64| json!({ "names": [call], "action": FAIL, "errnoRet": libc::EPERM, "args": [masked(argument, mask, value)] });
     let controls = FORBIDDEN_CONTROLS.iter().map(|control| deny("ioctl", 1, ARGUMENT, *control));
     let sockets = FORBIDDEN_SOCKETS.iter().flat_map(|kind| {
         ["socket", "socketpair"].map(|call| deny(call, 0, ARGUMENT, u64::from(kind.unsigned_abs())))
@@ -65,9 +63,7 @@ fn allowing() -> Vec<Value> {
     const BY_ARGUMENT: [&str; 4] = ["ioctl", "socket", "socketpair", "clone"];
     let mut whole = names(allowed::CALLS, allowed::CALLS_HERE);
     whole.retain(|name| !BY_ARGUMENT.contains(&name.as_str()));
-    let allow = |call: &str, argument: u32, mask: u64, value: u64| {
-        json!({ "names": [call], "action": ALLOW, "args": [masked(argument, mask, value)] })
-    };
+    let allow = |call: &str, argument: u32, mask: u64, value: u64| json!({ "names": [call], "action": ALLOW, "args": [masked(argument, mask, value)] });
     let sockets = ALLOWED_SOCKETS.iter().flat_map(|kind| {
         ["socket", "socketpair"].map(|call| allow(call, 0, ARGUMENT, u64::from(kind.unsigned_abs())))
     });

@@ -74,7 +74,10 @@ impl Asked {
         want("no_new_privs", host.security_opt.iter().flatten().any(|one| is_no_new_privileges(one)));
         want("seccomp", self.has_seccomp(host));
         want("no privileges", host.privileged != Some(true));
-        want("devices of its own", is_empty(host.devices.as_ref()) && is_empty(host.device_requests.as_ref()));
+        want(
+            "devices of its own",
+            is_empty(host.devices.as_ref()) && is_empty(host.device_requests.as_ref()),
+        );
         let read_only = self.host.readonly_rootfs != Some(true) || host.readonly_rootfs == Some(true);
         want("read-only file system", read_only);
         let is_alone = self.host.network_mode.as_deref() != Some(NO_NETWORK)

@@ -137,9 +137,8 @@ mod tests {
 
     #[test]
     fn a_note_is_read_whole_or_not_at_all() {
-        let noted = |id: Option<&str>| {
-            Some(Note { socket: PathBuf::from("/run/x.sock"), id: id.map(str::to_owned) })
-        };
+        let noted =
+            |id: Option<&str>| Some(Note { socket: PathBuf::from("/run/x.sock"), id: id.map(str::to_owned) });
         let read = |note: &[u8]| parse(note, "opsconductor-a-1");
         assert_eq!(read(b"/run/x.sock\nopsconductor-a-1"), noted(None));
         assert_eq!(read(b"/run/x.sock\nopsconductor-a-1\nc0ffee"), noted(Some("c0ffee")));

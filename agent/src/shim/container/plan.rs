@@ -13,8 +13,8 @@ use std::{
 };
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
-    MountBindOptions, MountBindOptionsPropagationEnum, MountType, ResourcesUlimits, ThrottleDevice,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
+    MountBindOptionsPropagationEnum, MountType, ResourcesUlimits, ThrottleDevice,
 };
 use model::{
     Reason,
@@ -200,8 +200,9 @@ impl Plan {
         let mut filter_file = None;
         if let Some(filter) = oci::filter(self.profile) {
             let option = if engine.wants_files {
-                let file = HandedOver::write(FILTER_FILE_NAME, &filter)
-                    .map_err(|error| unavailable(&format!("seccomp: its filter cannot be written: {error}")))?;
+                let file = HandedOver::write(FILTER_FILE_NAME, &filter).map_err(|error| {
+                    unavailable(&format!("seccomp: its filter cannot be written: {error}"))
+                })?;
                 let path = file.0.to_str().map(str::to_owned);
                 filter_file = Some(file);
                 path.ok_or_else(|| unavailable("seccomp: the path of its filter is not UTF-8"))?

@@ -33,7 +33,9 @@ pub(super) fn of_engine(socket: &Path) -> io::Result<Vec<PathBuf>> {
     let mut holders = holders(socket);
     holders.insert(peer);
     if holders.iter().all(|holder| *holder == SERVICE_MANAGER) {
-        return Err(io::Error::other("the service manager listens for it, and its own process was not found"));
+        return Err(io::Error::other(
+            "the service manager listens for it, and its own process was not found",
+        ));
     }
     let roots = holders.into_iter().map(|holder| PathBuf::from(format!("/proc/{holder}/root")));
     // A child of the engine holds it until it has become another program, and may be gone by now.

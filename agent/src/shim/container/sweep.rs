@@ -13,17 +13,17 @@ use super::{
 ///
 /// # Errors
 /// When the engine does not answer, or keeps one.
-pub async fn sweep(
-    socket: &str,
-    agent: &str,
-    is_over: impl Fn(&str) -> bool,
-) -> Result<Vec<String>, String> {
+pub async fn sweep(socket: &str, agent: &str, is_over: impl Fn(&str) -> bool) -> Result<Vec<String>, String> {
     let engine = Engine::find(socket).await?;
     let mut removed = Vec::new();
     for found in engine.labelled(AGENT_LABEL, agent).await? {
-        let Some(attempt) = found.labels.as_ref().and_then(|labels| labels.get(ATTEMPT_LABEL)) else { continue };
+        let Some(attempt) = found.labels.as_ref().and_then(|labels| labels.get(ATTEMPT_LABEL)) else {
+            continue;
+        };
         let Some(id) = found.id.as_deref().filter(|_| is_over(attempt)) else { continue };
-        note::remove_own(&engine, id, attempt).await.map_err(|why| format!("the container of {attempt}: {why}"))?;
+        note::remove_own(&engine, id, attempt)
+            .await
+            .map_err(|why| format!("the container of {attempt}: {why}"))?;
         removed.push(attempt.clone());
     }
     Ok(removed)

@@ -93,7 +93,9 @@ fn whatever_is_weaker_is_named() {
         ("cpu limit", |host| host.cpu_quota = Some(0)),
         ("io limit", |host| host.blkio_device_read_bps = None),
         ("io limit", |host| host.blkio_device_write_bps = Some(vec![device("/dev/a", 100)])),
-        ("io limit", |host| host.blkio_device_write_bps = Some(vec![device("/dev/a", 0), device("/dev/b", 101)])),
+        ("io limit", |host| {
+            host.blkio_device_write_bps = Some(vec![device("/dev/a", 0), device("/dev/b", 101)])
+        }),
         ("limit 'core', limit 'nofile'", |host| host.ulimits = None),
         ("limit 'nofile'", |host| host.ulimits = Some(vec![ulimit("core", 0), ulimit("nofile", 65)])),
         ("limit 'core'", |host| host.ulimits = Some(vec![ulimit("core", -1), ulimit("nofile", 64)])),
