@@ -52,7 +52,7 @@ impl Between {
             for client in listener.incoming().flatten() {
                 let (engine, gate) = (engine.clone(), Arc::clone(&gate));
                 // Who hangs up has heard enough.
-                std::thread::spawn(move || drop(carry(client, &engine, does, &gate)));
+                std::thread::spawn(move || drop(carry(&client, &engine, does, &gate)));
             }
         });
         between
@@ -92,7 +92,7 @@ impl Gate {
 }
 
 /// Carries one request to the engine, and whatever comes of it back. A connection has one request.
-fn carry(client: UnixStream, engine: &Path, does: Does, gate: &Gate) -> io::Result<()> {
+fn carry(client: &UnixStream, engine: &Path, does: Does, gate: &Gate) -> io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
     let (mut head, mut length) = (Vec::new(), 0);
     let mut is_upgrade = false;

@@ -38,7 +38,7 @@ pub(crate) fn filter(profile: Profile) -> Option<String> {
         Profile::Strict => (ALLOW, forbidding()),
         Profile::Isolated => (FAIL, allowing()),
     };
-    rules.push(fails(names(forbidden::CALLS, forbidden::CALLS_HERE), libc::EPERM));
+    rules.push(fails(&names(forbidden::CALLS, forbidden::CALLS_HERE), libc::EPERM));
     let all = json!({ "defaultAction": otherwise, "defaultErrnoRet": libc::ENOSYS, "syscalls": rules });
     Some(all.to_string())
 }
@@ -51,9 +51,9 @@ fn forbidding() -> Vec<Value> {
         ["socket", "socketpair"].map(|call| deny(call, 0, ARGUMENT, u64::from(kind.unsigned_abs())))
     });
     let bits = (0..64).map(|bit| 1 << bit).filter(|bit| NEW_NAMESPACES & bit != 0);
-    let of_engines = fails(FORBIDDEN_BY_ENGINES.map(str::to_owned).to_vec(), libc::EPERM);
+    let of_engines = fails(&FORBIDDEN_BY_ENGINES.map(str::to_owned), libc::EPERM);
     // Its flags are behind a pointer, which no filter can follow.
-    let clone3 = fails(vec!["clone3".to_owned()], libc::ENOSYS);
+    let clone3 = fails(&["clone3".to_owned()], libc::ENOSYS);
     let clones = bits.map(|bit| deny("clone", 0, bit, bit));
     controls.chain(sockets).chain(clones).chain([of_engines, clone3]).collect()
 }
@@ -94,7 +94,7 @@ fn masked(argument: u32, mask: u64, value: u64) -> Value {
     json!({ "index": argument, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" })
 }
 
-fn fails(names: Vec<String>, errno: libc::c_int) -> Value {
+fn fails(names: &[String], errno: libc::c_int) -> Value {
     json!({ "names": names, "action": FAIL, "errnoRet": errno })
 }
 

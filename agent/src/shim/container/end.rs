@@ -110,7 +110,7 @@ impl Life<'_> {
     }
 }
 
-/// Removes the attempt's container and its note. One that only has its name is left alone.
+/// Removes the attempt's container. One that only has its name is left alone.
 pub(super) async fn remove(engine: &Engine, name: &str, within: Duration) -> Result<(), String> {
     let attempt = name.strip_prefix(NAME_PREFIX).unwrap_or(name);
     let mut why = format!("its engine did not answer within {} s", within.as_secs());
@@ -124,7 +124,6 @@ pub(super) async fn remove(engine: &Engine, name: &str, within: Duration) -> Res
         }
     };
     if tokio::time::timeout(within, removal).await.is_ok() {
-        note::forget();
         return Ok(());
     }
     Err(format!("the container '{name}' could not be removed and is tried again: {why}"))

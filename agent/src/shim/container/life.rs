@@ -19,7 +19,7 @@ use super::{
     ears::Ears,
     end::{self, By, End},
     engine::{Attached, Engine, NotStarted},
-    not_starting,
+    not_starting, note,
     plan::Kept,
 };
 use crate::{
@@ -180,7 +180,10 @@ impl<'a> Life<'a> {
         // Who owes an answer is not given the time of one who does not.
         let within = if self.is_silent() { end::REMOVE_OF_SILENT_WITHIN } else { end::REMOVE_WITHIN };
         let (engine, name) = (self.means.engine.clone(), self.means.name.clone());
-        let removed = self.ears.meanwhile(end::remove(&engine, &name, within)).await;
+        let removed = self.ears.meanwhile(Box::pin(end::remove(&engine, &name, within))).await;
+        if removed.is_ok() {
+            note::forget();
+        }
         fault::point("shim.container.removed");
         self.into_record(removed)
     }
@@ -212,11 +215,11 @@ impl<'a> Life<'a> {
                     Some(reason) => Failure { reason, detail: "ended before it began".to_owned() },
                     None => not_starting(&why),
                 });
-                if is_unanswered {
+                if !is_unanswered {
+                    self.take_end(End::unknown(By::Engine));
+                } else if !self.was_killed() {
                     // It may run.
                     self.phase = Phase::Asked { kill_at: Instant::now() };
-                } else {
-                    self.take_end(End::unknown(By::Engine));
                 }
             }
             Answer::Looked(pid) => {

@@ -94,7 +94,7 @@ async fn lead(
         Err(error) => return not_started(unavailable(&error.to_string()), output),
     };
     match Box::pin(begin(spec, &mut ears, Instant::now() + bounds.timeout)).await {
-        Ok(means) => Life::new(means, ears, bounds, output).finish().await,
+        Ok(means) => Box::pin(Life::new(means, ears, bounds, output).finish()).await,
         Err(failure) => not_started(failure, output),
     }
 }
@@ -123,12 +123,17 @@ async fn begin(spec: &mut Spec, ears: &mut Ears<'_>, deadline: Instant) -> Resul
             Ok(Means { engine, name, output, account, warnings, _kept: kept })
         }
         Err(failure) => {
-            // It may be there even if the engine did not say so in time.
+            // It may be there even if the engine did not say so in time, or come to be: then its note is kept.
             let has_time = matches!(failure.reason, Reason::SandboxUnavailable | Reason::SpawnFailed);
             let within = if has_time { end::REMOVE_WITHIN } else { end::REMOVE_OF_SILENT_WITHIN };
-            let removal = end::remove(&engine, &name, within);
+            let removal = Box::pin(end::remove(&engine, &name, within));
             Err(match ears.meanwhile(removal).await {
-                Ok(()) => failure,
+                Ok(()) => {
+                    if has_time {
+                        note::forget();
+                    }
+                    failure
+                }
                 Err(why) => Failure { detail: format!("{}; {why}", failure.detail), ..failure },
             })
         }
@@ -156,7 +161,7 @@ async fn make(
     ears: &mut Ears<'_>,
     deadline: Instant,
 ) -> Result<(Made, Attached), Failure> {
-    let made = ask(ears, deadline, engine.create(name, body)).await?;
+    let made = ask(ears, deadline, Box::pin(engine.create(name, body))).await?;
     fault::point("shim.container.made");
     note::add_id(&made.id).map_err(|error| {
         let detail = format!("the container's id cannot be noted in the attempt's folder: {error}");

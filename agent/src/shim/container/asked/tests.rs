@@ -94,7 +94,7 @@ fn whatever_is_weaker_is_named() {
         ("io limit", |host| host.blkio_device_read_bps = None),
         ("io limit", |host| host.blkio_device_write_bps = Some(vec![device("/dev/a", 100)])),
         ("io limit", |host| {
-            host.blkio_device_write_bps = Some(vec![device("/dev/a", 0), device("/dev/b", 101)])
+            host.blkio_device_write_bps = Some(vec![device("/dev/a", 0), device("/dev/b", 101)]);
         }),
         ("limit 'core', limit 'nofile'", |host| host.ulimits = None),
         ("limit 'nofile'", |host| host.ulimits = Some(vec![ulimit("core", 0), ulimit("nofile", 65)])),
