@@ -94,8 +94,15 @@ mod tests {
             assert!(holders(path).contains(&own), "{}", path.display());
             assert!(of_engine(path).unwrap().contains(&format!("/proc/{own}/root").into()));
         }
+        // As a service manager hands it on: the kernel names who began to listen, and the other is found all the same.
+        let handed = std::os::fd::OwnedFd::from(listener.try_clone().unwrap());
+        let mut heir = std::process::Command::new("sleep").arg("60").stdin(handed).spawn().unwrap();
+        let other = i32::try_from(heir.id()).unwrap();
+        assert!(of_engine(&socket).unwrap().contains(&format!("/proc/{other}/root").into()));
+        heir.kill().unwrap();
+        heir.wait().unwrap();
         drop(listener);
-        assert!(holders(&socket).is_empty() && of_engine(&socket).is_err());
+        assert!(of_engine(&socket).is_err(), "nobody listens");
     }
 
     #[test]
