@@ -6,6 +6,11 @@ use opsconductor_tests::{
 };
 use serde_json::{Value, json};
 
+use crate::crash_matrix::points;
+
+/// What the names of the fault points begin with that a run in a container comes by.
+pub(crate) const POINTS: &str = "shim.container.";
+
 /// What a host allows that has this engine.
 fn policy(engine: &str) -> String {
     format!("[sandbox]\ncontainers = true\nengine = '{engine}'\n")
@@ -82,4 +87,56 @@ async fn without_leave_or_an_engine_a_container_is_refused_and_it_is_said_why() 
     let run = exec(&world, 1, &["true"]).await;
     assert_eq!(run["reason"], "sandbox_unavailable", "{run}");
     assert!(run["detail"].as_str().unwrap_or_default().contains("/no/such/engine.sock"), "{run}");
+}
+
+/// The process that owns a run dies at each step of its container: the run ends, nobody claims to know how, and nothing is
+/// left of it.
+#[tokio::test]
+async fn a_shim_dies_at_each_step_of_a_container() {
+    let Some(engine) = Podman::start() else { return };
+    points::check_that_they_are_built();
+    let world = World::start().await;
+    let mut agent = world.agent("one").start().await;
+    std::fs::write(agent.policy(), policy(&engine.socket().display().to_string()))
+        .expect("it can be written");
+    let log = world.folder().join("fault.log");
+    let points: Vec<String> = points::all().into_iter().filter(|point| point.starts_with(POINTS)).collect();
+    assert!(points.len() > 4, "{points:?}");
+    let body = json!({
+        "targets": { "names": ["one"] },
+        "command": {
+            "program": { "shell": "echo up" },
+            "sandbox": "isolated",
+            "container": { "image": IMAGE },
+        },
+    });
+    let run = async || {
+        let execution = world.api().post("/api/v1/executions", &body).await.accepted().value();
+        let path = format!("/api/v1/executions/{}/runs", execution["id"].as_str().expect("it has an id"));
+        eventually(SOON, "the run ends", async || {
+            let run = world.api().get(&path).await.accepted().value()["items"][0].clone();
+            let state = run["state"].as_str().unwrap_or_default().to_owned();
+            ["succeeded", "failed", "unknown"].contains(&state.as_str()).then_some(run)
+        })
+        .await
+    };
+    for point in points {
+        // A log that is not there is as good as an empty one.
+        let _ = std::fs::remove_file(&log);
+        agent.kill();
+        let log_path = log.to_str().expect("our paths are UTF-8");
+        agent.run_armed(&[("OPSC_FAULT", &point), ("OPSC_FAULT_LOG", log_path)]);
+        let run = run().await;
+        let reached = std::fs::read_to_string(&log).unwrap_or_default();
+        assert!(reached.contains(&point), "{point} was not reached: {run}");
+        let shown = (run["state"].as_str(), run["reason"].as_str());
+        assert_eq!(shown, (Some("unknown"), Some("shim_lost")), "{point}: {run}");
+        eventually(SOON, "nothing is left of it", async || engine.containers().is_empty().then_some(()))
+            .await;
+    }
+    agent.kill();
+    agent.run();
+    let run = run().await;
+    assert_eq!(run["state"], "succeeded", "{run}");
+    assert_eq!(engine.containers(), "");
 }

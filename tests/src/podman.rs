@@ -1,33 +1,57 @@
 //! A container engine of a test's own: podman as a service, with an image of nothing but busybox that is made from scratch.
 
+mod between;
+
 use std::{
     os::unix::{fs::PermissionsExt, net::UnixStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Instant,
 };
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::{SOON, scene::skipped};
+pub use self::between::{Between, Does};
+use crate::{SOON, process, scene::skipped};
 
 /// The image that each has: a shell, and some of busybox.
 pub const IMAGE: &str = "localhost/opsconductor-test:1";
+/// The same, with a volume.
+pub const IMAGE_WITH_VOLUME: &str = "localhost/opsconductor-test-volume:1";
+/// A line of settings for an engine that filters no system calls.
+pub const WITHOUT_FILTER: &str = "seccomp_profile = \"unconfined\"\n";
 /// What podman needs where there is no systemd, and a hard limit of open files that nobody may raise.
-const SETTINGS: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
+const SETTINGS: &str = "default_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
                         [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
+
+/// What of busybox the images have.
+const APPLETS: [&str; 16] = [
+    "cat", "dd", "echo", "env", "grep", "head", "id", "ip", "ls", "mount", "sh", "sleep", "tail", "touch",
+    "unshare", "yes",
+];
 
 /// A container engine, which ends with the test that uses it.
 #[derive(Debug)]
 pub struct Podman {
     folder: TempDir,
     service: Option<Child>,
+    /// How many were between somebody and it.
+    others: AtomicU32,
 }
 
 impl Podman {
     /// An engine; none, said loudly, where podman is not installed or not for us. Where CI says so it is a must.
     pub fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// The same, with these lines in the part of its settings that is about containers.
+    pub fn start_with(settings: &str) -> Option<Self> {
         static MISSING: LazyLock<Option<String>> = LazyLock::new(|| {
             if !nix::unistd::geteuid().is_root() {
                 return Some("only root's podman is tried here".to_owned());
@@ -44,12 +68,13 @@ impl Podman {
             skipped(&format!("no container was tried: {missing}"));
             return None;
         }
-        Some(Self::start_installed())
+        Some(Self::start_installed(settings))
     }
 
-    fn start_installed() -> Self {
+    fn start_installed(settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a test's machine gives that");
-        std::fs::write(folder.path().join("containers.conf"), SETTINGS).expect("a test's machine gives that");
+        let settings = format!("[containers]\n{settings}{SETTINGS}");
+        std::fs::write(folder.path().join("containers.conf"), settings).expect("a test's machine gives that");
         let image = folder.path().join("image");
         for made in ["bin", "tmp", "etc", "proc"] {
             std::fs::create_dir_all(image.join(made)).expect("a test's machine gives that");
@@ -57,26 +82,12 @@ impl Podman {
         std::fs::set_permissions(image.join("tmp"), PermissionsExt::from_mode(0o1777))
             .expect("a test's machine gives that");
         std::fs::copy("/bin/busybox", image.join("bin/busybox")).expect("a test's machine gives that");
-        for applet in
-            ["sh", "cat", "ls", "id", "sleep", "head", "dd", "echo", "env", "grep", "touch", "yes", "tail"]
-        {
+        for applet in APPLETS {
             std::os::unix::fs::symlink("busybox", image.join("bin").join(applet))
                 .expect("a test's machine gives that");
         }
-        let mut engine = Self { service: None, folder };
-        let mut packed = Command::new("tar")
-            .arg("-C")
-            .arg(&image)
-            .args(["-c", "."])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a test's machine gives that");
-        let imported = engine.podman(
-            &["import", "-", IMAGE],
-            packed.stdout.take().expect("a test's machine gives that").into(),
-        );
-        packed.wait().expect("a test's machine gives that");
-        assert!(!imported.is_empty());
+        let mut engine = Self { service: None, folder, others: AtomicU32::new(0) };
+        engine.import(IMAGE, &[]);
         let service = engine
             .command()
             .args(["system", "service", "--time", "0"])
@@ -90,6 +101,53 @@ impl Podman {
             std::thread::yield_now();
         }
         engine
+    }
+
+    /// Makes the image of [`IMAGE_WITH_VOLUME`].
+    pub fn make_image_with_volume(&self) {
+        self.import(IMAGE_WITH_VOLUME, &["--change", "VOLUME /data"]);
+    }
+
+    fn import(&self, name: &str, changes: &[&str]) {
+        let mut packed = Command::new("tar")
+            .arg("-C")
+            .arg(self.folder.path().join("image"))
+            .args(["-c", "."])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a test's machine gives that");
+        let archive = packed.stdout.take().expect("a test's machine gives that").into();
+        let imported = self.podman(&[&["import"], changes, &["-", name]].concat(), archive);
+        packed.wait().expect("a test's machine gives that");
+        assert!(!imported.is_empty());
+    }
+
+    /// Holds the engine still, as one that hangs: who calls it is connected and hears nothing. What it has started runs on.
+    pub fn pause(&self) {
+        process::signal(self.pid(), Signal::SIGSTOP);
+    }
+
+    /// It goes on, with all that it was asked meanwhile.
+    pub fn resume(&self) {
+        process::signal(self.pid(), Signal::SIGCONT);
+    }
+
+    fn pid(&self) -> u32 {
+        self.service.as_ref().expect("it was started").id()
+    }
+
+    /// Somebody who stands between a client and the engine, and does this.
+    pub fn between(&self, does: Does) -> Between {
+        let number = self.others.fetch_add(1, Ordering::Relaxed);
+        Between::start(self.folder.path().join(format!("between-{number}.sock")), self.socket(), does)
+    }
+
+    /// Makes a container that nobody of ours has made.
+    pub fn make_strange(&self, name: &str, labels: &[&str]) {
+        let labels = labels.iter().flat_map(|label| ["--label", label]);
+        let words: Vec<&str> =
+            ["create", "--name", name].into_iter().chain(labels).chain([IMAGE, "true"]).collect();
+        self.podman(&words, Stdio::null());
     }
 
     /// Where it answers.

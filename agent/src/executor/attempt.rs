@@ -171,7 +171,7 @@ impl Attempt {
                 tracing::error!(run.id = %self.key.run_id, "the shim of this run speaks an unknown version");
                 pause = TRY_FOREIGN_AGAIN;
             }
-            match self.last_word(&folder) {
+            match self.last_word(&folder).await {
                 Some(LastWord::Report(report)) => {
                     fault::point("executor.end.found");
                     return self.end(report).await;

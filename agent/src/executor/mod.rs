@@ -23,6 +23,7 @@ mod program;
 mod report;
 #[cfg(test)]
 mod simulation;
+mod sweep;
 pub mod user;
 
 use std::{
@@ -45,6 +46,7 @@ use self::{
     manager::Manager,
     order::Audience,
     policy::Own,
+    sweep::Sweep,
 };
 use crate::messages::{AttemptKey, ToExecutor, ToLink};
 
@@ -166,6 +168,8 @@ impl Executor {
                 "the journal was damaged; a new one begins, and what was outstanding is unknown"
             );
         }
+        let sweep =
+            Sweep { agent_id: config.agent_id, policy: config.policy.clone(), attempts: attempts.clone() };
         let shared = Arc::new(Shared { attempts, lost_attempts, program, keys, boot_id: boot_id(), to_link });
         let rules = manager::Rules {
             audience,
@@ -179,7 +183,12 @@ impl Executor {
             hidden: config.data.to_str().map(str::to_owned).into_iter().collect(),
         };
         let manager = Manager::new(shared, rules, opened);
-        Ok(tokio::spawn(manager.serve(from_link, shutdown)))
+        Ok(tokio::spawn(async move {
+            tokio::select! {
+                () = manager.serve(from_link, shutdown) => {}
+                () = sweep.now_and_then() => {}
+            }
+        }))
     }
 }
 

@@ -148,6 +148,10 @@ pub enum Forbidden {
     Unconfined { what: &'static str },
     #[error("the host's policy does not allow containers (sandbox.containers)")]
     Containers,
+    #[error(
+        "the host's policy does not list the image '{0}' (sandbox.images; where commands are listed, images have to be)"
+    )]
+    Image(String),
     #[error("the order asks for a sandbox that this agent does not know")]
     UnknownProfile,
     #[error("the sandbox '{0}' takes an unprivileged user, and '{1}' is none")]
@@ -233,7 +237,7 @@ impl Policy {
             return Err(Forbidden::Adhoc);
         }
         self.check_program(command.program.as_ref())?;
-        let profile = self.sandbox.apply(command)?;
+        let profile = self.sandbox.apply(command, self.commands.is_some())?;
         let user = match (&command.user[..], profile) {
             ("", Profile::Standard | Profile::Strict | Profile::Isolated) if own.is_root => DYNAMIC_USER,
             ("", _) => &own.name,

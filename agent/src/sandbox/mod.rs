@@ -11,7 +11,7 @@ pub mod cgroup;
 pub(crate) mod confine;
 mod landlock;
 mod leftovers;
-mod seccomp;
+pub(crate) mod seccomp;
 pub mod strays;
 pub mod temporary;
 pub(crate) mod user;

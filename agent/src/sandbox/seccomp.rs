@@ -5,7 +5,16 @@
 //! programs understand as a kernel that does not have it. Both lists hold for the architecture that they were made for:
 //! a call by another one's table ends the process, and x32's numbers fail.
 
+/// A list of system calls, by their names in `libc`.
+macro_rules! calls {
+    ($($call:ident),* $(,)?) => {
+        &[$($crate::sandbox::seccomp::Call { number: libc::$call, name: stringify!($call) }),*]
+    };
+}
+
 mod allowed;
+mod forbidden;
+pub(crate) mod oci;
 
 use std::collections::BTreeMap;
 
@@ -13,72 +22,14 @@ use seccompiler::{SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompC
 
 use crate::sys::{Filter, filter};
 
-/// System calls with all their arguments, none of which a confined run needs.
-const FORBIDDEN: [libc::c_long; 53] = [
-    // The kernel itself
-    libc::SYS_bpf,
-    libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_reboot,
-    libc::SYS_syslog,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_lookup_dcookie,
-    libc::SYS_nfsservctl,
-    libc::SYS_quotactl,
-    libc::SYS_quotactl_fd,
-    libc::SYS_acct,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_vhangup,
-    libc::SYS_fanotify_init,
-    // Keys
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
-    // Other processes
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_kcmp,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_move_pages,
-    libc::SYS_migrate_pages,
-    // Mounts and namespaces
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
-    libc::SYS_setns,
-    libc::SYS_unshare,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_name_to_handle_at,
-    // The host's clock, name and disks
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-];
-#[cfg(target_arch = "x86_64")]
-const FORBIDDEN_HERE: [libc::c_long; 5] =
-    [libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_uselib, libc::SYS__sysctl];
-#[cfg(not(target_arch = "x86_64"))]
-const FORBIDDEN_HERE: [libc::c_long; 0] = [];
+/// A system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Call {
+    /// On the architecture that this is built for.
+    number: libc::c_long,
+    /// As `libc` calls it: `SYS_` and what the kernel calls it.
+    name: &'static str,
+}
 
 /// The control of terminals by which one pushes input into another's.
 const TIOCLINUX: u64 = 0x541C;
@@ -102,7 +53,7 @@ const ALLOWED_SOCKETS: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::A
 /// When it cannot be made for this architecture.
 pub(super) fn forbidding() -> Result<Filter, seccompiler::Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        FORBIDDEN.iter().chain(&FORBIDDEN_HERE).map(|call| (*call, Vec::new())).collect();
+        forbidden::CALLS.iter().chain(forbidden::CALLS_HERE).map(|call| (call.number, Vec::new())).collect();
     let mut any = |call, argument, values: &[(SeccompCmpOp, u64)]| {
         let rule = |(how, value): &(SeccompCmpOp, u64)| {
             SeccompRule::new(vec![SeccompCondition::new(argument, Dword, how.clone(), *value)?])
@@ -136,7 +87,7 @@ pub(super) fn without_clone3() -> Result<Filter, seccompiler::Error> {
 /// When it cannot be made for this architecture.
 pub(super) fn allowing() -> Result<Filter, seccompiler::Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        allowed::CALLS.iter().chain(&allowed::CALLS_HERE).map(|call| (*call, Vec::new())).collect();
+        allowed::CALLS.iter().chain(allowed::CALLS_HERE).map(|call| (call.number, Vec::new())).collect();
     let kinds = ALLOWED_SOCKETS.map(|kind| u64::from(kind.unsigned_abs()));
     let kinds =
         kinds.map(|kind| SeccompRule::new(vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Eq, kind)?]));
@@ -154,7 +105,7 @@ mod tests {
             let made = made.unwrap();
             assert!(made.len() > 3 && made.len() < 4096, "{}", made.len());
         }
-        let both: Vec<_> = FORBIDDEN.iter().filter(|call| allowed::CALLS.contains(call)).collect();
+        let both: Vec<_> = forbidden::CALLS.iter().filter(|call| allowed::CALLS.contains(call)).collect();
         assert!(both.is_empty(), "{both:?}");
     }
 }

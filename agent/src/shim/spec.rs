@@ -58,6 +58,9 @@ pub struct Spec {
     /// The socket of the container engine; empty: where one usually is.
     #[prost(string, tag = "14")]
     pub engine: String,
+    /// The agent's id, by which it knows its containers.
+    #[prost(string, tag = "15")]
+    pub agent: String,
 }
 
 impl std::fmt::Debug for Spec {

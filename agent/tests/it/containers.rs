@@ -1,5 +1,8 @@
 //! Runs in containers, by a real engine.
 
+mod confined;
+mod silent;
+
 use std::{io::Write as _, os::unix::fs::PermissionsExt, path::Path};
 
 use model::Reason;
@@ -37,7 +40,7 @@ impl Engine {
 
     fn finish(&self, mut shim: Shim) -> (proto::ExitRecord, Output) {
         shim.process.wait().unwrap();
-        for gone in ["container", "script"] {
+        for gone in ["container", "script", "seccomp.json"] {
             assert!(!shim.folder.path().join(gone).exists(), "{gone}");
         }
         let (record, output) = shim.finish();
@@ -54,6 +57,16 @@ fn alone(mut ordered: proto::Command) -> proto::Command {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The shim that has this folder.
+fn shim_of(folder: &Path) -> nix::unistd::Pid {
+    let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let words = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let is_it = text(&words).contains(&folder.display().to_string()) && text(&words).contains("\0shim\0");
+        is_it.then(|| entry.file_name().to_str()?.parse().ok()).flatten()
+    });
+    nix::unistd::Pid::from_raw(found.expect("the shim"))
 }
 
 fn says_up(folder: &Path) {
@@ -320,13 +333,7 @@ async fn a_run_whose_shim_was_killed_is_lost_and_its_container_gone() {
     agent.to_executor.send(world.sign(&order)).await.unwrap();
     agent.started().await;
     assert!(engine.0.containers().contains(&key.run_id.to_string()));
-    let folder = world.folder(key);
-    let shim = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let words = std::fs::read(entry.path().join("cmdline")).ok()?;
-        let is_it = text(&words).contains(&folder.display().to_string()) && text(&words).contains("\0shim\0");
-        is_it.then(|| entry.file_name().to_str()?.parse().ok()).flatten()
-    });
-    let shim = nix::unistd::Pid::from_raw(shim.expect("the shim"));
+    let shim = shim_of(&world.folder(key));
     nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
     assert_eq!(agent.loss().await.0, Reason::ShimLost.as_str());
     assert_eq!(engine.0.containers(), "");

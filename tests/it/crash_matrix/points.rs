@@ -35,7 +35,7 @@ impl Victim {
 ///
 /// # Panics
 /// When a name stands twice, or a call has none.
-pub(super) fn all() -> Vec<String> {
+pub(crate) fn all() -> Vec<String> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the workspace");
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
     for package in ["controller", "agent"] {
@@ -72,7 +72,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 ///
 /// # Panics
 /// Says how to build them.
-pub(super) fn check_that_they_are_built() {
+pub(crate) fn check_that_they_are_built() {
     for program in ["opsconductor-agent", "opsconductor-controller"] {
         let bytes = std::fs::read(scene::binary(program)).expect("it can be read");
         let variable = b"OPSC_FAULT_LOG";

@@ -70,6 +70,7 @@ fn clear(folder: &Path, aside: Option<&Path>) -> io::Result<bool> {
                 group.kill()?;
                 group.remove()?;
             }
+            note::kill_noted(folder, name);
             note::remove_noted(folder, name)?;
             temporary::remove(folder, name)?;
             if let Some(aside) = aside
@@ -126,6 +127,7 @@ fn close(key: AttemptKey, folder: &Path) -> io::Result<bool> {
                 group.kill()?;
                 return Ok(false);
             }
+            note::kill_noted(folder, &name(key));
             note::remove_noted(folder, &name(key))?;
         }
         Ok(None) => return Ok(false),

@@ -7,17 +7,23 @@
 use std::{
     io::{self, ErrorKind},
     path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use model::Reason;
+use model::{Reason, limits::KILL_WITHIN};
 use prost::Message as _;
 
 use super::{Attempt, EXIT_RECORD_KIND};
 use crate::{
-    executor::{name, report},
+    executor::{Shared, name, report},
+    messages::AttemptKey,
     sandbox::strays,
     shim::{self, container::note, control, lock::Lock, record},
 };
+
+/// How often the removal of a container is tried whose shim is gone.
+const REMOVE_AGAIN: Duration = Duration::from_millis(500);
 
 /// What there is to say of an attempt that is over.
 pub(super) enum LastWord {
@@ -26,15 +32,34 @@ pub(super) enum LastWord {
     NeverBegan(String),
 }
 
+/// An attempt whose end is looked for, apart from whoever follows it: to look may block for as long as killing may take.
+#[derive(Debug, Clone)]
+struct Watched {
+    key: AttemptKey,
+    shared: Arc<Shared>,
+    boot_id: String,
+    is_doubtful: bool,
+}
+
 impl Attempt {
     /// The last word about the attempt; none while its shim lives, or as long as it cannot be known.
-    pub(super) fn last_word(&self, folder: &Path) -> Option<LastWord> {
-        self.look_for_end(folder).unwrap_or_else(|error| {
+    pub(super) async fn last_word(&self, folder: &Path) -> Option<LastWord> {
+        let watched = Watched {
+            key: self.key,
+            shared: Arc::clone(&self.shared),
+            boot_id: self.boot_id.clone(),
+            is_doubtful: self.is_doubtful,
+        };
+        let folder = folder.to_owned();
+        let looked = tokio::task::spawn_blocking(move || watched.look_for_end(&folder)).await;
+        looked.unwrap_or_else(|error| Err(error.into())).unwrap_or_else(|error| {
             tracing::error!(run.id = %self.key.run_id, %error, "cannot look after the folder of a run");
             None
         })
     }
+}
 
+impl Watched {
     fn look_for_end(&self, folder: &Path) -> io::Result<Option<LastWord>> {
         if let Some(report) = self.recorded(folder)? {
             return Ok(Some(LastWord::Report(report)));
@@ -64,11 +89,30 @@ impl Attempt {
         if let Some(group) = shim::noted_cgroup(folder, &name(self.key)) {
             let _ = group.kill();
         }
-        if let Err(error) = note::remove_noted(folder, &name(self.key)) {
-            tracing::warn!(run.id = %self.key.run_id, %error, "the container of a run whose owner is gone may still run");
-        }
         strays::kill(self.key.run_id, self.key.attempt);
-        Ok(Some(self.lost("the process that owned the run ended before it could record the exit")))
+        let left = self.remove_container(folder);
+        let mut detail = "the process that owned the run ended before it could record the exit".to_owned();
+        if let Err(why) = left {
+            tracing::warn!(run.id = %self.key.run_id, error = %why, "the container of a run whose owner is gone may still run");
+            detail = format!("{detail}; its container may still run: {why}");
+        }
+        Ok(Some(self.lost(&detail)))
+    }
+
+    /// Ends the container that the shim left, and removes it. An engine that does not answer is asked again for as long as
+    /// killing may take, unless its container is seen to have ended without it: whoever clears the folder removes it then.
+    fn remove_container(&self, folder: &Path) -> io::Result<()> {
+        let (name, until) = (name(self.key), Instant::now() + KILL_WITHIN);
+        note::kill_noted(folder, &name);
+        loop {
+            match note::remove_noted(folder, &name) {
+                Err(error) if note::kill_noted(folder, &name) || Instant::now() >= until => {
+                    return Err(error);
+                }
+                Err(_) => std::thread::sleep(REMOVE_AGAIN),
+                Ok(()) => return Ok(()),
+            }
+        }
     }
 
     /// Nobody has seen its shim, and what its folder shows can be believed.

@@ -64,6 +64,7 @@ impl Manager {
         spec.hidden = self.rules.hidden.clone();
         (spec.first_uid, spec.last_uid) = policy.sandbox.uids;
         spec.engine = policy.sandbox.engine_socket();
+        spec.agent = self.rules.audience.agent_id.to_string();
         Ok(spec)
     }
 }

@@ -23,6 +23,10 @@ pub struct Sandbox {
     /// The socket of the container engine; by default one of the places where it usually is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<AbsolutePath>,
+    /// The images of which there may be containers, as orders name them; by default all, or none where commands are listed: a
+    /// listed program is another one in an image that has a file of that name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<Vec<String>>,
     /// The folders in or below which lies what runs may name to read; by default everywhere that their user may.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readable: Option<Vec<AbsolutePath>>,
@@ -63,6 +67,7 @@ impl Default for Sandbox {
             unconfined: Unconfined::Jobs,
             containers: false,
             engine: None,
+            images: None,
             readable: None,
             writable: None,
             max_memory_bytes: None,
@@ -78,13 +83,16 @@ impl Default for Sandbox {
 
 impl Sandbox {
     /// Gives the command the profile and the limits that hold, and the folders that were looked at. Answers the profile.
+    /// `lists_commands` says whether the policy lists the commands that may run.
     ///
     /// # Errors
     /// The first rule that says no.
-    pub(super) fn apply(&self, command: &mut proto::Command) -> Result<Profile, Forbidden> {
-        if !command.image.is_empty() && !self.containers {
-            return Err(Forbidden::Containers);
-        }
+    pub(super) fn apply(
+        &self,
+        command: &mut proto::Command,
+        lists_commands: bool,
+    ) -> Result<Profile, Forbidden> {
+        self.check_image(&command.image, lists_commands)?;
         let wanted = proto::Profile::try_from(command.profile).map_err(|_| Forbidden::UnknownProfile)?;
         let profile = wanted.named().unwrap_or(self.default);
         // So far every execution is of an unnamed job.
@@ -112,6 +120,20 @@ impl Sandbox {
             }
         }
         Ok(profile)
+    }
+
+    fn check_image(&self, image: &str, lists_commands: bool) -> Result<(), Forbidden> {
+        if image.is_empty() {
+            return Ok(());
+        }
+        if !self.containers {
+            return Err(Forbidden::Containers);
+        }
+        let is_allowed = match &self.images {
+            Some(images) => images.iter().any(|one| one == image),
+            None => !lists_commands,
+        };
+        if is_allowed { Ok(()) } else { Err(Forbidden::Image(image.to_owned())) }
     }
 
     /// The socket of the engine that is named; nothing when none is.
@@ -157,17 +179,17 @@ mod tests {
     #[test]
     fn without_confinement_only_where_it_is_allowed() {
         let none = || asks(proto::Profile::None);
-        assert_eq!(sandbox("").apply(&mut asks(proto::Profile::HostDefault)), Ok(Profile::Standard));
+        assert_eq!(sandbox("").apply(&mut asks(proto::Profile::HostDefault), false), Ok(Profile::Standard));
         for refused in ["", "unconfined = 'never'", "unconfined = 'jobs'"] {
-            let denied = sandbox(refused).apply(&mut none()).unwrap_err();
+            let denied = sandbox(refused).apply(&mut none(), false).unwrap_err();
             assert!(denied.to_string().contains("sandbox.unconfined"), "{denied}");
         }
-        assert_eq!(sandbox("unconfined = 'all'").apply(&mut none()), Ok(Profile::None));
+        assert_eq!(sandbox("unconfined = 'all'").apply(&mut none(), false), Ok(Profile::None));
         let mut strict = asks(proto::Profile::HostDefault);
-        assert_eq!(sandbox("default = 'strict'").apply(&mut strict), Ok(Profile::Strict));
+        assert_eq!(sandbox("default = 'strict'").apply(&mut strict, false), Ok(Profile::Strict));
         assert_eq!(strict.profile(), proto::Profile::Strict);
         let mut unknown = proto::Command { profile: 77, ..proto::Command::default() };
-        assert_eq!(sandbox("").apply(&mut unknown), Err(Forbidden::UnknownProfile));
+        assert_eq!(sandbox("").apply(&mut unknown, false), Err(Forbidden::UnknownProfile));
     }
 
     #[test]
@@ -175,7 +197,7 @@ mod tests {
         let capped = |pids| {
             let limits = Some(proto::Limits { pids, ..proto::Limits::default() });
             let mut command = proto::Command { limits, ..proto::Command::default() };
-            sandbox("max_pids = 100").apply(&mut command).unwrap();
+            sandbox("max_pids = 100").apply(&mut command, false).unwrap();
             command.limits.unwrap().pids
         };
         assert_eq!([0, 99, 101].map(capped), [100, 99, 100]);
@@ -193,7 +215,7 @@ mod tests {
         let write = |name: &str| {
             let write = vec![root.join(name).display().to_string()];
             let mut command = proto::Command { write, ..proto::Command::default() };
-            policy.apply(&mut command).map(|_| command.write.remove(0))
+            policy.apply(&mut command, false).map(|_| command.write.remove(0))
         };
         assert_eq!(write("in").unwrap(), root.join("in").display().to_string());
         assert!(write("out").unwrap_err().to_string().contains("sandbox.writable"));
@@ -204,22 +226,49 @@ mod tests {
                 "{elsewhere}"
             );
         }
-        let relative = sandbox("")
-            .apply(&mut proto::Command { read: vec!["etc/../etc".to_owned()], ..proto::Command::default() });
+        let relative = sandbox("").apply(
+            &mut proto::Command { read: vec!["etc/../etc".to_owned()], ..proto::Command::default() },
+            false,
+        );
         assert!(relative.unwrap_err().to_string().contains("not an absolute path"));
     }
 
     #[test]
     fn containers_are_off() {
         let image = || proto::Command { image: "app".to_owned(), ..proto::Command::default() };
-        assert_eq!(sandbox("").apply(&mut image()), Err(Forbidden::Containers));
+        assert_eq!(sandbox("").apply(&mut image(), false), Err(Forbidden::Containers));
         let on = sandbox("containers = true\nengine = '/run/own.sock'");
-        assert!(on.apply(&mut image()).is_ok());
+        assert!(on.apply(&mut image(), false).is_ok());
         assert_eq!(on.engine_socket(), "/run/own.sock");
         // It would be whoever the image says, who may be root.
         let unconfined = proto::Command { profile: proto::Profile::None.into(), ..image() };
-        assert!(matches!(on.apply(&mut unconfined.clone()), Err(Forbidden::Unconfined { .. })));
-        assert!(sandbox("containers = true\nunconfined = 'all'").apply(&mut unconfined.clone()).is_ok());
+        assert!(matches!(on.apply(&mut unconfined.clone(), false), Err(Forbidden::Unconfined { .. })));
+        assert!(
+            sandbox("containers = true\nunconfined = 'all'").apply(&mut unconfined.clone(), false).is_ok()
+        );
         assert!(toml::from_str::<Sandbox>("engine = 'own.sock'").is_err());
+    }
+
+    #[test]
+    fn images_are_listed_where_commands_are() {
+        let on = |more: &str| sandbox(&format!("containers = true\n{more}"));
+        let apply = |policy: &Sandbox, image: &str, lists_commands| {
+            let mut command = proto::Command { image: image.to_owned(), ..proto::Command::default() };
+            policy.apply(&mut command, lists_commands)
+        };
+        let no = |image: &str| Err(Forbidden::Image(image.to_owned()));
+        assert!(apply(&on(""), "app", false).is_ok());
+        assert_eq!(apply(&on(""), "app", true), no("app"));
+        assert!(apply(&on(""), "", true).is_ok(), "a run on the host is another matter");
+        let listed = on("images = ['app', 'local/web:3']");
+        for lists_commands in [false, true] {
+            assert!(apply(&listed, "local/web:3", lists_commands).is_ok());
+            for other in ["local/web", "local/web:4", "web:3", "app:latest"] {
+                assert_eq!(apply(&listed, other, lists_commands), no(other));
+            }
+            assert_eq!(apply(&on("images = []"), "app", lists_commands), no("app"));
+            let off = sandbox("images = ['app']");
+            assert_eq!(apply(&off, "app", lists_commands), Err(Forbidden::Containers));
+        }
     }
 }

@@ -106,6 +106,20 @@ fn only_listed_commands_run_where_there_is_a_list() {
 }
 
 #[test]
+fn a_listed_command_is_another_one_in_an_image() {
+    let contained =
+        || proto::Command { image: "app:1".to_owned(), ..argv(&["/usr/bin/systemctl", "restart", "web"]) };
+    let sandbox = "[sandbox]\ncontainers = true";
+    assert!(check(sandbox, contained()).is_ok());
+    let denied = check(&format!("{LISTED}\n{sandbox}"), contained()).unwrap_err();
+    assert!(denied.to_string().contains("'app:1' (sandbox.images"), "{denied}");
+    assert!(check(&format!("{LISTED}\n{sandbox}\nimages = ['app:1']"), contained()).is_ok());
+    let not_listed = proto::Command { image: "app:1".to_owned(), ..argv(&["/bin/sh"]) };
+    let denied = check(&format!("{LISTED}\n{sandbox}\nimages = ['app:1']"), not_listed).unwrap_err();
+    assert_eq!(denied, Forbidden::Command("/bin/sh".to_owned()));
+}
+
+#[test]
 fn what_is_no_listed_command_must_be_allowed_by_name() {
     let shell = || proto::Command { program: Some(Program::Shell("id".to_owned())), ..argv(&[]) };
     let script = || proto::Command { program: Some(Program::Script(proto::Script::default())), ..argv(&[]) };

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Instant,
 };
 
 use model::Reason;
@@ -58,6 +59,25 @@ impl<'a> Ears<'a> {
             tokio::select! {
                 answer = &mut answer => return answer,
                 () = self.hear() => {}
+            }
+        }
+    }
+
+    /// Listens until the answer is there, unless somebody wants the run to end or its time is over before: then says why.
+    pub(super) async fn until<T>(
+        &mut self,
+        deadline: Instant,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Reason> {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            if let Some(why) = self.wish {
+                return Err(why);
+            }
+            tokio::select! {
+                answer = &mut answer => return Ok(answer),
+                () = self.hear() => {}
+                () = tokio::time::sleep_until(deadline.into()) => return Err(Reason::TimeLimit),
             }
         }
     }

@@ -1,9 +1,8 @@
 //! The container engine of this host, as far as a run needs it. Errors are sentences for the detail of a run.
 
 use std::{
+    collections::HashMap,
     error::Error as _,
-    io,
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     pin::Pin,
     time::Duration,
@@ -13,14 +12,13 @@ use bollard::{
     API_DEFAULT_VERSION, Docker,
     container::LogOutput,
     errors::Error,
-    models::{ContainerCreateBody, ContainerInspectResponse},
+    models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary},
     query_parameters::{
         AttachContainerOptions, CreateContainerOptions, InspectContainerOptions, KillContainerOptions,
-        RemoveContainerOptions, StartContainerOptions, WaitContainerOptions,
+        ListContainersOptions, RemoveContainerOptions, StartContainerOptions, WaitContainerOptions,
     },
 };
 use futures_util::{Stream, StreamExt as _};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 /// What stands before the attempt in the name of its container.
 pub(super) const NAME_PREFIX: &str = "opsconductor-";
@@ -31,6 +29,8 @@ const SOCKETS: [&str; 3] = ["/run/docker.sock", "/var/run/docker.sock", "/run/po
 /// How often an engine that cannot be asked is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// What podman calls itself among the parts of an engine.
+const PODMAN: &str = "Podman Engine";
 const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;
 
@@ -42,6 +42,32 @@ pub(super) type Attached = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> +
 pub(super) struct Engine {
     api: Docker,
     pub(super) socket: PathBuf,
+    /// It reads a filter of system calls from a file, where others have it told.
+    pub(super) wants_files: bool,
+}
+
+/// An image that this host has.
+#[derive(Debug, Clone)]
+pub(super) struct Image {
+    pub(super) id: String,
+    /// Folders for which the engine makes volumes, which can be written whatever the container may else.
+    pub(super) volumes: Vec<String>,
+}
+
+/// A container that was made.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    pub(super) id: String,
+    /// What the engine says of it that it could not do.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Why a container does not start.
+#[derive(Debug, Clone)]
+pub(super) struct NotStarted {
+    pub(super) why: String,
+    /// The engine did not say so: the container may run, or begin yet.
+    pub(super) is_unanswered: bool,
 }
 
 /// Where this process looks: the one that the host's policy names, or all that are usual. A user's own engine has its socket
@@ -80,23 +106,19 @@ impl Engine {
         let api = Docker::connect_with_unix(path, ANSWER_SECONDS, API_DEFAULT_VERSION);
         let api = api.map_err(|error| sentence(&error))?;
         let api = api.negotiate_version().await.map_err(|error| sentence(&error))?;
-        Ok(Self { api, socket: socket.to_owned() })
+        let parts = api.version().await.map_err(|error| sentence(&error))?.components;
+        let wants_files = parts.iter().flatten().any(|part| part.name == PODMAN);
+        Ok(Self { api, socket: socket.to_owned(), wants_files })
     }
 
-    /// The root folder of the process that made the socket: the engine, or the service manager that starts it.
-    pub(super) fn root(&self) -> io::Result<PathBuf> {
-        let peer = getsockopt(&UnixStream::connect(&self.socket)?, PeerCredentials)?.pid();
-        // One that is in another namespace of processes has no number here.
-        if peer == 0 {
-            return Err(io::Error::other("it is no process of this host"));
-        }
-        Ok(format!("/proc/{peer}/root").into())
-    }
-
-    /// The id of an image that this host has.
-    pub(super) async fn image(&self, name: &str) -> Result<String, String> {
+    /// The image of this name, which this host has to have.
+    pub(super) async fn image(&self, name: &str) -> Result<Image, String> {
         match self.api.inspect_image(name).await {
-            Ok(image) => image.id.ok_or_else(|| format!("the engine gives the image '{name}' no id")),
+            Ok(image) => {
+                let id = image.id.ok_or_else(|| format!("the engine gives the image '{name}' no id"))?;
+                let volumes = image.config.and_then(|config| config.volumes).unwrap_or_default();
+                Ok(Image { id, volumes })
+            }
             Err(error) if has_status(&error, NOT_FOUND) => {
                 Err(format!("it has no image '{name}', and images are not fetched for a run"))
             }
@@ -104,11 +126,19 @@ impl Engine {
         }
     }
 
-    /// Makes a container, and gives its id.
-    pub(super) async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<String, String> {
+    /// Makes a container.
+    pub(super) async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<Made, String> {
         let options = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
         let made = self.api.create_container(Some(options), body).await;
-        made.map(|made| made.id).map_err(|error| format!("it cannot be made: {}", sentence(&error)))
+        made.map(|made| Made { id: made.id, warnings: made.warnings })
+            .map_err(|error| format!("it cannot be made: {}", sentence(&error)))
+    }
+
+    /// The containers that have this label, running or not.
+    pub(super) async fn labelled(&self, label: &str, value: &str) -> Result<Vec<ContainerSummary>, String> {
+        let filters = HashMap::from([("label".to_owned(), vec![format!("{label}={value}")])]);
+        let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
+        self.api.list_containers(Some(options)).await.map_err(|error| sentence(&error))
     }
 
     /// What the engine knows of it; none when it has none of that name.
@@ -129,9 +159,12 @@ impl Engine {
         Ok(attached.output)
     }
 
-    pub(super) async fn start(&self, name: &str) -> Result<(), String> {
+    pub(super) async fn start(&self, name: &str) -> Result<(), NotStarted> {
         let started = self.api.start_container(name, None::<StartContainerOptions>).await;
-        started.map_err(|error| sentence(&error))
+        started.map_err(|error| NotStarted {
+            why: sentence(&error),
+            is_unanswered: !matches!(error, Error::DockerResponseServerError { .. }),
+        })
     }
 
     /// Sends a signal; false when it does not run any more.

@@ -14,7 +14,10 @@ use std::{
 
 use nix::unistd::geteuid;
 
-use super::engine::{self, Engine};
+use super::{
+    engine::{self, Engine},
+    roots,
+};
 
 /// Folders of the host that no container gets, nor what is in them: they are the kernel's own.
 const KERNEL_FOLDERS: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -42,12 +45,13 @@ pub(super) fn check<'a>(
     kept.extend(KERNEL_FOLDERS.iter().chain(&ENGINE_FOLDERS).map(PathBuf::from));
     kept.extend(engine::sockets(""));
     kept.push(engine.socket.clone());
-    let root = engine
-        .root()
+    let roots = roots::of_engine(&engine.socket)
         .map_err(|error| format!("it cannot have folders: whose the engine sees is not known: {error}"))?;
     for folder in folders {
-        check_one(Path::new(folder), &kept, &root)
-            .map_err(|why| format!("it cannot have the folder '{folder}': {why}"))?;
+        for root in &roots {
+            check_one(Path::new(folder), &kept, root)
+                .map_err(|why| format!("it cannot have the folder '{folder}': {why}"))?;
+        }
     }
     Ok(())
 }

@@ -1,75 +1,109 @@
-//! The life of a container: from when it was started until it is removed.
+//! The life of a container: from when it is to start until it is removed.
 //!
 //! 1. An exit that has happened beats a cancel, a cancel beats a timeout.
-//! 2. It is over when the engine says that it does not run and its output has ended.
+//! 2. It is over when the engine says that it does not run and its output has ended; or when the engine does not answer, and
+//!    its control group, which we kill then, is empty.
+//! 3. No answer of the engine is waited for: what it was asked stands in `calls`, and all else goes on.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use bollard::{container::LogOutput, models::ContainerInspectResponse};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use model::{Reason, api::output::Stream, limits::CHUNK_BYTES};
 
 use super::{
     account::Account,
     ears::Ears,
-    engine::{Attached, Engine, NAME_PREFIX},
-    note,
-    plan::ScriptFile,
+    end::{self, By, End},
+    engine::{Attached, Engine, NotStarted},
+    not_starting, note,
+    plan::Kept,
 };
 use crate::{
     clock,
-    sandbox::{cgroup::Usage, user::Lent},
-    shim::{ending::Ended, output::Output, record, run::Bounds},
-    sys::Exit,
+    shim::{output::Output, prepare::Failure, run::Bounds},
 };
 
-/// How often a container that was killed is killed again.
+/// How often a container that was killed is killed again, and for how long the engine is waited for before we kill it without.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
 /// How often a full disk is tried again.
 const DISK_AGAIN: Duration = Duration::from_millis(250);
-/// How long the rest of the output of a container that has ended may stay away.
+/// How long the rest of the output of a container that has ended may stay away; and where the engine has not told its end.
 const REST_WITHIN: Duration = Duration::from_secs(5);
-/// How often the removal is tried, and what lies between.
-const REMOVALS: u32 = 5;
-const REMOVE_AGAIN: Duration = Duration::from_millis(500);
+const REST_OF_SILENT_WITHIN: Duration = Duration::from_secs(1);
 
-/// A container that was started.
+/// A container that was made.
 pub(super) struct Means {
     pub(super) engine: Engine,
     pub(super) name: String,
     pub(super) output: Attached,
     pub(super) account: Account,
-    /// Microseconds since 1970 UTC.
-    pub(super) started_at: i64,
-    /// Its user, where that exists for this run only.
-    pub(super) _lent: Option<Lent>,
-    pub(super) _script: Option<ScriptFile>,
+    /// What the engine said of it that it could not do.
+    pub(super) warnings: Vec<String>,
+    pub(super) _kept: Kept,
 }
+
+/// What the engine answers.
+enum Answer {
+    Started(Result<(), NotStarted>),
+    /// Its first process on the host; 0 when that is not known.
+    Looked(u32),
+    /// It was asked to end; false when it did not run.
+    Asked(bool),
+    Killed,
+    /// It was removed without having been seen to start.
+    Removed(Result<(), String>),
+    Ended(Option<Box<ContainerInspectResponse>>),
+}
+
+type Calls = FuturesUnordered<Pin<Box<dyn Future<Output = Answer>>>>;
 
 /// A container, and all that it is led with.
 pub(super) struct Life<'a> {
-    means: Means,
+    pub(super) means: Means,
     ears: Ears<'a>,
-    bounds: Bounds,
-    output: Output,
+    pub(super) bounds: Bounds,
+    pub(super) output: Output,
+    /// What the engine was asked and has not answered.
+    calls: Calls,
+    /// Microseconds since 1970 UTC.
+    pub(super) started_at: i64,
+    start: Start,
+    /// The agent was told that it runs.
+    is_told: bool,
     /// Its process on the host, as the engine says it; 0 when it did not.
-    pid: u32,
+    pub(super) pid: u32,
     deadline: Instant,
     /// What came and waits for room.
     held: Option<Held>,
     /// There may be more to come.
     is_open: bool,
     /// How it ended.
-    end: Option<End>,
+    pub(super) end: Option<End>,
     /// When the output counts as over although its end did not come; set once the container has ended.
     rest_until: Option<Instant>,
-    is_cut: bool,
+    pub(super) is_cut: bool,
+    /// Why it did not start.
+    pub(super) failure: Option<Failure>,
     /// Why we ended it, if we did.
-    why: Option<Reason>,
+    pub(super) why: Option<Reason>,
     /// It had ended when it was to be asked to.
     ended_before: bool,
     phase: Phase,
-    is_unkillable: bool,
+    /// A kill, or a removal in its place, is among the calls.
+    is_killing: bool,
+    pub(super) is_unkillable: bool,
+}
+
+/// What is known of the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// It may come about yet.
+    Open,
+    Done,
 }
 
 #[derive(Debug)]
@@ -77,13 +111,6 @@ struct Held {
     stream: Stream,
     bytes: Vec<u8>,
     from: usize,
-}
-
-/// What the engine says of the end; nothing of a container that somebody else removed.
-#[derive(Debug, Clone, Copy, Default)]
-struct End {
-    exit: Option<i32>,
-    is_out_of_memory: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +121,7 @@ enum Phase {
         kill_at: Instant,
     },
     Killed {
+        since: Instant,
         again: Instant,
         give_up_at: Instant,
     },
@@ -106,6 +134,10 @@ impl<'a> Life<'a> {
             ears,
             bounds,
             output,
+            calls: Calls::new(),
+            started_at: clock::now_micros(),
+            start: Start::Open,
+            is_told: false,
             pid: 0,
             deadline: Instant::now() + bounds.timeout,
             held: None,
@@ -113,37 +145,100 @@ impl<'a> Life<'a> {
             end: None,
             rest_until: None,
             is_cut: false,
+            failure: None,
             why: None,
             ended_before: false,
             phase: Phase::Running,
+            is_killing: false,
             is_unkillable: false,
         }
     }
 
-    /// Goes on until the container does not run and its output is kept, removes it, and gives the record without the ids.
+    /// Starts the container, goes on until it does not run and its output is kept, removes it, and gives the record without
+    /// the ids.
     pub(super) async fn finish(mut self) -> proto::ExitRecord {
-        self.tell_start().await;
-        let Means { engine, name, .. } = &self.means;
-        let mut ended = Box::pin(engine.clone().ended(name.clone()));
+        self.ask(async |engine, name| Answer::Started(engine.start(&name).await));
         while !self.is_over() {
             if let Some(why) = self.ears.take_wish() {
-                self.stop(why).await;
+                self.stop(why);
             }
-            self.look_at_the_clock().await;
+            self.look_at_the_clock();
             let until = self.due();
             let may_read = self.is_open && self.held.is_none();
             tokio::select! {
                 () = self.ears.hear() => {}
                 () = self.means.account.close() => {}
-                end = &mut ended, if self.end.is_none() => self.take_end(end),
+                Some(answer) = self.calls.next() => self.take_answer(answer),
                 came = self.means.output.next(), if may_read => self.take(came),
                 () = tokio::time::sleep_until(until.into()) => {}
             }
             self.keep();
         }
-        drop(ended);
-        let removed = remove(&self.means.engine, &self.means.name).await;
+        if self.start == Start::Done {
+            self.tell_start();
+        }
+        // Who owes an answer is not given the time of one who does not.
+        let within = if self.is_silent() { end::REMOVE_OF_SILENT_WITHIN } else { end::REMOVE_WITHIN };
+        let (engine, name) = (self.means.engine.clone(), self.means.name.clone());
+        let removed = self.ears.meanwhile(Box::pin(end::remove(&engine, &name, within))).await;
+        if removed.is_ok() {
+            note::forget();
+        }
+        fault::point("shim.container.removed");
         self.into_record(removed)
+    }
+
+    /// Asks the engine.
+    fn ask(&mut self, call: impl AsyncFnOnce(Engine, String) -> Answer + 'static) {
+        let (engine, name) = (self.means.engine.clone(), self.means.name.clone());
+        self.calls.push(Box::pin(call(engine, name)));
+    }
+
+    fn take_answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Started(Ok(())) => {
+                fault::point("shim.container.started");
+                self.start = Start::Done;
+                self.means.account.open();
+                self.ask(async |engine, name| {
+                    let found = engine.look(&name).await.ok().flatten().and_then(|found| found.state);
+                    let pid = found.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());
+                    Answer::Looked(pid.unwrap_or(0))
+                });
+                self.ask(async |engine, name| Answer::Ended(engine.ended(name).await.map(Box::new)));
+                if matches!(self.phase, Phase::Asked { .. }) {
+                    self.ask_to_end();
+                }
+            }
+            Answer::Started(Err(NotStarted { why, is_unanswered })) => {
+                self.failure = Some(match self.why {
+                    Some(reason) => Failure { reason, detail: "ended before it began".to_owned() },
+                    None => not_starting(&why),
+                });
+                if !is_unanswered {
+                    self.take_end(End::unknown(By::Engine));
+                } else if !self.was_killed() {
+                    // It may run.
+                    self.phase = Phase::Asked { kill_at: Instant::now() };
+                }
+            }
+            Answer::Looked(pid) => {
+                self.pid = pid;
+                self.means.account.follow(pid);
+                self.tell_start();
+            }
+            Answer::Asked(true) => {}
+            Answer::Asked(false) => (self.why, self.ended_before) = (None, true),
+            Answer::Killed => self.is_killing = false,
+            Answer::Removed(removed) => {
+                self.is_killing = false;
+                if removed.is_ok() && self.end.is_none() {
+                    self.take_end(End::unknown(By::Removal));
+                }
+            }
+            Answer::Ended(found) if self.end.is_none() => self.take_end(End::told(found)),
+            Answer::Ended(_) => {}
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -151,13 +246,16 @@ impl<'a> Life<'a> {
         self.is_unkillable || (self.end.is_some() && is_kept)
     }
 
+    /// Whether the engine owes us what would be the end.
+    fn is_silent(&self) -> bool {
+        self.is_killing || self.is_unkillable || self.end.is_some_and(|end| end.by == By::Group)
+    }
+
     /// Says that it runs, under the number that the engine knows.
-    async fn tell_start(&mut self) {
-        let looked = self.ears.meanwhile(self.means.engine.look(&self.means.name)).await;
-        let state = looked.ok().flatten().and_then(|found| found.state);
-        self.pid = state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
-        self.means.account.follow(self.pid);
-        self.ears.control.started(self.pid, self.means.started_at);
+    fn tell_start(&mut self) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            self.ears.control.started(self.pid, self.started_at);
+        }
     }
 
     /// When something is due next.
@@ -224,37 +322,39 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn take_end(&mut self, found: Option<ContainerInspectResponse>) {
-        let state = found.and_then(|found| found.state).unwrap_or_default();
-        self.end = Some(End {
-            exit: state.exit_code.and_then(|code| i32::try_from(code).ok()),
-            is_out_of_memory: state.oom_killed == Some(true),
-        });
-        self.rest_until = Some(Instant::now() + REST_WITHIN);
+    fn take_end(&mut self, end: End) {
+        let never_ran = self.failure.is_some() || end.by == By::Removal;
+        let rest = if end.by == By::Group { REST_OF_SILENT_WITHIN } else { REST_WITHIN };
+        self.end = Some(end);
+        self.rest_until = Some(Instant::now() + rest);
+        self.is_open &= !never_ran;
         if self.why.is_some() {
             self.output.be_brief();
         }
     }
 
-    async fn stop(&mut self, why: Reason) {
+    fn stop(&mut self, why: Reason) {
         if self.end.is_some() || self.ended_before {
             return;
         }
-        let before = self.why;
         if why == Reason::Cancelled || self.why.is_none() {
             self.why = Some(why);
         }
         if matches!(self.phase, Phase::Running) {
             self.phase = Phase::Asked { kill_at: Instant::now() + self.bounds.kill_grace };
-            // An engine that does not answer is asked to kill it when that is due.
-            if let Ok(false) = self.means.engine.signal(&self.means.name, "SIGTERM").await {
-                (self.why, self.ended_before) = (before, true);
+            if self.start == Start::Done {
+                self.ask_to_end();
             }
         }
     }
 
+    fn ask_to_end(&mut self) {
+        // An engine that refuses is asked to kill it when that is due.
+        self.ask(async |engine, name| Answer::Asked(engine.signal(&name, "SIGTERM").await != Ok(false)));
+    }
+
     /// Does what is due.
-    async fn look_at_the_clock(&mut self) {
+    fn look_at_the_clock(&mut self) {
         let now = Instant::now();
         if self.end.is_some() {
             if self.is_open && !self.output.is_blocked() && self.rest_until.is_some_and(|until| now >= until)
@@ -265,69 +365,42 @@ impl<'a> Life<'a> {
             return;
         }
         match self.phase {
-            Phase::Running if now >= self.deadline => self.stop(Reason::TimeLimit).await,
-            Phase::Asked { kill_at } if now >= kill_at => self.kill(now + self.bounds.kill_within).await,
+            Phase::Running if now >= self.deadline => self.stop(Reason::TimeLimit),
+            Phase::Asked { kill_at } if now >= kill_at => self.kill(now, now + self.bounds.kill_within),
+            Phase::Killed { since, .. } if now >= since + 2 * KILL_AGAIN && self.is_seen_to_be_over() => {
+                self.take_end(End::unknown(By::Group));
+            }
             Phase::Killed { give_up_at, .. } if now >= give_up_at => self.is_unkillable = true,
-            Phase::Killed { again, give_up_at } if now >= again => self.kill(give_up_at).await,
+            Phase::Killed { since, again, give_up_at } if now >= again => self.kill(since, give_up_at),
             Phase::Running | Phase::Asked { .. } | Phase::Killed { .. } => {}
         }
     }
 
-    async fn kill(&mut self, give_up_at: Instant) {
-        // Whether that came about is seen by the container's end.
-        let _ = self.means.engine.signal(&self.means.name, "SIGKILL").await;
-        self.phase = Phase::Killed { again: Instant::now() + KILL_AGAIN, give_up_at };
+    /// Without a start that was told, an empty group may be one that is about to be filled.
+    fn is_seen_to_be_over(&self) -> bool {
+        self.start == Start::Done && self.means.account.is_seen_to_be_over()
     }
 
-    fn into_record(self, removed: Result<(), String>) -> proto::ExitRecord {
-        let end = self.end.unwrap_or_default();
-        let unkillable = [i32::try_from(self.pid).unwrap_or(0)];
-        let usage = self.means.account.usage();
-        let usage = Usage { oom_kills: usage.oom_kills.max(end.is_out_of_memory.into()), ..usage };
-        let mut record = Ended {
-            started_at: self.means.started_at,
-            failure: None,
-            why: self.why,
-            killed: matches!(self.phase, Phase::Killed { .. }),
-            exit: end.exit.map(Exit::Code),
-            unkillable: if self.is_unkillable { &unkillable } else { &[] },
-            left_behind: 0,
-            usage,
-            bounds: self.bounds,
-        }
-        .record(self.output);
-        let mut also = |what: &str| {
-            let separator = if record.detail.is_empty() { "" } else { "; " };
-            record.detail = record::detail(format!("{}{separator}{what}", record.detail));
-        };
-        if end.exit.is_none() && !self.is_unkillable {
-            also("somebody else removed its container, so its exit code is not known");
-        }
-        if self.is_cut {
-            also("the engine gave its output up before the end: some of it may be missing");
-        }
-        if let Err(why) = removed {
-            also(&why);
-        }
-        record
-    }
-}
-
-/// Removes the attempt's container and its note. One that only has its name is left alone.
-pub(super) async fn remove(engine: &Engine, name: &str) -> Result<(), String> {
-    let attempt = name.strip_prefix(NAME_PREFIX).unwrap_or(name);
-    let mut why = String::new();
-    for round in 0..REMOVALS {
-        if round > 0 {
-            tokio::time::sleep(REMOVE_AGAIN).await;
-        }
-        match note::remove_own(engine, name, attempt).await {
-            Ok(()) => {
-                note::forget();
-                return Ok(());
+    fn kill(&mut self, since: Instant, give_up_at: Instant) {
+        if self.is_killing {
+            // The engine has not answered the last one.
+            self.means.account.kill();
+        } else {
+            self.is_killing = true;
+            match self.start {
+                // Whether that came about is seen by the container's end.
+                Start::Done => self.ask(async |engine, name| {
+                    let _ = engine.signal(&name, "SIGKILL").await;
+                    Answer::Killed
+                }),
+                // What is removed is not started any more.
+                Start::Open => self.ask(async |engine, name| Answer::Removed(engine.remove(&name).await)),
             }
-            Err(error) => why = error,
         }
+        self.phase = Phase::Killed { since, again: Instant::now() + KILL_AGAIN, give_up_at };
     }
-    Err(format!("the container '{name}' could not be removed and is tried again: {why}"))
+
+    pub(super) fn was_killed(&self) -> bool {
+        matches!(self.phase, Phase::Killed { .. })
+    }
 }

@@ -6,26 +6,36 @@
 //! 2. Its output comes through a connection that is open before it starts, and is kept nowhere by the engine. As long as
 //!    nothing is read, the container waits.
 //! 3. What the engine says last is believed, not what it was asked to do: a run is over when its container is seen not to
-//!    run, and the record is written after its removal was tried.
-//! 4. The runtime that speaks with the engine has no thread of its own, and nothing forks.
+//!    run, and the record is written after its removal was tried. What it made is held against what it was asked for before
+//!    anything starts.
+//! 4. Nothing waits for the engine beyond the run's time or a cancel. An engine that does not answer is done without: what runs
+//!    is killed through its control group.
+//! 5. The runtime that speaks with the engine has no thread of its own, and nothing forks.
 
 mod account;
+mod asked;
 mod ears;
+mod end;
 mod engine;
 mod folders;
 mod life;
 pub mod note;
 mod plan;
+mod roots;
+mod sweep;
 
-use std::time::Duration;
+pub use self::sweep::sweep;
+
+use std::time::{Duration, Instant};
 
 use model::Reason;
 use nix::sys::signalfd::SignalFd;
 
 use self::{
     account::Account,
+    asked::Asked,
     ears::Ears,
-    engine::Engine,
+    engine::{Attached, Engine, Made},
     life::{Life, Means},
     plan::Plan,
 };
@@ -83,66 +93,87 @@ async fn lead(
         Ok(ears) => ears,
         Err(error) => return not_started(unavailable(&error.to_string()), output),
     };
-    match Box::pin(begin(spec, &mut ears)).await {
-        Ok(means) => Life::new(means, ears, bounds, output).finish().await,
+    match Box::pin(begin(spec, &mut ears, Instant::now() + bounds.timeout)).await {
+        Ok(means) => Box::pin(Life::new(means, ears, bounds, output).finish()).await,
         Err(failure) => not_started(failure, output),
     }
 }
 
-/// Makes the container and starts it. What was made is removed again when that fails.
-async fn begin(spec: &mut Spec, ears: &mut Ears<'_>) -> Result<Means, Failure> {
+/// Makes the container, which must be done by `deadline`. What was made is removed again when that fails.
+async fn begin(spec: &mut Spec, ears: &mut Ears<'_>, deadline: Instant) -> Result<Means, Failure> {
     let name = format!("{}{}", engine::NAME_PREFIX, spec.attempt_name());
     let socket = spec.engine.clone();
     let plan = Plan::new(spec)?;
-    let engine = ears.meanwhile(Engine::find(&socket)).await.map_err(|why| unavailable(&why))?;
+    let engine = ask(ears, deadline, Engine::find(&socket)).await?;
     plan.check_folders(&engine)?;
-    let image = ears.meanwhile(engine.image(&plan.image)).await.map_err(|why| unavailable(&why))?;
-    let asked = plan.asked();
+    let image = ask(ears, deadline, engine.image(&plan.image)).await?;
+    plan.check_image(&image)?;
+    let (body, kept) = plan.into_body(image, &engine)?;
+    let asked = Asked::of(&body);
     note::write(&engine.socket, &name).map_err(|error| {
         let detail = format!("the container cannot be noted in the attempt's folder: {error}");
         Failure { reason: Reason::SpawnFailed, detail }
     })?;
-    let (body, lent, script) = plan.into_body(image);
-    let made = Box::pin(make(&engine, &name, body, &asked, ears)).await;
+    fault::point("shim.container.noted");
+    let made = Box::pin(make(&engine, &name, body, &asked, ears, deadline)).await;
     match made {
-        Ok(Begun { output, account, started_at }) => {
-            Ok(Means { engine, name, output, account, started_at, _lent: lent, _script: script })
+        Ok((made, output)) => {
+            fault::point("shim.container.attached");
+            let (account, warnings) = (Account::new(made.id), made.warnings);
+            Ok(Means { engine, name, output, account, warnings, _kept: kept })
         }
         Err(failure) => {
-            // It may be there even if the engine did not say so in time.
-            Err(match life::remove(&engine, &name).await {
-                Ok(()) => failure,
+            // It may be there even if the engine did not say so in time, or come to be: then its note is kept.
+            let has_time = matches!(failure.reason, Reason::SandboxUnavailable | Reason::SpawnFailed);
+            let within = if has_time { end::REMOVE_WITHIN } else { end::REMOVE_OF_SILENT_WITHIN };
+            let removal = Box::pin(end::remove(&engine, &name, within));
+            Err(match ears.meanwhile(removal).await {
+                Ok(()) => {
+                    if has_time {
+                        note::forget();
+                    }
+                    failure
+                }
                 Err(why) => Failure { detail: format!("{}; {why}", failure.detail), ..failure },
             })
         }
     }
 }
 
-/// A container that was started.
-struct Begun {
-    output: engine::Attached,
-    account: Account,
-    /// Microseconds since 1970 UTC.
-    started_at: i64,
+/// Asks the engine before anything runs.
+async fn ask<T>(
+    ears: &mut Ears<'_>,
+    deadline: Instant,
+    call: impl Future<Output = Result<T, String>>,
+) -> Result<T, Failure> {
+    match ears.until(deadline, call).await {
+        Ok(answer) => answer.map_err(|why| unavailable(&why)),
+        Err(reason) => Err(Failure { reason, detail: "ended before it began".to_owned() }),
+    }
 }
 
+/// Makes it, and opens its output.
 async fn make(
     engine: &Engine,
     name: &str,
     body: bollard::models::ContainerCreateBody,
-    asked: &plan::Asked,
+    asked: &Asked,
     ears: &mut Ears<'_>,
-) -> Result<Begun, Failure> {
-    let id = ears.meanwhile(engine.create(name, body)).await.map_err(|why| unavailable(&why))?;
-    let made = ears.meanwhile(engine.look(name)).await.map_err(|why| unavailable(&why))?;
-    asked.compare(made.as_ref()).map_err(|missing| unavailable(&missing))?;
-    let output = ears.meanwhile(engine.attach(name)).await.map_err(|why| unavailable(&why))?;
-    if let Some(why) = ears.wish() {
-        return Err(Failure { reason: why, detail: "ended before it began".to_owned() });
+    deadline: Instant,
+) -> Result<(Made, Attached), Failure> {
+    let made = ask(ears, deadline, Box::pin(engine.create(name, body))).await?;
+    fault::point("shim.container.made");
+    note::add_id(&made.id).map_err(|error| {
+        let detail = format!("the container's id cannot be noted in the attempt's folder: {error}");
+        Failure { reason: Reason::SpawnFailed, detail }
+    })?;
+    let found = ask(ears, deadline, engine.look(name)).await?;
+    asked.check(&made.warnings, found.as_ref()).map_err(|missing| unavailable(&missing))?;
+    let output = ask(ears, deadline, engine.attach(name)).await?;
+    match ears.wish() {
+        Some(reason) => Err(Failure { reason, detail: "ended before it began".to_owned() }),
+        None => Ok((made, output)),
     }
-    let started_at = crate::clock::now_micros();
-    ears.meanwhile(engine.start(name)).await.map_err(|why| not_starting(&why))?;
-    Ok(Begun { output, account: Account::open(&id), started_at })
 }
 
 /// What is said of a container that cannot be had.

@@ -1,36 +1,74 @@
 //! The note of a container in its attempt's folder: so that it is found, and removed, when its shim is gone.
 //!
-//! It is there from before the container is made until it was seen to be removed.
+//! It is on the disk from before the container is made until it was seen to be removed. An engine may make one whose shim is
+//! gone by then, and was not to be found when it was looked for: such a one is found by its labels (see [`super::sweep`]).
 
 use std::{
     collections::HashMap,
     ffi::OsStr,
-    fs, io,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::engine::{Engine, NAME_PREFIX};
+use crate::sandbox::cgroup::Cgroup;
 
 const FILE_NAME: &str = "container";
 /// The label that says which attempt a container belongs to: the run's id, `-`, and the attempt's number.
 pub const ATTEMPT_LABEL: &str = "opsconductor.attempt";
+/// The label that says whose it is: an engine may serve several agents.
+pub const AGENT_LABEL: &str = "opsconductor.agent";
 /// How long the removal of one may take, all in all.
 const WITHIN: Duration = Duration::from_secs(15);
 
-/// Notes the container `name` of the engine behind `socket` in the current directory.
+/// What a note says.
+#[derive(Debug, PartialEq, Eq)]
+struct Note {
+    socket: PathBuf,
+    /// The container's id at its engine, once it was made.
+    id: Option<String>,
+}
+
+/// The labels of an attempt's container.
+pub(super) fn labels(agent: &str, attempt: &str) -> HashMap<String, String> {
+    HashMap::from([
+        (ATTEMPT_LABEL.to_owned(), attempt.to_owned()),
+        (AGENT_LABEL.to_owned(), agent.to_owned()),
+    ])
+}
+
+/// Notes the container `name` of the engine behind `socket` in the current directory, and waits for the disk.
 pub(super) fn write(socket: &Path, name: &str) -> io::Result<()> {
     let mut note = socket.as_os_str().as_bytes().to_vec();
     note.extend_from_slice(b"\n");
     note.extend_from_slice(name.as_bytes());
-    fs::write(FILE_NAME, note)
+    let mut file = File::create(FILE_NAME)?;
+    file.write_all(&note)?;
+    file.sync_all()?;
+    File::open(".")?.sync_all()
+}
+
+/// Adds the id of the container that was made. A host that loses power has no processes for which it would be needed.
+pub(super) fn add_id(id: &str) -> io::Result<()> {
+    OpenOptions::new().append(true).open(FILE_NAME)?.write_all(format!("\n{id}").as_bytes())
 }
 
 /// The container is gone.
 pub(super) fn forget() {
     // A note too many costs whoever removes the folder a question.
     let _ = fs::remove_file(FILE_NAME);
+}
+
+/// Kills what runs of the container that is noted in the folder of the attempt `name`, without its engine: by its control
+/// group, if that is found. True when nothing of it is left there that was seen.
+pub fn kill_noted(folder: &Path, name: &str) -> bool {
+    let noted = fs::read(folder.join(FILE_NAME)).ok();
+    let noted = noted.and_then(|note| parse(&note, &format!("{NAME_PREFIX}{name}")));
+    let Some(group) = noted.and_then(|note| Cgroup::of_container(&note.id?)) else { return false };
+    group.kill().is_ok() && !group.is_populated()
 }
 
 /// Removes the container that is noted in the folder of the attempt `name`, running or not. Without a note there is nothing
@@ -46,7 +84,7 @@ pub fn remove_noted(folder: &Path, name: &str) -> io::Result<()> {
     };
     let container = format!("{NAME_PREFIX}{name}");
     // One that was cut off was being written, and then no container was made yet.
-    let Some(socket) = parse(&note, &container) else { return Ok(()) };
+    let Some(Note { socket, .. }) = parse(&note, &container) else { return Ok(()) };
     let owner = name.to_owned();
     // Callers may be on a thread that has a runtime already.
     let removal = std::thread::spawn(move || {
@@ -68,9 +106,14 @@ pub fn remove_noted(folder: &Path, name: &str) -> io::Result<()> {
     removed
 }
 
-fn parse(note: &[u8], container: &str) -> Option<PathBuf> {
-    let (socket, named) = note.split_at(note.iter().position(|byte| *byte == b'\n')?);
-    (named.get(1..)? == container.as_bytes()).then(|| PathBuf::from(OsStr::from_bytes(socket)))
+fn parse(note: &[u8], container: &str) -> Option<Note> {
+    let mut lines = note.split(|byte| *byte == b'\n');
+    let socket = PathBuf::from(OsStr::from_bytes(lines.next()?));
+    if lines.next()? != container.as_bytes() {
+        return None;
+    }
+    let id = lines.next().and_then(|id| str::from_utf8(id).ok()).map(str::to_owned);
+    Some(Note { socket, id })
 }
 
 /// Whether a container with these labels is the attempt's, and not just called like it.
@@ -94,10 +137,13 @@ mod tests {
 
     #[test]
     fn a_note_is_read_whole_or_not_at_all() {
-        let socket = PathBuf::from("/run/x.sock");
-        assert_eq!(parse(b"/run/x.sock\nopsconductor-a-1", "opsconductor-a-1"), Some(socket));
+        let noted =
+            |id: Option<&str>| Some(Note { socket: PathBuf::from("/run/x.sock"), id: id.map(str::to_owned) });
+        let read = |note: &[u8]| parse(note, "opsconductor-a-1");
+        assert_eq!(read(b"/run/x.sock\nopsconductor-a-1"), noted(None));
+        assert_eq!(read(b"/run/x.sock\nopsconductor-a-1\nc0ffee"), noted(Some("c0ffee")));
         for cut_off in [&b""[..], b"/run/x.sock", b"/run/x.sock\n", b"/run/x.sock\nopsconductor-a-"] {
-            assert_eq!(parse(cut_off, "opsconductor-a-1"), None);
+            assert_eq!(read(cut_off), None);
         }
     }
 
@@ -109,5 +155,6 @@ mod tests {
         let why = remove_noted(folder.path(), "a-1").unwrap_err().to_string();
         assert!(why.contains("opsconductor-a-1") && why.contains("not there"), "{why}");
         assert!(folder.path().join(FILE_NAME).exists());
+        assert!(!kill_noted(folder.path(), "a-1"), "of one without an id nothing is known");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Every container has: a user of the host by number, no capabilities, no new privileges, an init, a bound number of
 //! processes and open files, no core dumps, no log at the engine, no health checks, and nothing of the host but the folders
-//! that were named. `strict` and `isolated` add a read-only file system with a temporary folder in memory, `isolated` takes
-//! the network away.
+//! that were named. `strict` and `isolated` add a read-only file system with a temporary folder in memory and our own filter
+//! of system calls, `isolated` takes the network away.
 
 use std::{
     collections::HashMap,
@@ -13,8 +13,8 @@ use std::{
 };
 
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
-    MountBindOptions, MountBindOptionsPropagationEnum, MountType, ResourcesUlimits, ThrottleDevice,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
+    MountBindOptionsPropagationEnum, MountType, ResourcesUlimits, ThrottleDevice,
 };
 use model::{
     Reason,
@@ -26,9 +26,12 @@ use nix::{
     unistd::geteuid,
 };
 
-use super::{engine::Engine, folders, note::ATTEMPT_LABEL, unavailable};
+use super::{
+    engine::{Engine, Image},
+    folders, note, unavailable,
+};
 use crate::{
-    sandbox::user::Lent,
+    sandbox::{seccomp::oci, user::Lent},
     shim::{
         prepare::{self, Failure},
         spec::Spec,
@@ -36,6 +39,7 @@ use crate::{
 };
 
 const SCRIPT_FILE_NAME: &str = "script";
+const FILTER_FILE_NAME: &str = "seccomp.json";
 /// Where a script's interpreter finds it in the container.
 const SCRIPT_TARGET: &str = "/.opsconductor-script";
 const TEMPORARY: &str = "/tmp";
@@ -46,10 +50,12 @@ const OOM_SCORE: i64 = 500;
 const MOST_PROCESSES: u64 = 4_194_304;
 /// Billionths of a processor in a hundredth.
 const NANOS_OF_PERCENT: u64 = 10_000_000;
+
 /// A container as it is to be made.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) image: String,
+    agent: String,
     attempt: String,
     profile: Profile,
     user: Option<ContainerUser>,
@@ -60,7 +66,7 @@ pub(super) struct Plan {
     writable: Vec<String>,
     hidden: Vec<String>,
     limits: proto::Limits,
-    script: Option<ScriptFile>,
+    script: Option<HandedOver>,
     lent: Option<Lent>,
     throttled: Vec<String>,
 }
@@ -72,11 +78,32 @@ struct ContainerUser {
     groups: Vec<String>,
 }
 
-/// The script in the attempt's folder; removed when this is dropped.
+/// What is there for as long as the container is: its user, where that exists for this run only, and what it was handed.
 #[derive(Debug)]
-pub(super) struct ScriptFile(PathBuf);
+pub(super) struct Kept {
+    _lent: Option<Lent>,
+    _script: Option<HandedOver>,
+    _filter: Option<HandedOver>,
+}
 
-impl Drop for ScriptFile {
+/// A file in the attempt's folder for the engine; removed when this is dropped.
+#[derive(Debug)]
+struct HandedOver(PathBuf);
+
+impl HandedOver {
+    fn write(name: &str, content: &str) -> io::Result<Self> {
+        use std::io::Write as _;
+
+        let path = std::env::current_dir()?.join(name);
+        // The attempt's folder is closed to others; in the container anybody may read it.
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(&path)?;
+        let handed = Self(path);
+        file.write_all(content.as_bytes())?;
+        Ok(handed)
+    }
+}
+
+impl Drop for HandedOver {
     fn drop(&mut self) {
         // It goes with the attempt's folder otherwise.
         let _ = std::fs::remove_file(&self.0);
@@ -98,7 +125,7 @@ impl Plan {
             Some(proto::command::Program::Shell(line)) => vec!["/bin/sh".to_owned(), "-c".to_owned(), line],
             Some(proto::command::Program::Script(ordered)) => {
                 let mut words = prepare::interpreter(&ordered)?;
-                let file = write_script(&ordered.content)
+                let file = HandedOver::write(SCRIPT_FILE_NAME, &ordered.content)
                     .map_err(|error| failed(&format!("the script cannot be handed over: {error}")))?;
                 script = Some(file);
                 words.push(SCRIPT_TARGET.to_owned());
@@ -120,6 +147,7 @@ impl Plan {
         }
         Ok(Self {
             image: std::mem::take(&mut command.image),
+            agent: spec.agent.clone(),
             attempt,
             profile,
             user,
@@ -142,13 +170,20 @@ impl Plan {
             .map_err(|why| unavailable(&why))
     }
 
-    /// The limits that the engine must have taken.
-    pub(super) fn asked(&self) -> Asked {
-        Asked {
-            memory_bytes: self.limits.memory_bytes,
-            pids: self.pids(),
-            nano_cpus: self.limits.cpu_percent.saturating_mul(NANOS_OF_PERCENT),
+    /// May a container of this profile be made from the image? A file system that can only be read has no part that cannot.
+    pub(super) fn check_image(&self, image: &Image) -> Result<(), Failure> {
+        if !self.is_sealed() || image.volumes.is_empty() {
+            return Ok(());
         }
+        let (name, volumes) = (&self.image, image.volumes.join("', '"));
+        Err(unavailable(&format!(
+            "the image '{name}' has volumes ('{volumes}'), which could be written: with the sandbox '{}' none may be",
+            self.profile
+        )))
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.profile >= Profile::Strict
     }
 
     fn pids(&self) -> u64 {
@@ -158,15 +193,30 @@ impl Plan {
     /// What the engine is told, and what must be kept for as long as the container is there.
     pub(super) fn into_body(
         mut self,
-        image: String,
-    ) -> (ContainerCreateBody, Option<Lent>, Option<ScriptFile>) {
-        let host = self.host_config();
+        image: Image,
+        engine: &Engine,
+    ) -> Result<(ContainerCreateBody, Kept), Failure> {
+        let mut host = self.host_config();
+        let mut filter_file = None;
+        if let Some(filter) = oci::filter(self.profile) {
+            let option = if engine.wants_files {
+                let file = HandedOver::write(FILTER_FILE_NAME, &filter).map_err(|error| {
+                    unavailable(&format!("seccomp: its filter cannot be written: {error}"))
+                })?;
+                let path = file.0.to_str().map(str::to_owned);
+                filter_file = Some(file);
+                path.ok_or_else(|| unavailable("seccomp: the path of its filter is not UTF-8"))?
+            } else {
+                filter
+            };
+            host.security_opt.get_or_insert_default().push(format!("seccomp={option}"));
+        }
         let (numbers, groups) =
             self.user.map_or((None, None), |user| (Some(user.numbers), Some(user.groups)));
         let rest = self.words.split_off(1);
         let none = || Some(vec!["NONE".to_owned()]);
         let body = ContainerCreateBody {
-            image: Some(image),
+            image: Some(image.id),
             user: numbers,
             // The image's own entry point is not what was ordered.
             entrypoint: Some(self.words),
@@ -180,18 +230,18 @@ impl Plan {
             open_stdin: Some(false),
             stop_signal: Some("SIGTERM".to_owned()),
             healthcheck: Some(HealthConfig { test: none(), ..Default::default() }),
-            labels: Some(HashMap::from([(ATTEMPT_LABEL.to_owned(), self.attempt)])),
+            labels: Some(note::labels(&self.agent, &self.attempt)),
             host_config: Some(HostConfig { group_add: groups, ..host }),
             ..Default::default()
         };
-        (body, self.lent, self.script)
+        Ok((body, Kept { _lent: self.lent, _script: self.script, _filter: filter_file }))
     }
 
     fn host_config(&self) -> HostConfig {
         let limits = &self.limits;
         let set = |limit: u64| Some(number(limit)).filter(|limit| *limit != 0);
         let memory = set(limits.memory_bytes);
-        let is_sealed = self.profile >= Profile::Strict;
+        let is_sealed = self.is_sealed();
         let throttle = || {
             let rate = Some(number(limits.io_bytes_per_second));
             let device = |path: &String| ThrottleDevice { path: Some(path.clone()), rate };
@@ -260,36 +310,6 @@ impl Plan {
     }
 }
 
-/// Limits that were asked for; an engine whose kernel lacks one makes the container without it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
-    memory_bytes: u64,
-    pids: u64,
-    nano_cpus: u64,
-}
-
-impl Asked {
-    /// Names what the engine left out.
-    pub(super) fn compare(&self, made: Option<&ContainerInspectResponse>) -> Result<(), String> {
-        let host = made.and_then(|made| made.host_config.as_ref());
-        let host = host.ok_or("the engine does not know the container that it made")?;
-        let cpus = host.nano_cpus.filter(|nanos| *nanos != 0).or_else(|| {
-            let (quota, period) = (host.cpu_quota?, host.cpu_period.filter(|period| *period != 0)?);
-            Some(quota.saturating_mul(1_000_000_000) / period)
-        });
-        let missing: Vec<&str> = [
-            ("memory limit", self.memory_bytes, host.memory),
-            ("pids limit", self.pids, host.pids_limit),
-            ("cpu limit", self.nano_cpus, cpus),
-        ]
-        .into_iter()
-        .filter(|(_, asked, got)| *asked != 0 && got.is_none_or(|got| got <= 0 || got > number(*asked)))
-        .map(|(name, ..)| name)
-        .collect();
-        if missing.is_empty() { Ok(()) } else { Err(missing.join(", ")) }
-    }
-}
-
 fn number(limit: u64) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
@@ -331,17 +351,6 @@ fn environment(spec: &mut Spec, has_own_user: bool) -> Vec<String> {
     variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-fn write_script(content: &str) -> io::Result<ScriptFile> {
-    use std::io::Write as _;
-
-    let path = std::env::current_dir()?.join(SCRIPT_FILE_NAME);
-    // The attempt's folder is closed to others; in the container anybody may read it.
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(&path)?;
-    let script = ScriptFile(path);
-    file.write_all(content.as_bytes())?;
-    Ok(script)
-}
-
 /// As many processes as a user can have: what this process may have at most, and no more than the host has numbers for.
 fn user_processes() -> u64 {
     let (_, own) = getrlimit(Resource::RLIMIT_NPROC).unwrap_or((0, MOST_PROCESSES));
@@ -360,26 +369,4 @@ fn block_devices() -> Vec<String> {
         .map(|name| format!("/dev/{name}"))
         .filter(|path| Path::new(path).exists())
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_limit_that_the_engine_left_out_is_named() {
-        let asked = Asked { memory_bytes: 1 << 20, pids: 10, nano_cpus: 500_000_000 };
-        let made = |host| ContainerInspectResponse { host_config: Some(host), ..Default::default() };
-        let all = HostConfig {
-            memory: Some(1 << 20),
-            pids_limit: Some(10),
-            cpu_quota: Some(50_000),
-            cpu_period: Some(100_000),
-            ..Default::default()
-        };
-        asked.compare(Some(&made(all.clone()))).unwrap();
-        let without = HostConfig { memory: Some(0), pids_limit: None, ..all };
-        assert_eq!(asked.compare(Some(&made(without))).unwrap_err(), "memory limit, pids limit");
-        assert!(asked.compare(None).is_err());
-    }
 }
