@@ -127,7 +127,7 @@ fn a_cancel_and_a_timeout_end_even_what_ignores_them() {
         assert_eq!(record.detail.contains("was killed"), killed, "{record:?}");
         assert_eq!(output.text().contains("asked"), !killed, "{}", output.text());
     }
-    let (record, _) = engine.run(proto::Command { timeout_ms: 2000, ..alone(shell(deaf)) });
+    let (record, _) = engine.run(proto::Command { timeout_ms: 8000, ..alone(shell(deaf)) });
     assert_eq!(record.reason, Reason::TimeLimit.as_str(), "{record:?}");
     assert!(record.detail.contains("was killed"), "{record:?}");
 }
