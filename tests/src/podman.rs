@@ -25,10 +25,11 @@ pub const IMAGE: &str = "localhost/opsconductor-test:1";
 pub const IMAGE_WITH_VOLUME: &str = "localhost/opsconductor-test-volume:1";
 /// A line of settings for an engine that filters no system calls.
 pub const WITHOUT_FILTER: &str = "seccomp_profile = \"unconfined\"\n";
-/// Locks in files, where by default all engines of a user share theirs: one that is held still would hold others. What podman
-/// needs where there is no systemd, and a hard limit of open files that nobody may raise.
+/// What podman needs where there is no systemd; a hard limit of open files that nobody may raise; and locks in files, where by
+/// default all engines of a user share theirs, so that one that is held still would hold the others.
 const SETTINGS: &str = "default_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
-                        [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\n";
+                        [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n\
+                        lock_type = \"file\"\n";
 
 /// What of busybox the images have.
 const APPLETS: [&str; 16] = [

@@ -103,10 +103,12 @@ impl Watched {
     /// killing may take, unless its container is seen to have ended without it: whoever clears the folder removes it then.
     fn remove_container(&self, folder: &Path) -> io::Result<()> {
         let (name, until) = (name(self.key), Instant::now() + KILL_WITHIN);
-        note::kill_noted(folder, &name);
+        let has_run = note::kill_noted(folder, &name).is_some();
+        // The group of one that has ended is gone.
+        let has_ended = || note::kill_noted(folder, &name).unwrap_or(has_run);
         loop {
             match note::remove_noted(folder, &name) {
-                Err(error) if note::kill_noted(folder, &name) || Instant::now() >= until => {
+                Err(error) if has_ended() || Instant::now() >= until => {
                     return Err(error);
                 }
                 Err(_) => std::thread::sleep(REMOVE_AGAIN),

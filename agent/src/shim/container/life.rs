@@ -72,6 +72,8 @@ pub(super) struct Life<'a> {
     /// Microseconds since 1970 UTC.
     pub(super) started_at: i64,
     start: Start,
+    /// Output of it came: it has begun, whatever the engine has said so far.
+    has_spoken: bool,
     /// The agent was told that it runs.
     is_told: bool,
     /// Its process on the host, as the engine says it; 0 when it did not.
@@ -137,6 +139,7 @@ impl<'a> Life<'a> {
             calls: Calls::new(),
             started_at: clock::now_micros(),
             start: Start::Open,
+            has_spoken: false,
             is_told: false,
             pid: 0,
             deadline: Instant::now() + bounds.timeout,
@@ -297,6 +300,7 @@ impl<'a> Life<'a> {
         if self.end.is_some() {
             self.rest_until = Some(Instant::now() + REST_WITHIN);
         }
+        self.has_spoken = true;
         self.held = Some(Held { stream, bytes, from: 0 });
     }
 
@@ -376,9 +380,9 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Without a start that was told, an empty group may be one that is about to be filled.
+    /// Without a start that was told or heard, an empty group may be one that is about to be filled.
     fn is_seen_to_be_over(&self) -> bool {
-        self.start == Start::Done && self.means.account.is_seen_to_be_over()
+        (self.start == Start::Done || self.has_spoken) && self.means.account.is_seen_to_be_over()
     }
 
     fn kill(&mut self, since: Instant, give_up_at: Instant) {

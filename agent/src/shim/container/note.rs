@@ -63,12 +63,12 @@ pub(super) fn forget() {
 }
 
 /// Kills what runs of the container that is noted in the folder of the attempt `name`, without its engine: by its control
-/// group, if that is found. True when nothing of it is left there that was seen.
-pub fn kill_noted(folder: &Path, name: &str) -> bool {
+/// group. Says whether nothing is left in that; none when no group is found, as of one that has ended.
+pub fn kill_noted(folder: &Path, name: &str) -> Option<bool> {
     let noted = fs::read(folder.join(FILE_NAME)).ok();
     let noted = noted.and_then(|note| parse(&note, &format!("{NAME_PREFIX}{name}")));
-    let Some(group) = noted.and_then(|note| Cgroup::of_container(&note.id?)) else { return false };
-    group.kill().is_ok() && !group.is_populated()
+    let group = Cgroup::of_container(&noted?.id?)?;
+    Some(group.kill().is_ok() && !group.is_populated())
 }
 
 /// Removes the container that is noted in the folder of the attempt `name`, running or not. Without a note there is nothing
@@ -155,6 +155,6 @@ mod tests {
         let why = remove_noted(folder.path(), "a-1").unwrap_err().to_string();
         assert!(why.contains("opsconductor-a-1") && why.contains("not there"), "{why}");
         assert!(folder.path().join(FILE_NAME).exists());
-        assert!(!kill_noted(folder.path(), "a-1"), "of one without an id nothing is known");
+        assert_eq!(kill_noted(folder.path(), "a-1"), None, "of one without an id nothing is known");
     }
 }
