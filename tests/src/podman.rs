@@ -10,7 +10,7 @@ use std::{
         LazyLock,
         atomic::{AtomicU32, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -100,7 +100,7 @@ impl Podman {
         let begun = Instant::now();
         while UnixStream::connect(engine.socket()).is_err() {
             assert!(begun.elapsed() < SOON, "not within {SOON:?}: podman listens");
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(2));
         }
         engine
     }

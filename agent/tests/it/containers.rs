@@ -3,22 +3,27 @@
 mod confined;
 mod silent;
 
-use std::{io::Write as _, os::unix::fs::PermissionsExt, path::Path};
+use std::{io::Write as _, os::unix::fs::PermissionsExt, path::Path, sync::RwLockReadGuard};
 
 use model::Reason;
 use opsconductor_agent::shim::{container::note, control, spec::Spec};
 use opsconductor_tests::podman::{IMAGE, Podman};
 
 use crate::{
-    one_shim::{Output, Shim, argv, command, shell, spec, wait_for},
+    one_shim::{Output, Shim, argv, command, share_host, shell, spec, wait_for},
     world::World,
 };
 
-/// The engine of one test.
-struct Engine(Podman);
+/// The engine of one test. It takes seconds for what others do in milliseconds, and so has a host that nothing takes all of.
+struct Engine(Podman, #[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>);
 
 fn engine() -> Option<Engine> {
-    Podman::start().map(Engine)
+    engine_with("")
+}
+
+fn engine_with(settings: &str) -> Option<Engine> {
+    let host = share_host();
+    Podman::start_with(settings).map(|podman| Engine(podman, host))
 }
 
 impl Engine {

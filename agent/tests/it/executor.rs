@@ -21,7 +21,10 @@ use prost::Message as _;
 use proto::report;
 use tokio::sync::oneshot;
 
-use crate::world::{UNCONFINED, World, command, inventory, key_of, new_key, output};
+use crate::{
+    one_shim::LOOK_EVERY,
+    world::{UNCONFINED, World, command, inventory, key_of, new_key, output},
+};
 
 #[tokio::test]
 async fn an_order_is_run_reported_and_settled() {
@@ -51,7 +54,7 @@ async fn an_order_is_run_reported_and_settled() {
     agent.to_executor.send(world.sign(&order)).await.unwrap();
     assert!(agent.loss().await.1.contains("settled"), "not a refusal: it did run");
     while folder.exists() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     agent.stop().await;
     let mut agent = world.start(2, false).await;
@@ -105,7 +108,7 @@ async fn a_run_that_ended_without_an_agent_is_reported_by_the_next() {
     let exit = world.data.path().join(format!("executor/attempts/{}-1/exit", key.run_id));
     tokio::fs::write(&fifo, "late\n").await.unwrap();
     while !exit.exists() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     let mut agent = world.start(1, false).await;
     assert_eq!(world.record(&agent.ended().await.2).exit_code, Some(0));
@@ -153,11 +156,11 @@ async fn a_killed_shim_is_a_lost_run() {
         other => panic!("{other:?}"),
     }
     while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     agent.to_executor.send(ToExecutor::Settled(key)).await.unwrap();
     while folder.exists() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     agent.stop().await;
 }
@@ -346,7 +349,7 @@ async fn runs_that_a_lost_journal_knew_are_ended() {
     assert!(agent.held.is_empty());
     let folder = world.data.path().join(format!("executor/attempts/{}-1", key.run_id));
     while folder.exists() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     let aside = world.data.path().join(format!("executor/attempts-lost/{}-1", key.run_id));
     let record = std::fs::read(aside.join("exit")).expect("its result is kept for people");
@@ -386,7 +389,7 @@ async fn a_result_that_cannot_be_read_right_now_is_waited_for() {
     )
     .unwrap();
     while !folder.join("exit").exists() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     // A folder in its place is as unreadable as a failing disk.
     std::fs::rename(folder.join("exit"), folder.join("kept")).unwrap();

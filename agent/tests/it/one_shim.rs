@@ -5,6 +5,7 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError},
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,8 @@ use proto::command::Program;
 use tempfile::TempDir;
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// How often a test looks whether what it waits for has come.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A running shim with its folder.
 pub(crate) struct Shim {
@@ -154,10 +157,30 @@ pub(crate) fn is_alive(pid: i32) -> bool {
     !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
 }
 
+static HOST: RwLock<()> = RwLock::new(());
+
+/// The host is shared for as long as this lives: nothing takes all of it.
+pub(crate) fn share_host() -> RwLockReadGuard<'static, ()> {
+    HOST.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The host is this test's for as long as this lives; all who share it were waited for.
+pub(crate) fn take_host() -> RwLockWriteGuard<'static, ()> {
+    loop {
+        match HOST.try_write() {
+            Ok(host) => return host,
+            Err(TryLockError::Poisoned(error)) => return error.into_inner(),
+            // No queue: who shares it twice must not wait for one who waits for him.
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_EVERY),
+        }
+    }
+}
+
 pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + LONG;
     while !condition() {
         assert!(Instant::now() < until, "{what}");
-        std::thread::yield_now();
+        // Who looks all the time takes the processor from what it waits for.
+        std::thread::sleep(LOOK_EVERY);
     }
 }

@@ -6,7 +6,10 @@ use opsconductor_agent::{
 };
 use proto::report::Body;
 
-use crate::world::{Agent, World, command, new_key};
+use crate::{
+    one_shim::LOOK_EVERY,
+    world::{Agent, World, command, new_key},
+};
 
 /// Tells in a file which attempt began, and then waits for a long time.
 fn line(world: &World, then: &str) -> String {
@@ -25,7 +28,7 @@ fn tale(world: &World) -> Vec<(u32, i32)> {
 
 async fn began(world: &World, count: usize) {
     while tale(world).len() < count {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
@@ -214,7 +217,7 @@ fn remove_when_empty(path: String) {
     std::thread::spawn(move || {
         while std::fs::remove_dir(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy)
         {
-            std::thread::yield_now();
+            std::thread::sleep(LOOK_EVERY);
         }
     });
 }

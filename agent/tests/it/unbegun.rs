@@ -5,7 +5,10 @@ use opsconductor_agent::{
     messages::AttemptKey,
 };
 
-use crate::world::{World, command, new_key};
+use crate::{
+    one_shim::LOOK_EVERY,
+    world::{World, command, new_key},
+};
 
 fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned()
@@ -51,7 +54,7 @@ async fn an_attempt_whose_shim_was_never_ready_never_began() {
     let mut agent = world.start(1, false).await;
     assert_eq!(agent.refusal().await.0, "not_started");
     while folder.exists() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     agent.stop().await;
 }

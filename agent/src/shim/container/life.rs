@@ -251,7 +251,7 @@ impl<'a> Life<'a> {
 
     /// Whether the engine owes us what would be the end.
     fn is_silent(&self) -> bool {
-        self.is_killing || self.is_unkillable || self.end.is_some_and(|end| end.by == By::Group)
+        self.is_unkillable || self.end.map_or(self.is_killing, |end| end.by == By::Group)
     }
 
     /// Says that it runs, under the number that the engine knows.

@@ -1,9 +1,9 @@
 //! What confines a container is there, or it does not run.
 
 use model::Reason;
-use opsconductor_tests::podman::{Does, IMAGE_WITH_VOLUME, Podman, WITHOUT_FILTER};
+use opsconductor_tests::podman::{Does, IMAGE_WITH_VOLUME, WITHOUT_FILTER};
 
-use super::{Engine, alone, engine};
+use super::{alone, engine, engine_with};
 use crate::one_shim::{Shim, shell};
 
 fn every_limit() -> proto::Limits {
@@ -74,7 +74,7 @@ fn what_the_engine_left_out_is_named_and_nothing_runs() {
 /// An engine without a filter of its own shows whose filter it is.
 #[test]
 fn the_profiles_own_filter_of_system_calls_holds() {
-    let Some(engine) = Podman::start_with(WITHOUT_FILTER).map(Engine) else { return };
+    let Some(engine) = engine_with(WITHOUT_FILTER) else { return };
     let line = "unshare -U true && echo namespace; mount -t tmpfs none /tmp 2>&1 && echo mounted; \
                 ip link show >/dev/null 2>&1 && echo netlink; \
                 dd if=/dev/zero of=/tmp/file bs=1024 count=1 2>/dev/null; (sleep 0 & wait); cat /tmp/file | head -c 1 \

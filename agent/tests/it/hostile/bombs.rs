@@ -11,7 +11,7 @@ use opsconductor_agent::sandbox::strays;
 use proto::Profile;
 
 use super::{PYTHON, can_try};
-use crate::one_shim::{Shim, argv, spec, wait_for};
+use crate::one_shim::{Shim, argv, spec, take_host, wait_for};
 
 const FORKS: &str = "import os
 while True:
@@ -73,6 +73,7 @@ fn heartbeat(stop: &AtomicBool) -> Vec<Duration> {
 
 /// Lights so many at once, and waits for the end of all.
 fn explode(bombs: impl Iterator<Item = (&'static str, &'static str, u64)>) {
+    let _host = take_host();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let heart = scope.spawn(|| heartbeat(&stop));
