@@ -32,6 +32,7 @@ use tokio::{
     },
     process::{Child, Command},
     sync::{mpsc, oneshot},
+    task::JoinHandle,
     time::{Instant, timeout},
 };
 
@@ -115,6 +116,8 @@ struct Life {
     child: Child,
     reader: Reader,
     writer: OwnedWriteHalf,
+    /// Copies what it says to the log.
+    voice: JoinHandle<()>,
 }
 
 /// Reads frames of one process.
@@ -193,7 +196,8 @@ impl Keeper {
         // It has its ends of the sockets, and nobody else may.
         drop(command);
         let from = self.peer(child.id().unwrap_or_default());
-        let said = child.stderr.take().map(|said| tokio::spawn(voice::copy(said, from.pid, self.log)));
+        let said = child.stderr.take().ok_or_else(|| LinkError::Start(io::ErrorKind::BrokenPipe.into()))?;
+        let voice = tokio::spawn(voice::copy(said, from.pid, self.log));
         let (half, mut writer) = UnixStream::from_std(own).map_err(LinkError::Start)?.into_split();
         let mut reader = Reader { half, parser: Parser::default(), from };
 
@@ -215,9 +219,7 @@ impl Keeper {
             None => {
                 // Who ends by itself has a reason, and would end again.
                 let ended = timeout(ENDS_WITHIN, child.wait()).await;
-                if let Some(said) = said {
-                    let _ = timeout(SAYS_WITHIN, said).await;
-                }
+                let _ = timeout(SAYS_WITHIN, voice).await;
                 let by_signal = matches!(ended, Ok(Ok(status)) if status.signal().is_some());
                 return Err(if by_signal { LinkError::Killed } else { LinkError::NotReady });
             }
@@ -225,7 +227,7 @@ impl Keeper {
         self.greet(&hello, from);
         let attempts = self.attempts.clone();
         files::serve(own_files, move |key| folder_of(&attempts, key)).map_err(LinkError::Start)?;
-        Ok(Life { child, reader, writer })
+        Ok(Life { child, reader, writer, voice })
     }
 
     /// Who it has to be.
@@ -251,7 +253,7 @@ impl Keeper {
         from_executor: &mut mpsc::Receiver<ToLink>,
         to_executor: &mpsc::Sender<ToExecutor>,
     ) -> Result<(), LinkError> {
-        let Life { mut child, mut reader, mut writer } = life;
+        let Life { mut child, mut reader, mut writer, voice } = life;
         // One question at a time is answered; the next one waits in the socket.
         let (answer, mut answers) = mpsc::channel(1);
         let ended = tokio::select! {
@@ -262,6 +264,7 @@ impl Keeper {
             // What is left of it may be anything.
             let _ = child.start_kill();
             let _ = child.wait().await;
+            let _ = timeout(SAYS_WITHIN, voice).await;
             return Err(error);
         }
         let within = if self.delivers { DELIVERS_WITHIN + ENDS_WITHIN } else { ENDS_WITHIN };
@@ -277,6 +280,7 @@ impl Keeper {
             let _ = child.start_kill();
             let _ = child.wait().await;
         }
+        let _ = timeout(SAYS_WITHIN, voice).await;
         Ok(())
     }
 

@@ -283,6 +283,10 @@ impl Manager {
             self.outbox.push_back(ToLink::Report(report::lost(key, Reason::JournalLost, detail)));
             return;
         }
+        if let Some(later) = self.known.latest_after(key) {
+            let detail = format!("attempt {later} of this run was ordered here already");
+            return self.refuse(key, Refusal::new(Reason::NotStarted, &detail));
+        }
         tracing::info!(run.id = %key.run_id, run.attempt = key.attempt, execution.id = %key.execution_id,
             request.id = order.content.request_id, actor = order.content.actor, "took an order");
         fault::point("executor.order.taken");

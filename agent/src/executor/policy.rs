@@ -164,6 +164,8 @@ pub enum Forbidden {
         "'{0}' is the user of the agent's link, which holds the agent's key; no run may be that (link_user)"
     )]
     LinkUser(String),
+    #[error("the user '{user}' cannot be looked up: {why}")]
+    UserLookup { user: String, why: &'static str },
     #[error(
         "the host's policy lends runs the number of the agent's link, {0}: \
          one of the two has to change (sandbox.uids, link_user)"
@@ -298,8 +300,11 @@ impl Policy {
             let lends = (first..=last).contains(&link_uid);
             return if lends { Err(Forbidden::LendsLinkUser(link_uid)) } else { Ok(()) };
         }
-        let is_link = User::from_name(user).ok().flatten().is_some_and(|user| user.uid.as_raw() == link_uid);
-        if is_link { Err(Forbidden::LinkUser(user.to_owned())) } else { Ok(()) }
+        match User::from_name(user) {
+            Ok(Some(found)) if found.uid.as_raw() == link_uid => Err(Forbidden::LinkUser(user.to_owned())),
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Forbidden::UserLookup { user: user.to_owned(), why: errno.desc() }),
+        }
     }
 
     fn check_program(&self, program: Option<&Program>) -> Result<(), Forbidden> {

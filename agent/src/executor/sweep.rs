@@ -48,9 +48,12 @@ impl Sweep {
         let (socket, agent) = (policy.sandbox.engine_socket(), self.agent_id.to_string());
         let sweep = container::sweep(&socket, &agent, |attempt| is_over(&self.attempts, attempt));
         match tokio::time::timeout(WITHIN, sweep).await {
-            Ok(Ok(removed)) => {
-                for attempt in removed {
+            Ok(Ok(swept)) => {
+                for attempt in swept.removed {
                     tracing::warn!(attempt, "removed a container that nobody looked after");
+                }
+                for why in swept.kept {
+                    tracing::warn!(why, "a container that nobody looks after cannot be removed");
                 }
             }
             Ok(Err(why)) => tracing::debug!(why, "cannot look for containers that nobody looks after"),

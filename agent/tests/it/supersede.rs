@@ -245,3 +245,24 @@ async fn one_that_cannot_be_killed_lets_none_begin() {
     assert!(tale(&world).is_empty());
     agent.stop().await;
 }
+
+/// A cancel is not signed: whoever has taken over the link can have an order held back, and cancelled until that is forgotten.
+#[tokio::test]
+async fn an_order_that_comes_after_its_successor_starts_nothing() {
+    let world = World::new();
+    let mut agent = world.start(2, false).await;
+    let first = new_key();
+    agent.to_executor.send(ToExecutor::Cancel(first)).await.unwrap();
+    assert_eq!(agent.refusal().await.0, "cancelled");
+    supersede(&world, &agent, later(first, 3), 1, &line(&world, "true")).await;
+    // The tombstone is a lasting refusal now.
+    assert_eq!(agent.refusal().await.0, "not_started");
+    agent.ended().await;
+    for attempt in [1, 2] {
+        world.run(&agent, later(first, attempt), &line(&world, "true")).await;
+        assert_eq!(agent.refusal().await.0, "not_started", "{attempt}");
+    }
+    let began: Vec<u32> = tale(&world).into_iter().map(|(attempt, _)| attempt).collect();
+    assert_eq!(began, [3]);
+    agent.stop().await;
+}

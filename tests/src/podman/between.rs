@@ -20,6 +20,8 @@ pub enum Does {
     Forget(&'static [&'static str]),
     /// The first request whose path has this in it is held until it is let go.
     Hold(&'static str),
+    /// Each request whose path has this in it is answered with an error of the engine's own, and not passed on.
+    Fail(&'static str),
 }
 
 /// It listens at a socket of its own, until the test's process ends.
@@ -119,7 +121,8 @@ fn carry(client: &UnixStream, engine: &Path, does: Does, gate: &Gate) -> io::Res
     match does {
         Does::Forget(what) if target.contains(CREATE) => body = forget(&body, what),
         Does::Hold(path) if target.contains(path) => gate.pass(),
-        Does::Forget(_) | Does::Hold(_) => {}
+        Does::Fail(path) if target.contains(path) => return fail(client),
+        Does::Forget(_) | Does::Hold(_) | Does::Fail(_) => {}
     }
     head.push(format!("Content-Length: {}\r\n", body.len()));
     if !is_upgrade {
@@ -139,6 +142,14 @@ fn carry(client: &UnixStream, engine: &Path, does: Does, gate: &Gate) -> io::Res
     }
     // That the client hung up is not told: the engine does what it was asked.
     io::copy(&mut from_engine, &mut to_client)?;
+    client.shutdown(Shutdown::Both)
+}
+
+fn fail(mut client: &UnixStream) -> io::Result<()> {
+    let body = "{\"message\":\"it is in trouble\"}";
+    let head =
+        "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nConnection: close\r\n";
+    client.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
     client.shutdown(Shutdown::Both)
 }
 

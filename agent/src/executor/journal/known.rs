@@ -9,7 +9,7 @@
 //! 4. What a cancel refused before its order came is dropped without that, after a day or when there are too many: it never
 //!    began, and whoever took over the link can invent as many as it likes.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
 use model::limits;
 
@@ -161,6 +161,14 @@ impl Known {
         let earlier = AttemptKey { attempt: 0, ..key }..key;
         let over = self.over.range(earlier.clone()).map(|(key, over)| (*key, over.entry()));
         self.whole.range(earlier).map(|(key, entry)| (*key, entry)).chain(over)
+    }
+
+    /// The latest attempt of the same run after this one of which an order is known; a cancel that came before its order is none.
+    pub fn latest_after(&self, key: AttemptKey) -> Option<u32> {
+        let after = (Bound::Excluded(key), Bound::Included(AttemptKey { attempt: u32::MAX, ..key }));
+        let over = self.over.range(after).map(|(key, _)| key);
+        let ordered = self.whole.range(after).filter(|(_, entry)| !entry.tombstone).map(|(key, _)| key);
+        ordered.chain(over).map(|key| key.attempt).max()
     }
 
     /// Whether this attempt may have been known once.

@@ -28,7 +28,8 @@ impl Manager {
     pub(super) fn supersede(&mut self, order: Order) {
         let key = order.key;
         let old = AttemptKey { attempt: order.content.superseded_attempt, ..key };
-        if self.known.get(&old).is_none() {
+        // A tombstone does not last, and nobody has signed it.
+        if self.known.get(&old).is_none_or(|entry| entry.tombstone) {
             let detail = format!("attempt {} of the run superseded it before its order came", key.attempt);
             self.refuse(old, Refusal::new(Reason::NotStarted, &detail));
         }

@@ -90,6 +90,8 @@ impl Asked {
         ] {
             want(what, mode.as_deref() != Some(OF_THE_HOST));
         }
+        let log = |host: &HostConfig| host.log_config.as_ref().and_then(|log| log.typ.clone());
+        want("no log at its engine", log(&self.host).is_none() || log(host) == log(&self.host));
         want("an init", self.host.init != Some(true) || host.init == Some(true));
         missing.extend(self.mounts(made.mounts.as_deref().unwrap_or_default()));
         if missing.is_empty() { Ok(()) } else { Err(missing.join(", ")) }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     sandbox::cgroup::Usage,
-    shim::{ending::Ended, record},
+    shim::{ending::Ended, prepare::Failure, record},
     sys::Exit,
 };
 
@@ -57,7 +57,7 @@ impl End {
     fn why_no_code(self) -> &'static str {
         match self.by {
             By::Engine => "somebody else removed its container, so its exit code is not known",
-            By::Removal => "its engine did not say whether it began, and its container was removed",
+            By::Removal => "its container was removed before its engine had told how it ended",
             By::Group => {
                 "its engine did not answer, so it was ended through its control group and its exit code is not known"
             }
@@ -73,11 +73,14 @@ impl Life<'_> {
         let usage = self.means.account.usage();
         let usage = Usage { oom_kills: usage.oom_kills.max(end.is_out_of_memory.into()), ..usage };
         let killed = self.was_killed();
-        let never_ran = self.failure.is_some();
+        // One that may run, or was heard, has not failed to start.
+        let failure = self.failure.as_ref().filter(|_| !self.is_unkillable && !self.has_begun());
+        let failure =
+            failure.map(|failure| Failure { reason: failure.reason, detail: failure.detail.clone() });
+        let never_ran = failure.is_some();
         let mut record = Ended {
             started_at: self.started_at,
-            // One that may run has not failed to.
-            failure: if self.is_unkillable { None } else { self.failure },
+            failure,
             why: self.why,
             killed,
             exit: end.exit.map(Exit::Code),

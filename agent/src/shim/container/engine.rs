@@ -33,6 +33,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const PODMAN: &str = "Podman Engine";
 const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;
+/// From here on an engine says that it is in trouble itself, and not what came of what it was asked.
+const SERVER_ERROR: u16 = 500;
 
 /// What comes out of a container.
 pub(super) type Attached = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
@@ -67,7 +69,7 @@ pub(super) struct Made {
 pub(super) struct NotStarted {
     pub(super) why: String,
     /// The engine did not say so: the container may run, or begin yet.
-    pub(super) is_unanswered: bool,
+    pub(super) may_run: bool,
 }
 
 /// Where this process looks: the one that the host's policy names, or all that are usual. A user's own engine has its socket
@@ -163,7 +165,8 @@ impl Engine {
         let started = self.api.start_container(name, None::<StartContainerOptions>).await;
         started.map_err(|error| NotStarted {
             why: sentence(&error),
-            is_unanswered: !matches!(error, Error::DockerResponseServerError { .. }),
+            may_run: !matches!(error, Error::DockerResponseServerError { status_code, .. }
+                if status_code < SERVER_ERROR),
         })
     }
 

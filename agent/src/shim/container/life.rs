@@ -199,29 +199,17 @@ impl<'a> Life<'a> {
 
     fn take_answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Started(Ok(())) => {
-                fault::point("shim.container.started");
-                self.start = Start::Done;
-                self.means.account.open();
-                self.ask(async |engine, name| {
-                    let found = engine.look(&name).await.ok().flatten().and_then(|found| found.state);
-                    let pid = found.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());
-                    Answer::Looked(pid.unwrap_or(0))
-                });
-                self.ask(async |engine, name| Answer::Ended(engine.ended(name).await.map(Box::new)));
-                if matches!(self.phase, Phase::Asked { .. }) {
-                    self.ask_to_end();
-                }
-            }
-            Answer::Started(Err(NotStarted { why, is_unanswered })) => {
+            Answer::Started(Ok(())) => self.take_start(),
+            // Who has heard it knows better.
+            Answer::Started(Err(NotStarted { may_run: true, .. })) if self.has_spoken => self.take_start(),
+            Answer::Started(Err(NotStarted { why, may_run })) => {
                 self.failure = Some(match self.why {
                     Some(reason) => Failure { reason, detail: "ended before it began".to_owned() },
                     None => not_starting(&why),
                 });
-                if !is_unanswered {
+                if !may_run {
                     self.take_end(End::unknown(By::Engine));
                 } else if !self.was_killed() {
-                    // It may run.
                     self.phase = Phase::Asked { kill_at: Instant::now() };
                 }
             }
@@ -230,8 +218,9 @@ impl<'a> Life<'a> {
                 self.means.account.follow(pid);
                 self.tell_start();
             }
-            Answer::Asked(true) => {}
-            Answer::Asked(false) => (self.why, self.ended_before) = (None, true),
+            // A late answer tells only that we have killed it meanwhile.
+            Answer::Asked(false) if !self.was_killed() => (self.why, self.ended_before) = (None, true),
+            Answer::Asked(_) => {}
             Answer::Killed => self.is_killing = false,
             Answer::Removed(removed) => {
                 self.is_killing = false;
@@ -241,6 +230,22 @@ impl<'a> Life<'a> {
             }
             Answer::Ended(found) if self.end.is_none() => self.take_end(End::told(found)),
             Answer::Ended(_) => {}
+        }
+    }
+
+    /// It runs, or has run.
+    fn take_start(&mut self) {
+        fault::point("shim.container.started");
+        self.start = Start::Done;
+        self.means.account.open();
+        self.ask(async |engine, name| {
+            let found = engine.look(&name).await.ok().flatten().and_then(|found| found.state);
+            let pid = found.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());
+            Answer::Looked(pid.unwrap_or(0))
+        });
+        self.ask(async |engine, name| Answer::Ended(engine.ended(name).await.map(Box::new)));
+        if matches!(self.phase, Phase::Asked { .. }) {
+            self.ask_to_end();
         }
     }
 
@@ -327,7 +332,7 @@ impl<'a> Life<'a> {
     }
 
     fn take_end(&mut self, end: End) {
-        let never_ran = self.failure.is_some() || end.by == By::Removal;
+        let never_ran = (self.failure.is_some() || end.by == By::Removal) && !self.has_begun();
         let rest = if end.by == By::Group { REST_OF_SILENT_WITHIN } else { REST_WITHIN };
         self.end = Some(end);
         self.rest_until = Some(Instant::now() + rest);
@@ -380,16 +385,22 @@ impl<'a> Life<'a> {
         }
     }
 
+    /// Whether its start was told or heard.
+    pub(super) fn has_begun(&self) -> bool {
+        self.start == Start::Done || self.has_spoken
+    }
+
     /// Without a start that was told or heard, an empty group may be one that is about to be filled.
     fn is_seen_to_be_over(&self) -> bool {
-        (self.start == Start::Done || self.has_spoken) && self.means.account.is_seen_to_be_over()
+        self.has_begun() && self.means.account.is_seen_to_be_over()
     }
 
     fn kill(&mut self, since: Instant, give_up_at: Instant) {
-        if self.is_killing {
-            // The engine has not answered the last one.
+        if self.was_killed() {
+            // Its engine was asked to, and it has not ended, whether the engine has answered or not.
             self.means.account.kill();
-        } else {
+        }
+        if !self.is_killing {
             self.is_killing = true;
             match self.start {
                 // Whether that came about is seen by the container's end.

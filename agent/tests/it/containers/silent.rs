@@ -15,7 +15,7 @@ use opsconductor_agent::{
         control,
     },
 };
-use opsconductor_tests::podman::{Does, IMAGE};
+use opsconductor_tests::podman::{Between, Does, IMAGE};
 use tokio::sync::oneshot;
 
 use super::{Engine, alone, engine, says_up, shim_of};
@@ -124,6 +124,35 @@ fn a_cancel_is_heard_at_each_step_of_the_beginning() {
     }
 }
 
+/// One that answers at once, and never as it should, is no better than one that hangs.
+#[test]
+fn an_engine_that_only_fails_is_done_without() {
+    let Some(engine) = engine() else { return };
+    let through = |failing: &Between, line| {
+        let mut ordered = engine.spec(alone(shell(line)));
+        ordered.engine = failing.socket().display().to_string();
+        ordered
+    };
+    let failing = engine.0.between(Does::Fail("/kill"));
+    let ordered = through(&failing, DEAF);
+    let run_id = RunId::from_bytes(&ordered.run_id).unwrap();
+    let shim = Shim::start(&ordered);
+    says_up(shim.folder.path());
+    let begun = Instant::now();
+    cancel(&shim);
+    wait_for("nothing of it runs", || strays::find(run_id, 1).is_empty());
+    assert!(begun.elapsed() < PROMISED, "{:?}", begun.elapsed());
+    let (record, _) = engine.finish(shim);
+    assert_eq!(record.reason, Reason::Cancelled.as_str(), "{record:?}");
+    assert!(record.detail.contains("was killed"), "{record:?}");
+
+    let failing = engine.0.between(Does::Fail("/start"));
+    let (record, output) = engine.finish(Shim::start(&through(&failing, "echo ran")));
+    assert_eq!((record.reason.as_str(), record.started_at), (Reason::SpawnFailed.as_str(), 0), "{record:?}");
+    assert!(record.detail.contains("it is in trouble"), "{record:?}");
+    assert_eq!(output.text(), "");
+}
+
 fn policy(engine: &std::path::Path) -> String {
     format!("[sandbox]\ncontainers = true\nengine = '{}'\n", engine.display())
 }
@@ -183,10 +212,11 @@ async fn what_was_made_too_late_is_swept_and_nobody_elses() {
     engine.0.make_strange("another-agents", &[&label("another"), &attempt]);
     engine.0.make_strange("without-attempt", &[&label(&world.agent_id.to_string())]);
     engine.0.make_strange("without-agent", &[&attempt]);
+    engine.0.make_strange("of-its-image", &[&label(&world.agent_id.to_string()), &attempt]);
     agent.stop().await;
     let agent = world.start(1, false).await;
     wait_for_async("it is swept", || !engine.0.containers().contains("opsconductor-")).await;
-    for stays in ["another-agents", "without-attempt", "without-agent"] {
+    for stays in ["another-agents", "without-attempt", "without-agent", "of-its-image"] {
         assert!(engine.0.containers().contains(stays), "{stays}");
     }
     agent.stop().await;

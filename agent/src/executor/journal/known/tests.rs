@@ -150,6 +150,20 @@ fn earlier_attempts_are_those_of_the_same_run() {
 }
 
 #[test]
+fn later_attempts_are_those_that_were_ordered() {
+    let mut known = Known::default();
+    assert_eq!(known.latest_after(key(5, 1)), None);
+    known.put(key(5, 9), Entry { tombstone: true, ..entry(State::Refused, 1) });
+    known.put(key(6, 9), entry(State::Started, 1));
+    assert_eq!(known.latest_after(key(5, 1)), None);
+    for state in [State::Started, State::Settled, State::Refused] {
+        known.put(key(5, 2), entry(state, 1));
+        assert_eq!(known.latest_after(key(5, 1)), Some(2), "{state:?}");
+    }
+    assert_eq!(known.latest_after(key(5, 2)), None);
+}
+
+#[test]
 fn much_can_be_remembered() {
     assert!(size_of::<(AttemptKey, Over)>() <= 40);
     let days = Keep::ALL.over_for.as_secs() / 86_400;

@@ -1,4 +1,4 @@
-use bollard::models::{ContainerConfig, DeviceMapping};
+use bollard::models::{ContainerConfig, DeviceMapping, HostConfigLogConfig};
 
 use super::*;
 
@@ -35,6 +35,7 @@ fn asked() -> Asked {
         init: Some(true),
         network_mode: Some("none".to_owned()),
         readonly_rootfs: Some(true),
+        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         mounts: Some(vec![bind("/in", true), bind("/out", false)]),
         ..Default::default()
     };
@@ -84,7 +85,7 @@ fn one_that_is_as_it_was_asked_to_be_is_taken() {
 #[test]
 fn whatever_is_weaker_is_named() {
     type Weaken = fn(&mut HostConfig);
-    let cases: [(&str, Weaken); 24] = [
+    let cases: [(&str, Weaken); 25] = [
         ("memory limit", |host| host.memory = Some(0)),
         ("memory limit", |host| host.memory = Some(2 << 20)),
         ("swap limit", |host| host.memory_swap = Some(-1)),
@@ -110,6 +111,7 @@ fn whatever_is_weaker_is_named() {
         ("read-only file system", |host| host.readonly_rootfs = None),
         ("no network", |host| host.network_mode = Some("bridge".to_owned())),
         ("/proc of its own", |host| host.pid_mode = Some("host".to_owned())),
+        ("no log at its engine", |host| host.log_config = None),
         ("an init", |host| host.init = None),
     ];
     for (named, weaken) in cases {
