@@ -17,7 +17,7 @@ pub(crate) const fn is(_name: &str) -> bool {
     false
 }
 
-/// What a shim has to be told.
+/// What a shim and a link have to be told, which have none of the agent's variables.
 pub(crate) fn variable() -> Option<(&'static str, OsString)> {
     if cfg!(feature = "mutants") { std::env::var_os(VARIABLE).map(|mutant| (VARIABLE, mutant)) } else { None }
 }

@@ -120,11 +120,7 @@ async fn a_run_that_ended_without_an_agent_is_reported_by_the_next() {
 #[tokio::test]
 async fn an_agent_that_looks_at_its_host_follows_what_runs() {
     let world = World::new();
-    let mut agent = world.start(1, false).await;
-    let key = new_key();
-    world.run(&agent, key, "exec sleep 1000").await;
-    agent.started().await;
-    agent.stop().await;
+    let key = world.leave_running().await;
     let hangs = world.data.path().join("hangs");
     std::fs::write(&hangs, "#!/bin/sh\nexec sleep 1000\n").unwrap();
     std::fs::set_permissions(&hangs, PermissionsExt::from_mode(0o755)).unwrap();
@@ -339,11 +335,7 @@ async fn an_agent_that_is_told_to_takes_its_runs_with_it() {
 #[tokio::test]
 async fn runs_that_a_lost_journal_knew_are_ended() {
     let world = World::new();
-    let mut agent = world.start(1, false).await;
-    let key = new_key();
-    world.run(&agent, key, "exec sleep 1000").await;
-    agent.started().await;
-    agent.stop().await;
+    let key = world.leave_running().await;
     std::fs::remove_dir_all(world.data.path().join("executor/journal")).unwrap();
     let agent = world.start(1, false).await;
     assert!(agent.held.is_empty());

@@ -126,6 +126,16 @@ impl World {
         agent
     }
 
+    /// A run that goes on for a long time, without an agent.
+    pub(crate) async fn leave_running(&self) -> AttemptKey {
+        let mut agent = self.start(1, false).await;
+        let key = new_key();
+        self.run(&agent, key, "exec sleep 1000").await;
+        agent.started().await;
+        agent.stop().await;
+        key
+    }
+
     /// An executor that may not answer yet: its epoch, and what it holds, are not known.
     pub(crate) async fn start_unasked(&self, config: Config) -> Agent {
         let until = Instant::now() + LONG;

@@ -20,6 +20,7 @@ enum Step {
 enum What {
     Put(u32, State),
     Forget(u32),
+    Drop(u32),
     Fence(u64),
 }
 
@@ -29,6 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
     let what = prop_oneof![
         4 => (1..6_u32, state).prop_map(|(attempt, state)| What::Put(attempt, state)),
         1 => (1..6_u32).prop_map(What::Forget),
+        1 => (1..6_u32).prop_map(What::Drop),
         1 => (0..20_u64).prop_map(What::Fence),
     ];
     prop_oneof![6 => vec(what, 1..5).prop_map(Step::Write), 1 => Just(Step::Reopen), 1 => Just(Step::Crash)]
@@ -80,6 +82,10 @@ async fn agrees(steps: Vec<Step>) {
                             entries.remove(&key(attempt));
                             floor = floor.max(Some(u64::from(attempt)));
                             Change::Forget(key(attempt))
+                        }
+                        What::Drop(attempt) => {
+                            entries.remove(&key(attempt));
+                            Change::Drop(key(attempt))
                         }
                         // Its writer only ever raises it.
                         What::Fence(by) => {
