@@ -2,7 +2,8 @@
 //!
 //! An engine whose kernel or settings lack something makes the container all the same, without it or with something else. So
 //! all that confines is looked at again between the making and the start. What engines say in other words is understood;
-//! what is not there, or is not understood, is missing.
+//! what is not there, or is not understood, is missing. Not looked at: what the kernel's killer prefers, additional groups, how
+//! mounts spread, and the options of the temporary folder.
 
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, HostConfig, Mount, MountPoint, ResourcesUlimits,
