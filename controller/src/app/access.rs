@@ -1,11 +1,15 @@
 //! The one place where a request is authorised. A verb takes an [`Authorized`] for its permission, and there is no other
 //! way to get one than [`authorize`].
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, net::IpAddr};
 
 use model::id::{ApiTokenId, OrgId};
+use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    store::audit,
+};
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -48,11 +52,18 @@ permissions! {
     SelfRead = "self.read";
 }
 
-/// Proof that its actor may do what `P` names, in the request of this id.
+/// Which request it is, and whence.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub request_id: String,
+    pub address: Option<IpAddr>,
+}
+
+/// Proof that its actor may do what `P` names, in one request.
 #[derive(Debug)]
 pub(crate) struct Authorized<P> {
     actor: Actor,
-    request_id: String,
+    origin: Origin,
     permission: PhantomData<P>,
 }
 
@@ -60,9 +71,9 @@ pub(crate) struct Authorized<P> {
 ///
 /// # Errors
 /// [`Error::Forbidden`].
-pub(crate) fn authorize<P: Permission>(actor: Actor, request_id: String) -> Result<Authorized<P>> {
+pub(crate) fn authorize<P: Permission>(actor: Actor, origin: Origin) -> Result<Authorized<P>> {
     if actor.permissions.iter().any(|held| held == "*" || held == P::NAME) {
-        Ok(Authorized { actor, request_id, permission: PhantomData })
+        Ok(Authorized { actor, origin, permission: PhantomData })
     } else {
         Err(Error::Forbidden { actor: actor.name, permission: P::NAME })
     }
@@ -78,6 +89,16 @@ impl<P> Authorized<P> {
     }
 
     pub(crate) fn request_id(&self) -> &str {
-        &self.request_id
+        &self.origin.request_id
+    }
+
+    /// The audit entry of something that was done with this right.
+    pub(crate) fn entry(&self, verb: &'static str, object: String, detail: Value) -> audit::Entry<'_> {
+        audit::Entry {
+            actor_id: format!("api-token/{}", self.actor.token_id),
+            request_id: &self.origin.request_id,
+            source: self.origin.address,
+            ..audit::Entry::new(&self.actor.name, verb, object, detail)
+        }
     }
 }

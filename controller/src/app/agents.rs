@@ -94,12 +94,5 @@ async fn read<P>(app: &App, by: &Authorized<P>, id: AgentId) -> Result<Agent> {
 }
 
 fn entry<'a, P>(by: &'a Authorized<P>, verb: &'static str, id: AgentId) -> audit::Entry<'a> {
-    audit::Entry {
-        actor: &by.actor().name,
-        verb,
-        object: format!("agent/{id}"),
-        outcome: "done",
-        request_id: by.request_id(),
-        detail: json!({}),
-    }
+    by.entry(verb, format!("agent/{id}"), json!({}))
 }

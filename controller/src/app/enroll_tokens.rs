@@ -49,14 +49,9 @@ pub(crate) async fn create(
     let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
     store::enroll_tokens::insert(&mut tx, by.org_id(), &token, &pki::token::hash_secret(&secret.secret[..]))
         .await?;
-    let entry = audit::Entry {
-        actor: &by.actor().name,
-        verb: "enroll_token.create",
-        object: format!("enroll-token/{}", token.id),
-        outcome: "done",
-        request_id: by.request_id(),
-        detail: json!({ "labels": token.labels, "max_uses": token.max_uses, "expires_at": token.expires_at }),
-    };
+    let detail =
+        json!({ "labels": token.labels, "max_uses": token.max_uses, "expires_at": token.expires_at });
+    let entry = by.entry("enroll_token.create", format!("enroll-token/{}", token.id), detail);
     audit::record(&mut tx, by.org_id(), now, entry).await?;
     tx.commit().await.during("commit")?;
     Ok(CreatedEnrollToken { enroll_token: token, token: secret.reveal(), agent_port: app.info.agent_port })
@@ -72,14 +67,7 @@ pub(crate) async fn delete(app: &App, by: &Authorized<EnrollTokenManage>, id: En
     if !store::enroll_tokens::delete(&mut tx, by.org_id(), id).await? {
         return Err(Error::not_found("enroll token", id.to_string()));
     }
-    let entry = audit::Entry {
-        actor: &by.actor().name,
-        verb: "enroll_token.delete",
-        object: format!("enroll-token/{id}"),
-        outcome: "done",
-        request_id: by.request_id(),
-        detail: json!({}),
-    };
+    let entry = by.entry("enroll_token.delete", format!("enroll-token/{id}"), json!({}));
     audit::record(&mut tx, by.org_id(), now, entry).await?;
     tx.commit().await.during("commit")
 }

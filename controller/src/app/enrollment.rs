@@ -86,13 +86,11 @@ pub(crate) async fn enroll(
             request.name
         )));
     }
+    let by = format!("enroll-token/{}", token.id);
+    let detail = json!({ "name": request.name, "pending": pending });
     let entry = audit::Entry {
-        actor: &format!("enroll-token/{}", token.id),
-        verb: "agent.enroll",
-        object: format!("agent/{id}"),
-        outcome: "done",
-        request_id: "",
-        detail: json!({ "name": request.name, "address": from, "pending": pending }),
+        source: Some(from),
+        ..audit::Entry::new(&by, "agent.enroll", format!("agent/{id}"), detail)
     };
     audit::record(&mut tx, org, now, entry).await?;
     tx.commit().await.during("commit")?;

@@ -124,14 +124,8 @@ pub(crate) async fn start(
         targets: &names,
     };
     store::executions::insert(&mut tx, &new).await?;
-    let entry = audit::Entry {
-        actor,
-        verb: "execution.create",
-        object: format!("execution/{id}"),
-        outcome: "done",
-        request_id: by.request_id(),
-        detail: json!({ "summary": summary, "targets": names.len(), "user": request.command.user }),
-    };
+    let detail = json!({ "summary": summary, "targets": names.len(), "user": request.command.user });
+    let entry = by.entry("execution.create", format!("execution/{id}"), detail);
     audit::record(&mut tx, org, now, entry).await?;
     fault::point("controller.execution.written");
     tx.commit().await.during("commit")?;
@@ -195,12 +189,8 @@ pub(crate) async fn cancel(
     let mut tx = pool.begin().await.during("begin")?;
     if store::executions::request_cancel(&mut tx, org, id, now).await? {
         let entry = audit::Entry {
-            actor: &by.actor().name,
-            verb: "execution.cancel",
-            object: format!("execution/{id}"),
             outcome: "requested",
-            request_id: by.request_id(),
-            detail: json!({}),
+            ..by.entry("execution.cancel", format!("execution/{id}"), json!({}))
         };
         audit::record(&mut tx, org, now, entry).await?;
         fault::point("controller.cancel.written");

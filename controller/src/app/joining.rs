@@ -77,14 +77,8 @@ pub(crate) async fn create_token(app: &App, by: &Authorized<ControllerJoin>) -> 
     };
     let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
     store::join_tokens::insert(&mut tx, &new).await?;
-    let entry = audit::Entry {
-        actor: &by.actor().name,
-        verb: "controller.join_token.create",
-        object: format!("join-token/{}", token.id),
-        outcome: "done",
-        request_id: by.request_id(),
-        detail: json!({ "expires_at": expires_at }),
-    };
+    let detail = json!({ "expires_at": expires_at });
+    let entry = by.entry("controller.join_token.create", format!("join-token/{}", token.id), detail);
     audit::record(&mut tx, by.org_id(), now, entry).await?;
     tx.commit().await.during("commit")?;
     let agent_port = app.info.agent_port;
@@ -129,13 +123,10 @@ pub(crate) async fn join(app: &App, from: IpAddr, request: proto::JoinRequest) -
     let plain = Zeroizing::new(keys.encode_to_vec());
     let sealed = pki::seal::seal(&request.seal_key, SEAL_INFO, &aad(token.id, id), &plain)
         .map_err(|error| Error::Invalid(Invalid::new("seal_key", error.to_string())))?;
+    let by = format!("join-token/{}", token.id);
     let entry = audit::Entry {
-        actor: &format!("join-token/{}", token.id),
-        verb: "controller.join",
-        object: format!("controller/{id}"),
-        outcome: "done",
-        request_id: "",
-        detail: json!({ "address": from }),
+        source: Some(from),
+        ..audit::Entry::new(&by, "controller.join", format!("controller/{id}"), json!({}))
     };
     audit::record(&mut tx, spent.org_id, now, entry).await?;
     tx.commit().await.during("commit")?;

@@ -279,13 +279,10 @@ pub(crate) async fn settle(
     attempts::change(connection, &attempt_changes).await?;
     store::runs::change(connection, &run_changes).await?;
     let refusals = refusals.into_iter().map(|(org, key, reason, detail)| {
+        let detail = json!({ "execution_id": key.0, "attempt": key.2, "reason": reason, "detail": detail });
         let entry = audit::Entry {
-            actor: "agent",
-            verb: "run.refused",
-            object: format!("run/{}", key.1),
             outcome: "refused",
-            request_id: "",
-            detail: json!({ "execution_id": key.0, "attempt": key.2, "reason": reason, "detail": detail }),
+            ..audit::Entry::new("agent", "run.refused", format!("run/{}", key.1), detail)
         };
         (org, entry)
     });

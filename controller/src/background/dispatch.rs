@@ -247,13 +247,10 @@ async fn refuse(
     }
     let entries = bad.iter().map(|(run, why)| {
         tracing::error!(run.id = %run.id, execution.id = %run.execution_id, why, "a run that nobody authorised was refused");
+        let detail = json!({ "execution_id": run.execution_id, "agent_id": run.agent_id, "why": why });
         let entry = audit::Entry {
-            actor: "controller",
-            verb: "run.manifest_mismatch",
-            object: format!("run/{}", run.id),
             outcome: "refused",
-            request_id: "",
-            detail: json!({ "execution_id": run.execution_id, "agent_id": run.agent_id, "why": why }),
+            ..audit::Entry::new("controller", "run.manifest_mismatch", format!("run/{}", run.id), detail)
         };
         (OrgId(run.org_id), entry)
     });

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     app::{
-        access::{self, Actor, Authorized, Permission, SelfRead},
+        access::{self, Actor, Authorized, Origin, Permission, SelfRead},
         authenticate,
     },
     error::Error,
@@ -30,20 +30,27 @@ impl<P: Permission> FromRequestParts<Arc<Door>> for Access<P> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self> {
+        let origin = origin(parts);
         let actor = match authenticate(parts, door).await {
             Ok(actor) => actor,
             Err(error @ (Error::Unauthenticated | Error::BadCredential(_))) => {
-                if let Some(ConnectInfo(peer)) = parts.extensions.get::<ConnectInfo<SocketAddr>>() {
-                    door.limits.denial(peer.ip().to_canonical())?;
+                if let Some(address) = origin.address {
+                    door.limits.denial(address)?;
                 }
                 return Err(error.into());
             }
             Err(error) => return Err(error.into()),
         };
         door.limits.request(actor.token_id)?;
-        let request_id = parts.extensions.get::<RequestId>().map_or("", RequestId::as_str).to_owned();
-        Ok(Self(access::authorize(actor, request_id)?))
+        Ok(Self(access::authorize(actor, origin)?))
     }
+}
+
+/// Which request this is, and whence.
+pub(super) fn origin(parts: &Parts) -> Origin {
+    let request_id = parts.extensions.get::<RequestId>().map_or("", RequestId::as_str).to_owned();
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    Origin { request_id, address: peer.map(|ConnectInfo(peer)| peer.ip().to_canonical()) }
 }
 
 async fn authenticate(parts: &Parts, door: &Door) -> crate::error::Result<Actor> {

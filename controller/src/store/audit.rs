@@ -1,5 +1,7 @@
 //! Audit entries and outbox events: written in the transaction of what they tell.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use model::id::{OrgId, uuid_v7};
@@ -12,16 +14,39 @@ use crate::{
     error::{During, Result},
 };
 
-/// One action: who did what to what, and how it went.
+/// One action: who did what to what, whence, and how it went.
 #[derive(Debug)]
 pub(crate) struct Entry<'a> {
+    /// The name, as people know it; names may be given to somebody else later.
     pub actor: &'a str,
+    /// `noun/id`, which is never given again; empty for what has no row of its own.
+    pub actor_id: String,
     pub verb: &'static str,
     /// `noun/id`.
     pub object: String,
     pub outcome: &'static str,
     pub request_id: &'a str,
+    /// The address that it came from.
+    pub source: Option<IpAddr>,
+    /// What else there is to know, among it `before` and `after` of what was changed. Never a secret, and no numbers but
+    /// whole ones: what is hashed must be written one way only.
     pub detail: Value,
+}
+
+impl<'a> Entry<'a> {
+    /// Something that was done, not by a request of somebody's.
+    pub(crate) fn new(actor: &'a str, verb: &'static str, object: String, detail: Value) -> Self {
+        Self {
+            actor,
+            actor_id: String::new(),
+            verb,
+            object,
+            outcome: "done",
+            request_id: "",
+            source: None,
+            detail,
+        }
+    }
 }
 
 /// Writes the entry, and the event of the same name for those who listen.
@@ -50,15 +75,21 @@ pub(crate) async fn record_all(
     let objects: Vec<&str> = entries.iter().map(|(_, entry)| entry.object.as_str()).collect();
     let outcomes: Vec<&str> = entries.iter().map(|(_, entry)| entry.outcome).collect();
     let requests: Vec<&str> = entries.iter().map(|(_, entry)| entry.request_id).collect();
+    let actor_ids: Vec<&str> = entries.iter().map(|(_, entry)| entry.actor_id.as_str()).collect();
+    let sources: Vec<String> = entries
+        .iter()
+        .map(|(_, entry)| entry.source.map_or_else(String::new, |source| source.to_string()))
+        .collect();
     let details: Vec<&Value> = entries.iter().map(|(_, entry)| &entry.detail).collect();
     sqlx::query!(
         "with new as (
              select * from unnest($1::uuid[], $2::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                                  $9::jsonb[])
-                  as n(id, org_id, actor, verb, object, outcome, request_id, detail)
+                                  $9::jsonb[], $10::text[], $11::text[])
+                  as n(id, org_id, actor, verb, object, outcome, request_id, detail, actor_id, source)
          ), entry as (
-             insert into audit_entries (id, org_id, at, actor, verb, object, outcome, request_id, detail)
-             select id, org_id, $3, actor, verb, object, outcome, request_id, detail from new
+             insert into audit_entries
+                 (id, org_id, at, actor, actor_id, verb, object, outcome, request_id, source, detail)
+             select id, org_id, $3, actor, actor_id, verb, object, outcome, request_id, source, detail from new
          )
          insert into events (id, org_id, at, kind, object, data)
          select id, org_id, $3, verb, object, detail from new",
@@ -71,6 +102,8 @@ pub(crate) async fn record_all(
         &outcomes as _,
         &requests as _,
         &details as _,
+        &actor_ids as _,
+        &sources,
     )
     .execute(connection)
     .await
