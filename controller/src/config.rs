@@ -24,7 +24,7 @@ const DEFAULT_DATA: &str = "/var/lib/opsconductor";
 const DEFAULT_LEVEL: &str = "info,sqlx=warn";
 /// Variables `OPSC_<SECTION>__<KEY>` belong to the controller; the others of this prefix are the CLI's and the agent's.
 const PREFIX: &str = "OPSC_";
-const SECTIONS: [&str; 5] = ["http", "agents", "timing", "database", "log"];
+const SECTIONS: [&str; 6] = ["http", "agents", "people", "timing", "database", "log"];
 /// Shortest and longest life of an agent's certificate.
 const CERTIFICATE_LIFE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(90 * 24 * 3600)];
 /// Shortest and longest life of a dispatch key's certificate.
@@ -56,9 +56,17 @@ pub(crate) struct Config {
     pub(crate) data: PathBuf,
     pub(crate) http: Http,
     pub(crate) agents: Agents,
+    pub(crate) people: People,
     pub(crate) timing: Timing,
     pub(crate) database: Database,
     pub(crate) log: Log,
+}
+
+/// How people get in.
+#[derive(Debug, Clone)]
+pub(crate) struct People {
+    /// Everybody who reaches the API may become a member of the home organization, without any role.
+    pub(crate) registration: bool,
 }
 
 /// The door for people.
@@ -205,6 +213,7 @@ pub(crate) struct Layer {
     pub(crate) data: Option<PathBuf>,
     pub(crate) http: HttpLayer,
     pub(crate) agents: AgentsLayer,
+    pub(crate) people: PeopleLayer,
     pub(crate) timing: TimingLayer,
     pub(crate) database: DatabaseLayer,
     pub(crate) log: LogLayer,
@@ -227,6 +236,13 @@ pub(crate) struct AgentsLayer {
     pub(crate) announce: Option<String>,
     pub(crate) certificate_life: Option<String>,
     pub(crate) dispatch_key_life: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PeopleLayer {
+    #[serde(deserialize_with = "flag")]
+    pub(crate) registration: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -322,6 +338,7 @@ impl Layer {
                 certificate_life: above.agents.certificate_life.or(self.agents.certificate_life),
                 dispatch_key_life: above.agents.dispatch_key_life.or(self.agents.dispatch_key_life),
             },
+            people: PeopleLayer { registration: above.people.registration.or(self.people.registration) },
             timing: TimingLayer {
                 start_window: above.timing.start_window.or(self.timing.start_window),
                 clock_skew: above.timing.clock_skew.or(self.timing.clock_skew),
@@ -416,7 +433,8 @@ impl Config {
             return Err(wrong("data", "is empty"));
         }
         let data = std::path::absolute(&data).map_err(|error| wrong("data", error.to_string()))?;
-        Ok(Self { data, http, agents, timing, database, log })
+        let people = People { registration: layer.people.registration.unwrap_or(false) };
+        Ok(Self { data, http, agents, people, timing, database, log })
     }
 
     /// The configuration as its file would say it, without secrets.
@@ -450,6 +468,10 @@ impl Config {
         let sections = [
             ("http", http),
             ("agents", agents),
+            (
+                "people",
+                toml::Table::from_iter([("registration".to_owned(), self.people.registration.into())]),
+            ),
             ("timing", self.timing.table()),
             ("database", database),
             ("log", log),

@@ -23,8 +23,21 @@ pub(crate) enum Error {
     Unauthenticated,
     #[error("the credential is not valid: {0}")]
     BadCredential(String),
-    #[error("{actor} may not do this: the permission '{permission}' is missing")]
-    Forbidden { actor: String, permission: &'static str },
+    #[error("{actor} may not do this: the permission '{permission}' is missing ({why})")]
+    Forbidden { actor: String, permission: &'static str, why: String },
+    #[error("the agent '{0}' is revoked")]
+    Revoked(String),
+    /// More hosts than the actor may touch; never a silent part of them.
+    #[error("{actor} may not do this on {denied} of the {selected} hosts (permission '{permission}')")]
+    OutOfScope { actor: String, permission: &'static str, selected: usize, denied: usize },
+    /// An API token where a person has to have entered.
+    #[error("this needs a login: an API token is not enough")]
+    NeedsLogin,
+    #[error("a code is needed: this person has a second factor")]
+    SecondFactor,
+    /// What the configuration does not allow.
+    #[error("{0}")]
+    Off(&'static str),
     #[error("too many requests; try again in {retry_after_seconds} s")]
     TooMany { retry_after_seconds: u64 },
     /// Another request with the same idempotency key is still running.
@@ -76,6 +89,11 @@ impl Error {
             Self::Unauthenticated => "unauthenticated",
             Self::BadCredential(_) => "bad_credential",
             Self::Forbidden { .. } => "forbidden",
+            Self::Revoked(_) => "revoked",
+            Self::OutOfScope { .. } => "out_of_scope",
+            Self::NeedsLogin => "needs_login",
+            Self::SecondFactor => "second_factor_required",
+            Self::Off(_) => "off",
             Self::TooMany { .. } => "too_many_requests",
             Self::StillRunning => "still_running",
             Self::KeyReused => "idempotency_key_reused",
@@ -89,8 +107,12 @@ impl Error {
     pub(crate) const fn status(&self) -> u16 {
         match self {
             Self::Invalid(_) | Self::Selector { .. } | Self::Unstorable(..) => 400,
-            Self::Unauthenticated | Self::BadCredential(_) => 401,
-            Self::Forbidden { .. } => 403,
+            Self::Unauthenticated | Self::BadCredential(_) | Self::SecondFactor => 401,
+            Self::Forbidden { .. }
+            | Self::Revoked(_)
+            | Self::OutOfScope { .. }
+            | Self::NeedsLogin
+            | Self::Off(_) => 403,
             Self::NotFound { .. } => 404,
             Self::Conflict(_) | Self::StillRunning => 409,
             Self::NoTargets(_) | Self::KeyReused => 422,
@@ -98,6 +120,34 @@ impl Error {
             Self::Fatal(_) | Self::Internal(..) => 500,
             Self::Database(..) => 503,
         }
+    }
+}
+
+impl Error {
+    /// What a violation of the unique constraint `constraint` means to people; another error stays what it is.
+    pub(crate) fn taken(error: sqlx::Error, constraint: &str, noun: &str, name: &str) -> Violation {
+        match &error {
+            sqlx::Error::Database(database) if database.constraint() == Some(constraint) => {
+                Violation::Taken(Self::Conflict(format!("there is a {noun} '{name}' already")))
+            }
+            _ => Violation::Other(error),
+        }
+    }
+}
+
+/// An error of a statement that may have met what is there already.
+#[derive(Debug)]
+pub(crate) enum Violation {
+    Taken(Error),
+    Other(sqlx::Error),
+}
+
+impl<T> During<T> for std::result::Result<T, Violation> {
+    fn during(self, what: &'static str) -> Result<T> {
+        self.or_else(|violation| match violation {
+            Violation::Taken(error) => Err(error),
+            Violation::Other(error) => Err(error).during(what),
+        })
     }
 }
 

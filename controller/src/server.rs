@@ -136,6 +136,7 @@ impl Controller {
                 certificate_life: config.agents.certificate_life,
                 dispatch_key_life: config.agents.dispatch_key_life,
                 is_shared: config.database.external.is_some(),
+                registration: config.people.registration,
                 timing: config.timing,
             };
             boot::open(database.options(), &config.data, boot).await

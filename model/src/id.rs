@@ -110,4 +110,18 @@ ids! {
     JoinTokenId = "join-token";
     /// An API token.
     ApiTokenId = "token";
+    /// A person.
+    UserId = "user";
+    /// An account of a program.
+    ServiceAccountId = "service-account";
+    /// A group of people.
+    GroupId = "group";
+    /// A role of an organization's own.
+    RoleId = "role";
+    /// What gives a role to somebody.
+    RoleBindingId = "role-binding";
+    /// A person's login.
+    LoginSessionId = "session";
+    /// An invitation, or what lets a person choose a new password.
+    OneTimeTokenId = "one-time-token";
 }

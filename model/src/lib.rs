@@ -1,5 +1,6 @@
 //! The nouns of OpsConductor. Pure: no clock, no randomness, no files, no network, no async.
 
+pub mod access;
 pub mod api;
 pub mod attempt;
 pub mod command;

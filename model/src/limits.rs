@@ -16,6 +16,8 @@ pub const ENVIRONMENT_COUNT: usize = 512;
 pub const PATH_BYTES: usize = 4096;
 /// Characters of a name: agent, label key, label value, token description.
 pub const NAME_CHARS: usize = 128;
+/// Characters of the name of a person, role, group, service account or organization.
+pub const SLUG_CHARS: usize = 64;
 /// Labels of one agent.
 pub const LABELS: usize = 64;
 /// Facts of one agent, bytes of one fact's value.
@@ -107,6 +109,38 @@ pub const ENROLLMENTS_PER_SECOND: u32 = 20;
 pub const API_REQUESTS_PER_SECOND: u32 = 10_000;
 /// API requests a second from one address that bring no valid credential.
 pub const API_DENIALS_PER_SECOND: u32 = 50;
+/// Tries to enter a minute from one address, and how many at once.
+pub const LOGINS_PER_MINUTE: u32 = 20;
+/// Failures to enter within `LOGIN_LOCK` that lock a name for as long, whether there is such a person or not.
+pub const LOGIN_FAILURES: i32 = 5;
+pub const LOGIN_LOCK: Duration = Duration::from_secs(15 * 60);
+/// Passwords that are hashed at a time; each takes 19 MiB.
+pub const PASSWORD_HASHES: usize = 2;
+/// Characters of a password: fewest, and most bytes.
+pub const PASSWORD_CHARS: usize = 12;
+pub const PASSWORD_BYTES: usize = 1024;
+/// Life of an access token, of a session that is not used, and of one that is.
+pub const ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(600);
+pub const SESSION_IDLE: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const SESSION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a refresh token that was just replaced is answered once more, to the same address: an answer may be lost.
+pub const REFRESH_GRACE: Duration = Duration::from_secs(10);
+/// How long what somebody is granted is believed before it is read again.
+pub const ACCESS_BELIEVED: Duration = Duration::from_secs(1);
+/// Life of an API token: smallest, default, largest.
+pub const API_TOKEN_TTL_SECONDS: std::ops::RangeInclusive<i64> = 60..=365 * 24 * 3600;
+pub const DEFAULT_API_TOKEN_TTL_SECONDS: i64 = 90 * 24 * 3600;
+/// Life of an invitation and of a token for a new password: smallest, default, largest.
+pub const ONE_TIME_TOKEN_TTL_SECONDS: std::ops::RangeInclusive<i64> = 60..=7 * 24 * 3600;
+pub const DEFAULT_INVITATION_TTL_SECONDS: i64 = 3 * 24 * 3600;
+pub const DEFAULT_RESET_TTL_SECONDS: i64 = 3600;
+/// Recovery codes of a person.
+pub const RECOVERY_CODES: usize = 10;
+/// Tokens of one owner, bindings, roles and groups of one organization.
+pub const API_TOKENS: i64 = 100;
+pub const ROLE_BINDINGS: i64 = 10_000;
+pub const ROLES: i64 = 200;
+pub const GROUPS: i64 = 1000;
 /// Bytes of an HTTP request's body.
 pub const HTTP_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// Items of one page: default, largest.

@@ -6,6 +6,7 @@
 //! - What a peer says about itself counts for nothing; its one URI (see [`identity`]) does.
 //! - Private keys have no readable `Debug`; what leaves this crate of them is wiped when it is dropped.
 
+pub mod access_token;
 pub mod authority;
 mod certificate;
 mod csr;
@@ -26,7 +27,7 @@ pub use error::{CertificateFault, CsrFault, Error};
 pub use identity::{AgentIdentity, AgentKey, new_agent_key_and_csr};
 pub use result_key::{ResultKey, verify_result};
 pub use seal::{SealKey, Sealed, seal};
-pub use token::{ApiToken, EnrollToken, JoinToken, hash_secret};
+pub use token::{ApiToken, EnrollToken, JoinToken, OneTimeToken, RefreshToken, SetupToken, hash_secret};
 
 /// Makes aws-lc-rs the provider that rustls uses where none is named. May be called again and again.
 pub fn install_provider() {

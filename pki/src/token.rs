@@ -1,4 +1,5 @@
-//! Bearer tokens as people copy them: of enrollment (`oce1_…`), of the API (`oca1_…`), and of joining (`ocj1_…`).
+//! Tokens as people copy them: of enrollment (`oce1_…`), of the API (`oca1_…`), of joining (`ocj1_…`), of a session
+//! (`ocr1_…`), of an invitation or a new password (`oco1_…`), and of the first start (`ocs1_…`).
 //!
 //! A token is its id, which finds the row, a secret of 32 bytes, of which only the hash is kept, and a checksum, which
 //! tells a token that was cut or mistyped from one that is unknown. Enroll and join tokens carry the root's pin too, so
@@ -7,11 +8,11 @@
 use std::fmt;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use model::id::{ApiTokenId, EnrollTokenId, JoinTokenId};
+use model::id::{ApiTokenId, EnrollTokenId, JoinTokenId, LoginSessionId, OneTimeTokenId};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::{Error, sha256};
+use crate::{Error, random, sha256};
 
 /// Characters of an id in hex, of 32 bytes in base64url, of the checksum in hex.
 const ID: usize = 32;
@@ -32,6 +33,9 @@ struct Kind {
 const ENROLL: Kind = Kind { name: "enroll token", one: "an enroll token", prefix: "oce1_" };
 const API: Kind = Kind { name: "API token", one: "an API token", prefix: "oca1_" };
 const JOIN: Kind = Kind { name: "join token", one: "a join token", prefix: "ocj1_" };
+const REFRESH: Kind = Kind { name: "refresh token", one: "a refresh token", prefix: "ocr1_" };
+const ONE_TIME: Kind = Kind { name: "one-time token", one: "a one-time token", prefix: "oco1_" };
+const SETUP: Kind = Kind { name: "setup token", one: "a setup token", prefix: "ocs1_" };
 
 impl Kind {
     fn write(&self, id: Uuid, fields: &[&[u8; 32]]) -> String {
@@ -147,33 +151,58 @@ impl fmt::Debug for JoinToken {
     }
 }
 
-/// Lets somebody speak to the API.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ApiToken {
-    pub id: ApiTokenId,
-    pub secret: Zeroizing<[u8; 32]>,
+macro_rules! plain_tokens {
+    ($($(#[$doc:meta])* $name:ident($id:ident) = $kind:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq)]
+        pub struct $name {
+            pub id: $id,
+            pub secret: Zeroizing<[u8; 32]>,
+        }
+
+        impl $name {
+            /// One of this id, with a new secret.
+            pub fn new(id: $id) -> Self {
+                Self { id, secret: Zeroizing::new(random()) }
+            }
+
+            /// The text to hand out, to be shown once. A function and no `Display`, so that no log gets it by accident.
+            pub fn reveal(&self) -> String {
+                $kind.write(self.id.0, &[&self.secret])
+            }
+
+            /// Reads what [`Self::reveal`] wrote.
+            ///
+            /// # Errors
+            /// When it is something else, or was damaged on the way.
+            pub fn parse(text: &str) -> Result<Self, Error> {
+                let (id, [secret]) = $kind.read(text)?;
+                Ok(Self { id: $id(id), secret })
+            }
+
+            /// What is kept of it.
+            pub fn hash(&self) -> [u8; 32] {
+                hash_secret(&self.secret[..])
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({}, <redacted>)"), self.id)
+            }
+        }
+    )*};
 }
 
-impl ApiToken {
-    /// The text to hand out, to be shown once. A function and no `Display`, so that no log gets it by accident.
-    pub fn reveal(&self) -> String {
-        API.write(self.id.0, &[&self.secret])
-    }
-
-    /// Reads what [`Self::reveal`] wrote.
-    ///
-    /// # Errors
-    /// When it is something else, or was damaged on the way.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        let (id, [secret]) = API.read(text)?;
-        Ok(Self { id: ApiTokenId(id), secret })
-    }
-}
-
-impl fmt::Debug for ApiToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ApiToken({}, <redacted>)", self.id)
-    }
+plain_tokens! {
+    /// Lets a program speak to the API.
+    ApiToken(ApiTokenId) = API;
+    /// Lets a session go on: it is good for one new access token, and one of its kind.
+    RefreshToken(LoginSessionId) = REFRESH;
+    /// Lets somebody in once: an invitation, a new password.
+    OneTimeToken(OneTimeTokenId) = ONE_TIME;
+    /// Makes the first administrator of an installation.
+    SetupToken(OneTimeTokenId) = SETUP;
 }
 
 #[cfg(test)]

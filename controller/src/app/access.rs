@@ -1,55 +1,49 @@
 //! The one place where a request is authorised. A verb takes an [`Authorized`] for its permission, and there is no other
 //! way to get one than [`authorize`].
 
-use std::{marker::PhantomData, net::IpAddr};
+mod actor;
+mod explain;
+mod known;
 
-use model::id::{ApiTokenId, OrgId};
-use serde_json::Value;
+use std::{marker::PhantomData, net::IpAddr, sync::Arc};
 
+use model::{
+    access::{Permission, Permissions},
+    id::OrgId,
+    selector::Selector,
+};
+use serde_json::{Value, json};
+
+pub(crate) use actor::{Actor, Credential, Grant, Hosts, Narrowed, Subject, Who};
+pub(crate) use explain::explain;
+pub(crate) use known::Known;
+
+use super::App;
 use crate::{
-    error::{Error, Result},
+    clock,
+    error::{During, Result},
     store::audit,
 };
 
-/// Who asks.
-#[derive(Debug, Clone)]
-pub(crate) struct Actor {
-    pub org_id: OrgId,
-    pub organization: String,
-    /// As the audit and the executions show it.
-    pub name: String,
-    pub token_id: ApiTokenId,
-    pub permissions: Vec<String>,
-}
-
 /// A permission, as a type.
-pub(crate) trait Permission: Send + Sync + 'static {
-    const NAME: &'static str;
+pub(crate) trait Right: Send + Sync + 'static {
+    const PERMISSION: Permission;
 }
 
-macro_rules! permissions {
-    ($($name:ident = $text:literal;)*) => {$(
+macro_rules! rights {
+    ($($name:ident),* $(,)?) => {$(
         #[derive(Debug, Clone, Copy)]
         pub(crate) struct $name;
-        impl Permission for $name {
-            const NAME: &'static str = $text;
+        impl Right for $name {
+            const PERMISSION: Permission = Permission::$name;
         }
     )*};
 }
 
-permissions! {
-    AgentRead = "agent.read";
-    AgentManage = "agent.manage";
-    AgentDrain = "agent.drain";
-    EnrollTokenRead = "enroll_token.read";
-    EnrollTokenManage = "enroll_token.manage";
-    ExecutionRead = "execution.read";
-    ExecutionCreate = "execution.create";
-    ExecutionCancel = "execution.cancel";
-    ControllerRead = "controller.read";
-    ControllerJoin = "controller.join";
-    StatusRead = "status.read";
-    SelfRead = "self.read";
+rights! {
+    SelfRead, AgentRead, AgentManage, AgentDrain, ExecutionRead, ExecutionCreate, ExecutionCancel, EnrollTokenRead,
+    EnrollTokenManage, UserRead, UserManage, RoleRead, RoleManage, TokenRead, TokenManage, OrganizationRead,
+    OrganizationManage, UserAdminister, ControllerRead, ControllerJoin, StatusRead,
 }
 
 /// Which request it is, and whence.
@@ -62,8 +56,9 @@ pub(crate) struct Origin {
 /// Proof that its actor may do what `P` names, in one request.
 #[derive(Debug)]
 pub(crate) struct Authorized<P> {
-    actor: Actor,
+    actor: Arc<Actor>,
     origin: Origin,
+    hosts: Hosts,
     permission: PhantomData<P>,
 }
 
@@ -71,12 +66,40 @@ pub(crate) struct Authorized<P> {
 ///
 /// # Errors
 /// [`Error::Forbidden`].
-pub(crate) fn authorize<P: Permission>(actor: Actor, origin: Origin) -> Result<Authorized<P>> {
-    if actor.permissions.iter().any(|held| held == "*" || held == P::NAME) {
-        Ok(Authorized { actor, origin, permission: PhantomData })
-    } else {
-        Err(Error::Forbidden { actor: actor.name, permission: P::NAME })
+pub(crate) fn authorize<P: Right>(actor: Arc<Actor>, origin: Origin) -> Result<Authorized<P>> {
+    match actor.judge(P::PERMISSION) {
+        Ok(hosts) => Ok(Authorized { actor, origin, hosts, permission: PhantomData }),
+        Err(why) => Err(actor.refusal(P::PERMISSION, why)),
     }
+}
+
+/// Notes in the audit that somebody was refused.
+///
+/// # Errors
+/// When it cannot be noted.
+pub(crate) async fn note_denial(
+    app: &App,
+    actor: &Actor,
+    origin: &Origin,
+    permission: &'static str,
+    request: &str,
+) -> Result<()> {
+    let now = clock::now();
+    let entry = audit::Entry {
+        actor_id: actor.subject.to_string(),
+        outcome: "denied",
+        request_id: &origin.request_id,
+        source: origin.address,
+        ..audit::Entry::new(
+            &actor.name,
+            "access.denied",
+            format!("permission/{permission}"),
+            json!({ "request": request, "credential": actor.credential.to_string() }),
+        )
+    };
+    let mut tx = app.db.of(actor.org_id).begin().await.during("begin")?;
+    audit::record(&mut tx, actor.org_id, now, entry).await?;
+    tx.commit().await.during("commit")
 }
 
 impl<P> Authorized<P> {
@@ -92,13 +115,43 @@ impl<P> Authorized<P> {
         &self.origin.request_id
     }
 
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The hosts that the permission holds for; `None`: all of the organization.
+    pub(crate) fn hosts(&self) -> Option<&Selector> {
+        match &self.hosts {
+            Hosts::All => None,
+            Hosts::Where(selector) => Some(selector),
+        }
+    }
+
     /// The audit entry of something that was done with this right.
     pub(crate) fn entry(&self, verb: &'static str, object: String, detail: Value) -> audit::Entry<'_> {
         audit::Entry {
-            actor_id: format!("api-token/{}", self.actor.token_id),
+            actor_id: self.actor.subject.to_string(),
             request_id: &self.origin.request_id,
             source: self.origin.address,
             ..audit::Entry::new(&self.actor.name, verb, object, detail)
+        }
+    }
+
+    /// Nobody gives what he does not have: all of `given` must be held, for the whole organization.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] with the first permission that is missing.
+    pub(crate) fn may_give(&self, given: Permissions) -> Result<()> {
+        let held = self.actor.unconfined();
+        match given
+            .iter()
+            .find(|permission| *permission != Permission::SelfRead && !held.contains(*permission))
+        {
+            None => Ok(()),
+            Some(missing) => Err(self.actor.refusal(
+                missing,
+                "nobody gives, or acts for somebody with, what he does not have for the whole organization",
+            )),
         }
     }
 }

@@ -1,33 +1,174 @@
-//! Who a bearer is.
+//! Whose credential this is, and what is granted to that.
 
-use model::id::OrgId;
+use std::sync::Arc;
 
-use super::{App, access::Actor};
+use model::{
+    access::{BuiltInRole, Permissions, scope_selector},
+    id::{LoginSessionId, OrgId, RoleBindingId, ServiceAccountId, UserId},
+};
+use pki::{access_token, token::ApiToken};
+use sqlx::PgConnection;
+
+use super::{
+    App,
+    access::{Actor, Credential, Grant, Narrowed, Origin, Subject, Who},
+};
 use crate::{
     clock,
-    error::{Error, Result},
-    store,
+    error::{During, Error, Result},
+    store::{self, role_bindings::Reaching},
 };
 
-/// The actor that a bearer token belongs to.
+/// The actor that an API token or an access token belongs to.
 ///
 /// # Errors
-/// [`Error::BadCredential`] whatever is wrong with the token: the answer does not tell which tokens exist.
-pub(crate) async fn by_token(app: &App, bearer: &str) -> Result<Actor> {
+/// [`Error::BadCredential`] whatever is wrong with it: the answer does not tell which tokens exist.
+pub(crate) async fn by_bearer(app: &App, bearer: &str, origin: &Origin) -> Result<Arc<Actor>> {
+    let key = pki::sha256(bearer.as_bytes());
+    let era = match app.known.get(&key) {
+        Ok(actor) => return Ok(actor),
+        Err(era) => era,
+    };
+    let actor = if access_token::looks_like_one(bearer) {
+        by_access_token(app, bearer).await?
+    } else {
+        by_api_token(app, bearer, origin).await?
+    };
+    let actor = Arc::new(actor);
+    app.known.put(key, era, &actor);
+    Ok(actor)
+}
+
+async fn by_api_token(app: &App, bearer: &str, origin: &Origin) -> Result<Actor> {
     let refused = || Error::BadCredential("no such token, or it has ended".to_owned());
-    let token =
-        pki::token::ApiToken::parse(bearer).map_err(|error| Error::BadCredential(error.to_string()))?;
-    let known =
-        store::api_tokens::get_valid(app.db.worker(), token.id, clock::now()).await?.ok_or_else(refused)?;
+    let token = ApiToken::parse(bearer).map_err(|error| Error::BadCredential(error.to_string()))?;
+    let now = clock::now();
+    let mut connection = app.db.worker().acquire().await.during("acquire of a connection")?;
+    let known = store::api_tokens::get_valid(&mut connection, token.id, now).await?.ok_or_else(refused)?;
     // Hashes of 256 random bits are compared: how long that takes tells nothing about the secret.
-    if pki::token::hash_secret(&token.secret[..])[..] != known.secret_hash[..] {
+    if token.hash()[..] != known.secret_hash[..] {
         return Err(refused());
     }
-    Ok(Actor {
-        org_id: OrgId(known.org_id),
+    let org_id = OrgId(known.org_id);
+    let (subject, reaching) = match (known.user_id, known.service_account_id) {
+        (Some(user), _) => {
+            let user = UserId(user);
+            (Subject::User(user), store::role_bindings::of_user(&mut connection, org_id, user).await?)
+        }
+        (None, Some(account)) => {
+            let account = ServiceAccountId(account);
+            let reaching = store::role_bindings::of_service_account(&mut connection, org_id, account).await?;
+            (Subject::ServiceAccount(account), reaching)
+        }
+        (None, None) => return Err(refused()),
+    };
+    let from = origin.address.map(|address| address.to_string()).unwrap_or_default();
+    store::api_tokens::note_use(&mut connection, token.id, known.last_used_at, &from, now).await?;
+    let narrowed = Narrowed {
+        permissions: (known.permissions != ["*"]).then(|| Permissions::of_names(&known.permissions)),
+        hosts: match known.hosts.as_deref().map(|text| scope_selector("hosts", text)).transpose() {
+            Ok(hosts) => hosts,
+            Err(error) => {
+                tracing::error!(token.id = %token.id, %error, "the scope of a token cannot be read: it counts for nothing");
+                return Err(refused());
+            }
+        },
+        expires_at: Some(known.expires_at),
+    };
+    let who = Who {
+        org_id,
         organization: known.organization,
-        name: known.name,
-        token_id: token.id,
-        permissions: known.permissions,
-    })
+        is_home: known.is_home,
+        subject,
+        name: known.owner,
+        credential: Credential::ApiToken(token.id),
+        narrowed,
+    };
+    Ok(Actor::new(who, grants(reaching)))
+}
+
+async fn by_access_token(app: &App, token: &str) -> Result<Actor> {
+    let refused = |error: pki::Error| Error::BadCredential(error.to_string());
+    let now = clock::now();
+    let key = app.access_keys.public(app, access_token::key_id(token).map_err(refused)?, now).await?;
+    let claims = access_token::verify(token, &key, &app.info.trust_domain, now).map_err(refused)?;
+    let id = LoginSessionId(claims.sid);
+    let mut connection = app.db.worker().acquire().await.during("acquire of a connection")?;
+    let session = store::login_sessions::get_valid(&mut connection, id, now).await?;
+    let session = session
+        .filter(|session| session.user_id == claims.sub)
+        .ok_or_else(|| Error::BadCredential("the session has ended".to_owned()))?;
+    let (org_id, user) = (OrgId(session.org_id), UserId(session.user_id));
+    let reaching = store::role_bindings::of_user(&mut connection, org_id, user).await?;
+    let who = Who {
+        org_id,
+        organization: session.organization,
+        is_home: session.is_home,
+        subject: Subject::User(user),
+        name: session.user,
+        credential: Credential::Session(id),
+        narrowed: Narrowed::default(),
+    };
+    Ok(Actor::new(who, grants(reaching)))
+}
+
+/// Somebody of the organization `like` is of, as that one would be after a login: to tell what he may do.
+///
+/// # Errors
+/// When there is nobody of this name in the organization.
+pub(crate) async fn somebody(connection: &mut PgConnection, like: &Actor, name: &str) -> Result<Actor> {
+    let org_id = like.org_id;
+    let unknown = || Error::not_found("user", name);
+    let (subject, reaching) = match name.strip_prefix("service/") {
+        Some(account) => {
+            let id = store::service_accounts::find(connection, org_id, account).await?.ok_or_else(unknown)?;
+            let reaching = store::role_bindings::of_service_account(connection, org_id, id).await?;
+            (Subject::ServiceAccount(id), reaching)
+        }
+        None => {
+            let id = store::users::find_member(connection, org_id, name).await?.ok_or_else(unknown)?;
+            (Subject::User(id), store::role_bindings::of_user(connection, org_id, id).await?)
+        }
+    };
+    let who = Who {
+        org_id,
+        organization: like.organization.clone(),
+        is_home: like.is_home,
+        subject,
+        name: name.to_owned(),
+        credential: like.credential,
+        narrowed: Narrowed::default(),
+    };
+    Ok(Actor::new(who, grants(reaching)))
+}
+
+/// What bindings give. One whose scope cannot be read, or whose role is gone, gives nothing.
+pub(crate) fn grants(reaching: Vec<Reaching>) -> Vec<Grant> {
+    let grant = |binding: Reaching| {
+        let hosts = match binding.hosts.as_deref().map(|text| scope_selector("hosts", text)).transpose() {
+            Ok(hosts) => hosts,
+            Err(error) => {
+                tracing::error!(binding.id = %binding.id, %error, "the scope of a role binding cannot be read: it gives nothing");
+                return None;
+            }
+        };
+        Some(Grant {
+            id: RoleBindingId(binding.id),
+            permissions: permissions_of(&binding.role, binding.permissions.as_deref()),
+            role: binding.role,
+            group: binding.group,
+            hosts,
+            jobs: binding.jobs,
+        })
+    };
+    reaching.into_iter().filter_map(grant).collect()
+}
+
+/// What a role allows: a built-in one what the program says, another one what its row says.
+pub(crate) fn permissions_of(role: &str, row: Option<&[String]>) -> Permissions {
+    match (BuiltInRole::parse(role), row) {
+        (Some(role), _) => role.permissions(),
+        (None, Some(names)) => Permissions::of_names(names),
+        (None, None) => Permissions::NONE,
+    }
 }

@@ -1,4 +1,4 @@
-//! The first start and every other one: the installation, its authority, the administrator's token, and the `App`.
+//! The first start and every other one: the installation, its authority, the token that sets it up, and the `App`.
 //!
 //! The first start takes an advisory lock, so that two controllers never make two authorities: the one that comes second
 //! leaves nothing in its data folder and is told to join. What the files say and what the database says must be of the
@@ -11,11 +11,12 @@ use std::{
 };
 
 use anyhow::Context;
-use model::id::{ApiTokenId, ControllerId, OrgId, uuid_v7};
+use model::id::ControllerId;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
-    App, Installation, ca, clocks, host_metrics, live, manifest, output, parts, runs, sessions, wake,
+    App, Installation, access, access_keys, ca, clocks, host_metrics, live, manifest, output, parts,
+    passwords, runs, sessions, setup, wake,
 };
 use crate::{clock, config::Timing, store};
 
@@ -28,6 +29,8 @@ pub(crate) struct Boot {
     pub dispatch_key_life: Duration,
     /// Another controller can use the database too.
     pub is_shared: bool,
+    /// Everybody may become a member of the home organization.
+    pub registration: bool,
     pub timing: Timing,
 }
 
@@ -48,9 +51,6 @@ pub(crate) enum Foreign {
     )]
     Another { folder: PathBuf, own: String, domain: String },
 }
-
-/// The file in the data folder that the administrator's token is written into, once.
-pub(crate) const ADMIN_TOKEN_FILE: &str = "admin.token";
 
 const CONTROLLER_ID_FILE: &str = "controller-id";
 
@@ -78,6 +78,8 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
             certificate_life: boot.certificate_life,
             dispatch_key_life: boot.dispatch_key_life,
             is_shared: boot.is_shared,
+            registration: boot.registration,
+            setup_token: data.join(setup::TOKEN_FILE),
             timing: boot.timing,
             started_at: now,
         },
@@ -91,6 +93,9 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
         chunks: output::Chunks::new(),
         samples: host_metrics::Samples::new(),
         manifests: manifest::Cache::default(),
+        known: access::Known::default(),
+        access_keys: access_keys::AccessKeys::default(),
+        passwords: passwords::Passwords::default(),
     };
     clocks::agree(app.db.worker(), controller_id, boot.timing.lease).await?;
     let left = store::sessions::close_all_of(app.db.worker(), controller_id, now).await?;
@@ -132,7 +137,13 @@ async fn first_start(connection: &mut PgConnection, data: &Path) -> anyhow::Resu
     let mut tx = connection.begin().await.context("cannot begin the first transaction")?;
     store::installation::lock(&mut tx).await?;
     if let Some(installation) = store::installation::get(&mut tx).await? {
-        return belongs(data, &installation);
+        belongs(data, &installation)?;
+        let token = setup::offer(&mut tx, data, &installation, now).await?;
+        tx.commit().await.context("cannot commit the setup token")?;
+        if let Some(token) = token {
+            setup::announce(&token, data);
+        }
+        return Ok(());
     }
 
     if !ca::exists(data) {
@@ -141,17 +152,18 @@ async fn first_start(connection: &mut PgConnection, data: &Path) -> anyhow::Resu
     }
     let authority = ca::read(data)?;
     store::installation::insert(&mut tx, authority.trust_domain(), &authority.root_pin(), now).await?;
-    let org = OrgId(uuid_v7(now, clock::entropy()));
-    store::installation::insert_organization(&mut tx, org, "default", now).await?;
-    let token =
-        pki::token::ApiToken { id: ApiTokenId::new(now, clock::entropy()), secret: pki::random().into() };
-    let hash = pki::token::hash_secret(&token.secret[..]);
-    let everything = ["*".to_owned()];
-    store::api_tokens::insert(&mut tx, org, token.id, "administrator", &hash, &everything, now).await?;
-    // The file comes before the commit: a crash between the two leaves a token that is made anew, not one that is lost.
-    ca::write_private(&data.join(ADMIN_TOKEN_FILE), token.reveal().as_bytes())?;
+    let installation = store::installation::Installation {
+        trust_domain: authority.trust_domain().to_owned(),
+        root_pin: authority.root_pin().to_vec(),
+        home_org_id: None,
+        setup_token_hash: None,
+    };
+    let token = setup::offer(&mut tx, data, &installation, now).await?;
     tx.commit().await.context("cannot commit the first start")?;
     tracing::info!(trust_domain = authority.trust_domain(), "this is a new installation");
+    if let Some(token) = token {
+        setup::announce(&token, data);
+    }
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     App,
-    access::{Authorized, ExecutionCancel, ExecutionCreate},
+    access::{Authorized, ExecutionCancel, ExecutionCreate, Right as _},
     manifest,
 };
 use crate::{
@@ -55,9 +55,9 @@ pub(crate) async fn start(
     let mut tx = pool.begin().await.during("begin")?;
 
     let targets = match &request.targets {
-        Targets::All(_) => store::agents::targets(&mut tx, org, Wanted::All).await?,
+        Targets::All(_) => store::agents::targets(&mut tx, org, Wanted::All, by.hosts()).await?,
         Targets::Names(names) => {
-            let found = store::agents::targets(&mut tx, org, Wanted::Named(names)).await?;
+            let found = store::agents::targets(&mut tx, org, Wanted::Named(names), by.hosts()).await?;
             if let Some(missing) = names.iter().find(|name| found.iter().all(|target| target.name != **name))
             {
                 return Err(Error::NoTargets(format!("the name '{missing}'")));
@@ -66,7 +66,7 @@ pub(crate) async fn start(
         }
         Targets::Selector(text) => {
             let selector = parse_selector("targets.selector", text)?;
-            store::agents::targets(&mut tx, org, Wanted::Selected(&selector)).await?
+            store::agents::targets(&mut tx, org, Wanted::Selected(&selector), by.hosts()).await?
         }
     };
     if targets.is_empty() {
@@ -77,6 +77,12 @@ pub(crate) async fn start(
     }
     if targets.len() > limits::TARGETS {
         return Err(Invalid::over("targets", "TARGETS", limits::TARGETS, "targets").into());
+    }
+
+    let denied = targets.iter().filter(|target| !target.allowed).count();
+    if denied > 0 {
+        let (actor, permission) = (actor.to_owned(), ExecutionCreate::PERMISSION.as_str());
+        return Err(Error::OutOfScope { actor, permission, selected: targets.len(), denied });
     }
 
     let id = ExecutionId::new(now, clock::entropy());
@@ -103,7 +109,17 @@ pub(crate) async fn start(
 
     if let Some(key) = idempotency_key {
         let answer = json!({ "execution_id": id });
-        if !store::idempotency::claim(&mut tx, org, actor, key, &body_hash, &answer, now).await? {
+        if !store::idempotency::claim(
+            &mut tx,
+            org,
+            &by.actor().subject.to_string(),
+            key,
+            &body_hash,
+            &answer,
+            now,
+        )
+        .await?
+        {
             tx.rollback().await.during("rollback")?;
             return replay(app, by, key, &body_hash).await?.ok_or(Error::StillRunning);
         }
@@ -160,7 +176,8 @@ async fn replay(
     body_hash: &[u8],
 ) -> Result<Option<Execution>> {
     let pool = app.db.of(by.org_id());
-    let Some(earlier) = store::idempotency::earlier(&pool, by.org_id(), &by.actor().name, key).await? else {
+    let who = by.actor().subject.to_string();
+    let Some(earlier) = store::idempotency::earlier(&pool, by.org_id(), &who, key).await? else {
         return Ok(None);
     };
     if earlier.body_hash != body_hash {
@@ -186,6 +203,7 @@ pub(crate) async fn cancel(
     let now = clock::now();
     let org = by.org_id();
     let pool = app.db.of(org);
+    seen_whole(app, by, id).await?;
     let mut tx = pool.begin().await.during("begin")?;
     if store::executions::request_cancel(&mut tx, org, id, now).await? {
         let entry = audit::Entry {
@@ -203,6 +221,21 @@ pub(crate) async fn cancel(
     }
     let execution = store::executions::get(&pool, org, id).await?;
     execution.ok_or_else(|| Error::not_found("execution", id.to_string()))
+}
+
+/// An execution is seen, and touched, whole or not at all.
+///
+/// # Errors
+/// That there is none, when one of its hosts is not among those that the right holds for.
+pub(crate) async fn seen_whole<P>(app: &App, by: &Authorized<P>, id: ExecutionId) -> Result<()> {
+    match by.hosts() {
+        Some(hosts)
+            if store::executions::unseen(&app.db.of(by.org_id()), by.org_id(), id, hosts).await? > 0 =>
+        {
+            Err(Error::not_found("execution", id.to_string()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads a selector of the request's field `field`.

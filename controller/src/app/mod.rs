@@ -3,7 +3,9 @@
 //! Knows neither HTTP nor gRPC. What writes, or has two callers, is a function here; plain reads go past it.
 
 pub(crate) mod access;
+pub(crate) mod access_keys;
 pub(crate) mod agents;
+pub(crate) mod api_tokens;
 pub(crate) mod authenticate;
 pub(crate) mod boot;
 pub(crate) mod ca;
@@ -14,15 +16,22 @@ pub(crate) mod executions;
 pub(crate) mod host_metrics;
 pub(crate) mod joining;
 pub(crate) mod live;
+pub(crate) mod login;
 pub(crate) mod manifest;
 pub(crate) mod orders;
+pub(crate) mod organizations;
 pub(crate) mod output;
 pub(crate) mod parts;
+pub(crate) mod passwords;
+pub(crate) mod roles;
 pub(crate) mod runs;
 pub(crate) mod sessions;
+pub(crate) mod setup;
+pub(crate) mod totp;
+pub(crate) mod users;
 pub(crate) mod wake;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use model::id::ControllerId;
 
@@ -42,6 +51,20 @@ pub(crate) struct App {
     pub(crate) chunks: output::Chunks,
     pub(crate) samples: host_metrics::Samples,
     pub(crate) manifests: manifest::Cache,
+    pub(crate) known: access::Known,
+    pub(crate) access_keys: access_keys::AccessKeys,
+    pub(crate) passwords: passwords::Passwords,
+}
+
+impl App {
+    /// The installation is set up: the token that did it is worth nothing any more.
+    fn setup_done(&self) {
+        if let Err(error) = std::fs::remove_file(&self.info.setup_token)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "cannot remove {}", self.info.setup_token.display());
+        }
+    }
 }
 
 /// What does not change while the process lives.
@@ -59,6 +82,10 @@ pub(crate) struct Installation {
     pub(crate) dispatch_key_life: Duration,
     /// Another controller can use the database too.
     pub(crate) is_shared: bool,
+    /// Everybody may become a member of the home organization.
+    pub(crate) registration: bool,
+    /// The file of the token that sets the installation up.
+    pub(crate) setup_token: PathBuf,
     pub(crate) timing: Timing,
     pub(crate) started_at: jiff::Timestamp,
 }

@@ -305,7 +305,7 @@ pub(crate) async fn close(app: &App, session: &Connected) -> Result<()> {
 /// issued before the database went back to an older copy, and counts too.
 ///
 /// # Errors
-/// [`Error::BadCredential`] for a serial that does not count (any more), [`Error::Forbidden`] for a revoked agent.
+/// [`Error::BadCredential`] for a serial that does not count (any more), [`Error::Revoked`] for a revoked agent.
 pub(crate) async fn admit(
     app: &App,
     identity: &pki::identity::AgentIdentity,
@@ -318,7 +318,7 @@ pub(crate) async fn admit(
         .await?
         .ok_or_else(|| refused("there is no such agent"))?;
     if standing.revoked {
-        return Err(Error::Forbidden { actor: standing.name, permission: "revoked" });
+        return Err(Error::Revoked(standing.name));
     }
     if identity.serial != standing.serial_current {
         let (pool, agent, serial) = (app.db.worker(), identity.agent_id, &identity.serial);

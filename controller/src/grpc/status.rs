@@ -12,9 +12,13 @@ pub(super) fn refuse(error: Error) -> Status {
         Error::Invalid(_) | Error::Selector { .. } | Error::Unstorable(..) => Status::invalid_argument(text),
         Error::NotFound { .. } | Error::NoTargets(_) => Status::not_found(text),
         Error::Conflict(_) | Error::StillRunning | Error::KeyReused => Status::already_exists(text),
-        Error::Unauthenticated | Error::BadCredential(_) => Status::unauthenticated(text),
-        Error::Forbidden { permission: "revoked", .. } => Status::permission_denied("revoked"),
-        Error::Forbidden { .. } => Status::permission_denied(text),
+        Error::Unauthenticated | Error::BadCredential(_) | Error::SecondFactor => {
+            Status::unauthenticated(text)
+        }
+        Error::Revoked(_) => Status::permission_denied("revoked"),
+        Error::Forbidden { .. } | Error::OutOfScope { .. } | Error::NeedsLogin | Error::Off(_) => {
+            Status::permission_denied(text)
+        }
         Error::TooMany { .. } => Status::resource_exhausted(text),
         Error::Database(_, source) => {
             tracing::error!(error = &error as &dyn std::error::Error, %source, "a call failed");

@@ -11,6 +11,7 @@ use model::{
     id::{AgentId, OrgId, RunId},
     limits,
     run::RunState,
+    selector::Selector,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -88,7 +89,10 @@ pub(super) async fn list(
         }
         parse_selector("selector", text)
     });
-    let selector = selector.transpose()?;
+    let selector = match (selector.transpose()?, by.hosts()) {
+        (Some(selector), Some(seen)) => Some(selector.both(seen.clone())),
+        (selector, seen) => selector.or_else(|| seen.cloned()),
+    };
     let pool = door.app.db.of(by.org_id());
     let rows =
         store::agents::page(&pool, by.org_id(), selector.as_ref(), window.after.as_deref(), window.limit())
@@ -104,7 +108,7 @@ pub(super) async fn show(
     State(door): State<Arc<Door>>,
     Name(agent): Name,
 ) -> Result<Json<Agent>> {
-    find(&door, by.org_id(), &agent).await.map(Json)
+    find(&door, by.org_id(), by.hosts(), &agent).await.map(Json)
 }
 
 /// Lets an agent in that enrolled with a token for several.
@@ -115,7 +119,7 @@ pub(super) async fn approve(
     State(door): State<Arc<Door>>,
     Name(agent): Name,
 ) -> Result<Json<Agent>> {
-    let id = id_of(&door, by.org_id(), &agent).await?;
+    let id = id_of(&door, by.org_id(), by.hosts(), &agent).await?;
     Ok(Json(app::agents::approve(&door.app, &by, id).await?))
 }
 
@@ -127,7 +131,7 @@ pub(super) async fn revoke(
     State(door): State<Arc<Door>>,
     Name(agent): Name,
 ) -> Result<Json<Agent>> {
-    let id = id_of(&door, by.org_id(), &agent).await?;
+    let id = id_of(&door, by.org_id(), by.hosts(), &agent).await?;
     Ok(Json(app::agents::revoke(&door.app, &by, id).await?))
 }
 
@@ -139,7 +143,7 @@ pub(super) async fn drain(
     State(door): State<Arc<Door>>,
     Name(agent): Name,
 ) -> Result<Json<Agent>> {
-    let id = id_of(&door, by.org_id(), &agent).await?;
+    let id = id_of(&door, by.org_id(), by.hosts(), &agent).await?;
     Ok(Json(app::agents::drain(&door.app, &by, id).await?))
 }
 
@@ -151,7 +155,7 @@ pub(super) async fn resume(
     State(door): State<Arc<Door>>,
     Name(agent): Name,
 ) -> Result<Json<Agent>> {
-    let id = id_of(&door, by.org_id(), &agent).await?;
+    let id = id_of(&door, by.org_id(), by.hosts(), &agent).await?;
     Ok(Json(app::agents::resume(&door.app, &by, id).await?))
 }
 
@@ -170,13 +174,14 @@ pub(super) async fn runs(
         Standing::Active => ("active runs", RunState::Active),
     };
     let window = Window::<(i16, RunId)>::new(list, query.cursor.as_deref(), query.limit)?;
-    let id = find(&door, by.org_id(), &agent).await?.id;
+    let id = find(&door, by.org_id(), by.hosts(), &agent).await?.id;
     let pool = door.app.db.of(by.org_id());
     let rows = store::runs::of_agent(&pool, by.org_id(), id, state, window.after, window.limit()).await?;
     Ok(Json(window.page(rows, |run| (run.priority, run.id))))
 }
 
-async fn find(door: &Door, org: OrgId, text: &str) -> Result<Agent> {
+/// The agent with this id or name, if it is among the hosts `seen`.
+pub(super) async fn find(door: &Door, org: OrgId, seen: Option<&Selector>, text: &str) -> Result<Agent> {
     let pool = door.app.db.of(org);
     let found = match text.parse::<AgentId>() {
         // A name may look like an id.
@@ -188,12 +193,14 @@ async fn find(door: &Door, org: OrgId, text: &str) -> Result<Agent> {
         Err(_) if text.contains('\0') => None,
         Err(_) => store::agents::by_name(&pool, org, text).await?,
     };
-    found.ok_or_else(|| Failure::from(Error::not_found("agent", text)))
+    let is_seen =
+        |agent: &Agent| seen.is_none_or(|seen| seen.matches(&agent.name, &agent.labels, &agent.facts));
+    found.filter(is_seen).ok_or_else(|| Failure::from(Error::not_found("agent", text)))
 }
 
-async fn id_of(door: &Door, org: OrgId, text: &str) -> Result<AgentId> {
+async fn id_of(door: &Door, org: OrgId, seen: Option<&Selector>, text: &str) -> Result<AgentId> {
     match text.parse::<AgentId>() {
-        Ok(id) => Ok(id),
-        Err(_) => find(door, org, text).await.map(|agent| agent.id),
+        Ok(id) if seen.is_none() => Ok(id),
+        _ => find(door, org, seen, text).await.map(|agent| agent.id),
     }
 }

@@ -4,34 +4,40 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json,
-    extract::{ConnectInfo, FromRequestParts},
+    extract::{ConnectInfo, FromRequestParts, State},
     http::{header, request::Parts},
 };
-use model::api::status::WhoAmI;
+use model::{
+    access::Permission,
+    api::{auth::Verdict, status::WhoAmI},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
-    Door,
+    Door, agents, cookies,
     problem::{Failure, Result},
+    query::Query,
     request_id::RequestId,
 };
 use crate::{
     app::{
-        access::{self, Actor, Authorized, Origin, Permission, SelfRead},
+        access::{self, Actor, Authorized, Credential, Origin, Right, SelfRead},
         authenticate,
     },
-    error::Error,
+    error::{During as _, Error},
 };
 
 /// As a parameter of a handler: only who has the permission `P` gets in.
 #[derive(Debug)]
 pub(super) struct Access<P>(pub(super) Authorized<P>);
 
-impl<P: Permission> FromRequestParts<Arc<Door>> for Access<P> {
+impl<P: Right> FromRequestParts<Arc<Door>> for Access<P> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self> {
         let origin = origin(parts);
-        let actor = match authenticate(parts, door).await {
+        let actor = match authenticate(parts, door, &origin).await {
             Ok(actor) => actor,
             Err(error @ (Error::Unauthenticated | Error::BadCredential(_))) => {
                 if let Some(address) = origin.address {
@@ -41,9 +47,45 @@ impl<P: Permission> FromRequestParts<Arc<Door>> for Access<P> {
             }
             Err(error) => return Err(error.into()),
         };
-        door.limits.request(actor.token_id)?;
-        Ok(Self(access::authorize(actor, origin)?))
+        door.limits.request(match actor.credential {
+            Credential::ApiToken(id) => id.0,
+            Credential::Session(id) => id.0,
+        })?;
+        match access::authorize(Arc::clone(&actor), origin.clone()) {
+            Ok(authorized) => Ok(Self(authorized)),
+            Err(error @ Error::Forbidden { permission, .. }) => {
+                let path: String = parts.uri.path().chars().take(200).collect();
+                let request = format!("{} {path}", parts.method);
+                access::note_denial(&door.app, &actor, &origin, permission, &request).await?;
+                Err(error.into())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
+}
+
+/// As a parameter of a handler that needs no credential, or brings it in the body: which request it is, and what the
+/// client calls itself. Tries to enter are limited by address.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    pub(super) origin: Origin,
+    pub(super) client: String,
+}
+
+impl FromRequestParts<Arc<Door>> for Stranger {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self> {
+        let origin = origin(parts);
+        door.limits.login(origin.address)?;
+        Ok(Self { origin, client: client(parts) })
+    }
+}
+
+/// What the client calls itself.
+fn client(parts: &Parts) -> String {
+    let text = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    text.unwrap_or_default().to_owned()
 }
 
 /// Which request this is, and whence.
@@ -53,20 +95,88 @@ pub(super) fn origin(parts: &Parts) -> Origin {
     Origin { request_id, address: peer.map(|ConnectInfo(peer)| peer.ip().to_canonical()) }
 }
 
-async fn authenticate(parts: &Parts, door: &Door) -> crate::error::Result<Actor> {
-    let Some(header) = parts.headers.get(header::AUTHORIZATION) else { return Err(Error::Unauthenticated) };
-    let shape = || Error::BadCredential("the Authorization header is not 'Bearer TOKEN'".to_owned());
-    let (scheme, token) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(shape)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(shape());
-    }
-    authenticate::by_token(&door.app, token.trim()).await
+/// The bearer's token, or the browser's cookie; the first wins.
+async fn authenticate(parts: &Parts, door: &Door, origin: &Origin) -> crate::error::Result<Arc<Actor>> {
+    let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let bearer = match (headers.next(), headers.next()) {
+        (Some(header), None) => {
+            let shape = || Error::BadCredential("the Authorization header is not 'Bearer TOKEN'".to_owned());
+            let (scheme, token) =
+                header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(shape)?;
+            if !scheme.eq_ignore_ascii_case("bearer") {
+                return Err(shape());
+            }
+            token.trim().to_owned()
+        }
+        (Some(_), Some(_)) => {
+            return Err(Error::BadCredential("there are two Authorization headers".to_owned()));
+        }
+        (None, _) => {
+            let token = cookies::read(&parts.headers, cookies::ACCESS).ok_or(Error::Unauthenticated)?;
+            cookies::from_our_own_pages(parts)?;
+            token
+        }
+    };
+    authenticate::by_bearer(&door.app, &bearer, origin).await
 }
 
-/// Whose credential this is.
-#[utoipa::path(get, path = "/api/v1/whoami", tag = "controller", operation_id = "whoami",
+/// Whose credential this is, and what it allows.
+#[utoipa::path(get, path = "/api/v1/whoami", tag = "auth", operation_id = "whoami",
     responses((status = 200, body = WhoAmI)))]
 pub(super) async fn who_am_i(Access(by): Access<SelfRead>) -> Json<WhoAmI> {
     let actor = by.actor();
-    Json(WhoAmI { actor: actor.name.clone(), organization: actor.organization.clone() })
+    let credential = match actor.credential {
+        Credential::ApiToken(_) => "api_token",
+        Credential::Session(_) => "session",
+    };
+    Json(WhoAmI {
+        actor: actor.name.clone(),
+        organization: actor.organization.clone(),
+        credential: credential.to_owned(),
+        permissions: actor.held().iter().map(|permission| permission.as_str().to_owned()).collect(),
+    })
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CanI {
+    /// As `execution.create`.
+    #[param(value_type = String)]
+    permission: Permission,
+    /// Name or id of an agent: may it be done there?
+    host: Option<String>,
+    /// Another member, or `service/NAME`; needs the permission `role.read`.
+    #[serde(rename = "as")]
+    somebody: Option<String>,
+}
+
+/// Whether one may do something, or somebody else may, and why.
+#[utoipa::path(get, path = "/api/v1/auth/can-i", tag = "auth", operation_id = "can_i", params(CanI),
+    responses((status = 200, body = Verdict)))]
+pub(super) async fn can_i(
+    Access(by): Access<SelfRead>,
+    State(door): State<Arc<Door>>,
+    Query(query): Query<CanI>,
+) -> Result<Json<Verdict>> {
+    let asked;
+    let actor = match &query.somebody {
+        None => by.actor(),
+        Some(name) => {
+            let reads = by.actor().judge(Permission::RoleRead);
+            reads.map_err(|why| by.actor().refusal(Permission::RoleRead, why))?;
+            let pool = door.app.db.of(by.org_id());
+            let mut connection = pool.acquire().await.during("acquire of a connection")?;
+            asked = authenticate::somebody(&mut connection, by.actor(), name).await?;
+            &asked
+        }
+    };
+    let host = match &query.host {
+        // Whoever may not see agents is told nothing of one, not even that it is there.
+        Some(host) => {
+            Some(agents::find(&door, by.org_id(), by.actor().hosts_seen()?.as_deref(), host).await?)
+        }
+        None => None,
+    };
+    Ok(Json(access::explain(actor, query.permission, host.as_ref())))
 }

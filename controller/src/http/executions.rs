@@ -14,7 +14,7 @@ use model::{
         execution::{Attempt, CreateExecution, Execution, Run},
     },
     execution::ExecutionState,
-    id::{ExecutionId, OrgId, RunId},
+    id::{ExecutionId, RunId},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -31,7 +31,7 @@ use super::{
 use crate::{
     app::{
         self,
-        access::{ExecutionCancel, ExecutionCreate, ExecutionRead},
+        access::{Authorized, ExecutionCancel, ExecutionCreate, ExecutionRead},
     },
     error::Error,
     store,
@@ -72,7 +72,19 @@ pub(super) async fn list(
 ) -> Result<Json<Page<Execution>>> {
     let window = Window::new("executions", query.cursor.as_deref(), query.limit)?;
     let pool = door.app.db.of(by.org_id());
-    let rows = store::executions::page(&pool, by.org_id(), query.state, window.after, window.limit()).await?;
+    let seen = match by.hosts() {
+        Some(hosts) => Some(store::agents::ids(&pool, by.org_id(), hosts).await?),
+        None => None,
+    };
+    let rows = store::executions::page(
+        &pool,
+        by.org_id(),
+        query.state,
+        seen.as_deref(),
+        window.after,
+        window.limit(),
+    )
+    .await?;
     Ok(Json(window.page(rows, |execution| execution.id)))
 }
 
@@ -103,7 +115,7 @@ pub(super) async fn show(
     State(door): State<Arc<Door>>,
     Id(id): Id<ExecutionId>,
 ) -> Result<Json<Execution>> {
-    find(&door, by.org_id(), id).await.map(Json)
+    find(&door, &by, id).await.map(Json)
 }
 
 /// What happened on each target.
@@ -117,9 +129,10 @@ pub(super) async fn runs(
 ) -> Result<Json<Page<Run>>> {
     let window = Window::new("runs", query.cursor.as_deref(), query.limit)?;
     let pool = door.app.db.of(by.org_id());
+    app::executions::seen_whole(&door.app, &by, id).await?;
     let rows = store::runs::page(&pool, by.org_id(), id, window.after, window.limit()).await?;
     if rows.is_empty() {
-        find(&door, by.org_id(), id).await?;
+        find(&door, &by, id).await?;
     }
     Ok(Json(window.page(rows, |run| run.id)))
 }
@@ -137,6 +150,7 @@ pub(super) async fn attempts(
 ) -> Result<Json<Page<Attempt>>> {
     let window = Window::new("attempts", query.cursor.as_deref(), query.limit)?;
     let pool = door.app.db.of(by.org_id());
+    app::executions::seen_whole(&door.app, &by, id).await?;
     let rows = store::attempts::page(&pool, by.org_id(), id, run, window.after, window.limit()).await?;
     if rows.is_empty() && !store::runs::exists(&pool, by.org_id(), id, run).await? {
         return Err(Failure::from(Error::not_found("run", run.to_string())));
@@ -155,9 +169,10 @@ pub(super) async fn cancel(
     Ok(Json(app::executions::cancel(&door.app, &by, id).await?))
 }
 
-/// The execution, or that there is none.
-pub(super) async fn find(door: &Door, org: OrgId, id: ExecutionId) -> Result<Execution> {
-    let pool = door.app.db.of(org);
+/// The execution, or that there is none: one with a host that the actor may not see is none.
+pub(super) async fn find(door: &Door, by: &Authorized<ExecutionRead>, id: ExecutionId) -> Result<Execution> {
+    let (pool, org) = (door.app.db.of(by.org_id()), by.org_id());
+    app::executions::seen_whole(&door.app, by, id).await?;
     let execution = store::executions::get(&pool, org, id).await?;
     execution.ok_or_else(|| Failure::from(Error::not_found("execution", id.to_string())))
 }

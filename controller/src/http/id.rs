@@ -54,3 +54,18 @@ impl FromRequestParts<Arc<Door>> for Name {
         Ok(Self(text))
     }
 }
+
+/// The two names of a path, as text.
+#[derive(Debug)]
+pub(super) struct Names(pub(super) String, pub(super) String);
+
+impl FromRequestParts<Arc<Door>> for Names {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Failure> {
+        let Path((first, second)) = Path::<(String, String)>::from_request_parts(parts, door)
+            .await
+            .map_err(|_| Failure::invalid("id", "is not UTF-8"))?;
+        Ok(Self(first, second))
+    }
+}

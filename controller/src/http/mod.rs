@@ -8,6 +8,7 @@ mod agents;
 mod auth;
 mod body;
 mod controllers;
+mod cookies;
 mod docs;
 mod enroll_tokens;
 mod executions;
@@ -16,16 +17,21 @@ mod id;
 mod lines;
 mod live;
 mod observe;
+mod organizations;
 mod output;
 mod page;
 mod problem;
 mod query;
 mod rate;
 mod request_id;
+mod roles;
+mod sessions;
 mod status;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod tokens;
+mod users;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -101,6 +107,41 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(executions::cancel))
         .routes(routes!(output::show))
         .routes(routes!(auth::who_am_i))
+        .routes(routes!(auth::can_i))
+        .routes(routes!(sessions::set_up))
+        .routes(routes!(sessions::login))
+        .routes(routes!(sessions::refresh))
+        .routes(routes!(sessions::logout))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::end))
+        .routes(routes!(sessions::change_password))
+        .routes(routes!(sessions::reset_password))
+        .routes(routes!(sessions::accept_invitation))
+        .routes(routes!(sessions::register))
+        .routes(routes!(sessions::start_totp))
+        .routes(routes!(sessions::confirm_totp))
+        .routes(routes!(sessions::remove_totp))
+        .routes(routes!(users::list))
+        .routes(routes!(users::show, users::remove))
+        .routes(routes!(users::offer_reset))
+        .routes(routes!(users::unlock))
+        .routes(routes!(users::disable))
+        .routes(routes!(users::enable))
+        .routes(routes!(users::sessions, users::end_sessions))
+        .routes(routes!(users::invitations, users::invite))
+        .routes(routes!(users::delete_invitation))
+        .routes(routes!(roles::list))
+        .routes(routes!(roles::put, roles::delete))
+        .routes(routes!(roles::bindings, roles::bind))
+        .routes(routes!(roles::unbind))
+        .routes(routes!(roles::groups, roles::create_group))
+        .routes(routes!(roles::delete_group))
+        .routes(routes!(roles::add_member, roles::remove_member))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::accounts, tokens::create_account))
+        .routes(routes!(tokens::delete_account))
+        .routes(routes!(organizations::list, organizations::create))
         .routes(routes!(status::health))
         .routes(routes!(status::ready))
         .routes(routes!(status::status))

@@ -98,7 +98,7 @@ pub(super) async fn show(
     let limit = page::size(query.limit)?;
     let after = position(&query, &headers)?;
     let org = by.org_id();
-    executions::find(&door, org, id).await?;
+    executions::find(&door, &by, id).await?;
 
     let mut attempt = query.attempt.as_deref().map(attempts).transpose()?;
     if format == Format::Text && query.target.is_some() {

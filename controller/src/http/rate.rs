@@ -1,4 +1,4 @@
-//! How often somebody may ask: each actor by its token, and each address for what it asks without a valid one.
+//! How often somebody may ask: each actor by its credential, and each address for what it asks without a valid one.
 //!
 //! The state is this process's own: two controllers allow twice as much.
 
@@ -8,7 +8,8 @@ use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
-use model::{id::ApiTokenId, limits};
+use model::limits;
+use uuid::Uuid;
 
 use super::Door;
 use crate::error::{Error, Result};
@@ -18,8 +19,9 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Limits {
-    requests: DefaultKeyedRateLimiter<ApiTokenId>,
+    requests: DefaultKeyedRateLimiter<Uuid>,
     denials: DefaultKeyedRateLimiter<IpAddr>,
+    logins: DefaultKeyedRateLimiter<IpAddr>,
 }
 
 impl Limits {
@@ -27,6 +29,9 @@ impl Limits {
         Self {
             requests: RateLimiter::keyed(quota(limits::API_REQUESTS_PER_SECOND)),
             denials: RateLimiter::keyed(quota(limits::API_DENIALS_PER_SECOND)),
+            logins: RateLimiter::keyed(Quota::per_minute(
+                NonZeroU32::new(limits::LOGINS_PER_MINUTE).expect("limits are above zero"),
+            )),
         }
     }
 
@@ -34,8 +39,8 @@ impl Limits {
     ///
     /// # Errors
     /// [`Error::TooMany`] over `API_REQUESTS_PER_SECOND`.
-    pub(super) fn request(&self, token: ApiTokenId) -> Result<()> {
-        check(&self.requests, &token)
+    pub(super) fn request(&self, credential: Uuid) -> Result<()> {
+        check(&self.requests, &credential)
     }
 
     /// Counts a request without a valid credential. Valid ones from the same address are never held up by it.
@@ -44,6 +49,16 @@ impl Limits {
     /// [`Error::TooMany`] over `API_DENIALS_PER_SECOND`.
     pub(super) fn denial(&self, address: IpAddr) -> Result<()> {
         check(&self.denials, &address)
+    }
+}
+
+impl Limits {
+    /// Counts a try to enter, with a password or a token that is good once, before it is made.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] over `LOGINS_PER_MINUTE`.
+    pub(super) fn login(&self, address: Option<IpAddr>) -> Result<()> {
+        address.map_or(Ok(()), |address| check(&self.logins, &address))
     }
 }
 
@@ -67,6 +82,7 @@ pub(super) async fn forget_the_quiet(door: Arc<Door>) {
             _ = every.tick() => {
                 door.limits.requests.retain_recent();
                 door.limits.denials.retain_recent();
+                door.limits.logins.retain_recent();
             }
         }
     }

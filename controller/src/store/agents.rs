@@ -48,6 +48,8 @@ pub(crate) struct Standing {
 pub(crate) struct Target {
     pub id: Uuid,
     pub name: String,
+    /// It is among the hosts that the request may touch.
+    pub allowed: bool,
 }
 
 const COLUMNS: &str = "a.id, a.name, a.labels, a.facts, a.slots, a.version, a.pending,
@@ -159,14 +161,30 @@ pub(crate) enum Wanted<'a> {
     Selected(&'a Selector),
 }
 
+/// The ids of all agents that the selector matches, revoked ones too.
+pub(crate) async fn ids(pool: &PgPool, org: OrgId, selector: &Selector) -> Result<Vec<Uuid>> {
+    let mut query = QueryBuilder::<Postgres>::new("select a.id from agents a where a.org_id = ");
+    query.push_bind(org.0).push(" and ");
+    selector_sql::push_predicate(&mut query, selector);
+    query.build_query_scalar().fetch_all(pool).await.during("query for the agents of a scope")
+}
+
 /// The agents that can be a target now: approved and not revoked, by name.
 pub(crate) async fn targets(
     connection: &mut PgConnection,
     org: OrgId,
     wanted: Wanted<'_>,
+    touchable: Option<&Selector>,
 ) -> Result<Vec<Target>> {
-    let mut query = QueryBuilder::<Postgres>::new("select a.id, a.name from agents a where a.org_id = ");
-    query.push_bind(org.0).push(" and a.revoked_at is null and not a.pending");
+    let mut query = QueryBuilder::<Postgres>::new("select a.id, a.name, ");
+    match touchable {
+        Some(touchable) => selector_sql::push_predicate(&mut query, touchable),
+        None => drop(query.push("true")),
+    }
+    query
+        .push(" as allowed from agents a where a.org_id = ")
+        .push_bind(org.0)
+        .push(" and a.revoked_at is null and not a.pending");
     match wanted {
         Wanted::All => {}
         Wanted::Named(names) => {

@@ -7,10 +7,12 @@ use model::{
     command::Command,
     execution::{ExecutionState, RunCounts},
     id::{ExecutionId, OrgId},
+    selector::Selector,
 };
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder, types::Json};
 use uuid::Uuid;
 
+use super::selector_sql;
 use crate::error::{During, Result};
 
 /// A signed manifest: the exact bytes, their signature, and the certificate of the key that made it.
@@ -204,11 +206,22 @@ pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Op
     Ok(record.map(|r| Execution::from(row!(r, Some(r.command)))))
 }
 
-/// Newest first, from behind `after`.
+/// How many of an execution's hosts are not those that `seen` matches.
+pub(crate) async fn unseen(pool: &PgPool, org: OrgId, id: ExecutionId, seen: &Selector) -> Result<i64> {
+    let mut query = QueryBuilder::<Postgres>::new(
+        "select count(*) from runs r join agents a on a.org_id = r.org_id and a.id = r.agent_id where r.execution_id = ",
+    );
+    query.push_bind(id.0).push(" and r.org_id = ").push_bind(org.0).push(" and not ");
+    selector_sql::push_predicate(&mut query, seen);
+    query.build_query_scalar().fetch_one(pool).await.during("query for the execution's hosts")
+}
+
+/// Newest first, from behind `after`; only those all of whose hosts are among `seen`, if that is given.
 pub(crate) async fn page(
     pool: &PgPool,
     org: OrgId,
     state: Option<ExecutionState>,
+    seen: Option<&[Uuid]>,
     after: Option<ExecutionId>,
     limit: i64,
 ) -> Result<Vec<Execution>> {
@@ -219,11 +232,15 @@ pub(crate) async fn page(
                   runs_unknown
            from executions
            where org_id = $1 and ($2::text is null or state = $2) and ($3::uuid is null or id < $3)
+             and ($5::uuid[] is null or not exists
+                  (select 1 from runs r where r.execution_id = executions.id and r.org_id = $1
+                     and r.agent_id not in (select unnest($5::uuid[]))))
            order by id desc limit $4"#,
         org.0,
         state.map(ExecutionState::as_str),
         after.map(|id| id.0),
-        limit
+        limit,
+        seen
     )
     .fetch_all(pool)
     .await

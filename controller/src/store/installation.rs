@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use model::id::OrgId;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::error::{During, Result};
 
@@ -12,6 +13,9 @@ use crate::error::{During, Result};
 pub(crate) struct Installation {
     pub trust_domain: String,
     pub root_pin: Vec<u8>,
+    /// The organization that setup made; null: it is not set up yet.
+    pub home_org_id: Option<Uuid>,
+    pub setup_token_hash: Option<Vec<u8>>,
 }
 
 /// Keeps other controllers out of the first start until the transaction ends.
@@ -24,10 +28,13 @@ pub(crate) async fn lock(connection: &mut PgConnection) -> Result<()> {
 }
 
 pub(crate) async fn get(connection: &mut PgConnection) -> Result<Option<Installation>> {
-    sqlx::query_as!(Installation, "select trust_domain, root_pin from installation")
-        .fetch_optional(connection)
-        .await
-        .during("query for the installation")
+    sqlx::query_as!(
+        Installation,
+        "select trust_domain, root_pin, home_org_id, setup_token_hash from installation"
+    )
+    .fetch_optional(connection)
+    .await
+    .during("query for the installation")
 }
 
 pub(crate) async fn insert(
@@ -48,21 +55,36 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// Makes the organization that a fresh installation begins with.
-pub(crate) async fn insert_organization(
-    connection: &mut PgConnection,
-    id: OrgId,
-    name: &str,
-    now: Timestamp,
-) -> Result<()> {
-    sqlx::query!(
-        "insert into organizations (id, name, created_at) values ($1, $2, $3)",
-        id.0,
-        name,
-        now.to_sqlx()
+/// The organization that setup made, if that was done.
+pub(crate) async fn home(connection: &mut PgConnection) -> Result<Option<OrgId>> {
+    let home = sqlx::query_scalar!("select home_org_id from installation")
+        .fetch_optional(connection)
+        .await
+        .during("query for the home organization")?;
+    Ok(home.flatten().map(OrgId))
+}
+
+/// Notes the hash of the token that sets the installation up; `false` when it is set up already.
+pub(crate) async fn offer_setup(connection: &mut PgConnection, token_hash: &[u8]) -> Result<bool> {
+    let done =
+        sqlx::query!("update installation set setup_token_hash = $1 where home_org_id is null", token_hash)
+            .execute(connection)
+            .await
+            .during("note of the setup token")?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Makes an organization the home of the installation, with the one token that does; `false` when it is another token, or
+/// the installation is set up already.
+pub(crate) async fn set_up(connection: &mut PgConnection, token_hash: &[u8], home: OrgId) -> Result<bool> {
+    let done = sqlx::query!(
+        "update installation set home_org_id = $2, setup_token_hash = null
+         where home_org_id is null and setup_token_hash = $1",
+        token_hash,
+        home.0
     )
     .execute(connection)
     .await
-    .during("insert of the organization")?;
-    Ok(())
+    .during("setup of the installation")?;
+    Ok(done.rows_affected() == 1)
 }

@@ -3,6 +3,7 @@
 //! People's queries run as the role `opsc_app` on connections that are bound to one organization, so that row-level
 //! security stands behind the `org_id = …` of each query. The engine's run as `opsc_worker`.
 
+pub(crate) mod access_keys;
 pub(crate) mod agents;
 pub(crate) mod api_tokens;
 pub(crate) mod attempts;
@@ -10,17 +11,26 @@ pub(crate) mod audit;
 pub(crate) mod controllers;
 pub(crate) mod enroll_tokens;
 pub(crate) mod executions;
+pub(crate) mod groups;
 pub(crate) mod host_metrics;
 pub(crate) mod idempotency;
 pub(crate) mod installation;
 pub(crate) mod join_tokens;
+pub(crate) mod login_failures;
+pub(crate) mod login_sessions;
 pub(crate) mod manifests;
+pub(crate) mod one_time_tokens;
+pub(crate) mod organizations;
 pub(crate) mod output;
+pub(crate) mod role_bindings;
+pub(crate) mod roles;
 pub(crate) mod runs;
 pub(crate) mod schema;
 mod selector_sql;
+pub(crate) mod service_accounts;
 pub(crate) mod sessions;
 pub(crate) mod status;
+pub(crate) mod users;
 
 use std::{collections::HashMap, sync::Mutex, time::Duration};
 

@@ -3,12 +3,16 @@
 //! Requests refuse unknown fields. Answers only ever gain fields.
 
 pub mod agent;
+pub mod auth;
 pub mod controller;
 pub mod enroll_token;
 pub mod execution;
 pub mod output;
 pub mod problem;
+pub mod role;
 pub mod status;
+pub mod token;
+pub mod user;
 
 use serde::{Deserialize, Serialize};
 

@@ -47,6 +47,13 @@ pub struct Part {
 /// `GET /api/v1/whoami`.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct WhoAmI {
+    /// A person's name, or `service/NAME`.
     pub actor: String,
     pub organization: String,
+    /// `session` or `api_token`.
+    #[serde(default)]
+    pub credential: String,
+    /// What this credential allows, for all hosts or for some.
+    #[serde(default)]
+    pub permissions: Vec<String>,
 }

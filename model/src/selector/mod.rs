@@ -69,6 +69,35 @@ impl Selector {
         &self.expr
     }
 
+    /// Holds where one of them does; nowhere when there are none.
+    pub fn any_of(selectors: impl IntoIterator<Item = Self>) -> Self {
+        let mut terms: Vec<Expr> = Vec::new();
+        for selector in selectors {
+            match selector.expr {
+                Expr::Or(inner) => terms.extend(inner),
+                expr => terms.push(expr),
+            }
+        }
+        match terms.len() {
+            // The name is always there.
+            0 => Self { expr: Expr::Not(Box::new(Expr::Test(Key::Name, Check::Present))) },
+            1 => Self { expr: terms.remove(0) },
+            _ => Self { expr: Expr::Or(terms) },
+        }
+    }
+
+    /// Holds where both do.
+    pub fn both(self, other: Self) -> Self {
+        let mut terms = Vec::new();
+        for expr in [self.expr, other.expr] {
+            match expr {
+                Expr::And(inner) => terms.extend(inner),
+                expr => terms.push(expr),
+            }
+        }
+        Self { expr: Expr::And(terms) }
+    }
+
     /// Whether the predicate holds for an agent.
     pub fn matches(&self, name: &str, labels: &Labels, facts: &Facts) -> bool {
         holds(&self.expr, &|key| match key {

@@ -1,0 +1,215 @@
+//! Who asks, what is granted to that, and what follows from it for one permission.
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use model::{
+    access::{Permission, Permissions, Reach},
+    id::{ApiTokenId, LoginSessionId, OrgId, RoleBindingId, ServiceAccountId, UserId},
+    selector::Selector,
+};
+
+use crate::error::Error;
+
+/// Who somebody is, by an id that is never given again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    User(UserId),
+    ServiceAccount(ServiceAccountId),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(id) => write!(f, "user/{id}"),
+            Self::ServiceAccount(id) => write!(f, "service-account/{id}"),
+        }
+    }
+}
+
+/// By what somebody entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Credential {
+    ApiToken(ApiTokenId),
+    Session(LoginSessionId),
+}
+
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApiToken(id) => write!(f, "api-token/{id}"),
+            Self::Session(id) => write!(f, "session/{id}"),
+        }
+    }
+}
+
+/// Who asks, in which organization.
+#[derive(Debug, Clone)]
+pub(crate) struct Actor {
+    pub org_id: OrgId,
+    pub organization: String,
+    /// It is the organization that setup made.
+    pub is_home: bool,
+    pub subject: Subject,
+    /// As the audit and the executions show it: a person's name, or `service/NAME`.
+    pub name: String,
+    pub credential: Credential,
+    pub narrowed: Narrowed,
+    pub grants: Vec<Grant>,
+    /// What follows for each permission, in their order.
+    verdicts: Vec<Result<Hosts, &'static str>>,
+}
+
+/// Who it is, before it is known what that one may do.
+#[derive(Debug, Clone)]
+pub(crate) struct Who {
+    pub org_id: OrgId,
+    pub organization: String,
+    pub is_home: bool,
+    pub subject: Subject,
+    pub name: String,
+    pub credential: Credential,
+    pub narrowed: Narrowed,
+}
+
+/// What an API token leaves of its owner's rights.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Narrowed {
+    /// Absent: all.
+    pub permissions: Option<Permissions>,
+    /// Absent: all.
+    pub hosts: Option<Selector>,
+    pub expires_at: Option<jiff::Timestamp>,
+}
+
+/// What one binding gives.
+#[derive(Debug, Clone)]
+pub(crate) struct Grant {
+    pub id: RoleBindingId,
+    pub role: String,
+    pub permissions: Permissions,
+    /// The group that gives it to its members.
+    pub group: Option<String>,
+    pub hosts: Option<Selector>,
+    pub jobs: Option<String>,
+}
+
+/// The hosts that a permission holds for.
+#[derive(Debug, Clone)]
+pub(crate) enum Hosts {
+    All,
+    Where(Arc<Selector>),
+}
+
+impl Actor {
+    /// Somebody with what is granted to him. Every permission is judged here, once.
+    pub(crate) fn new(who: Who, grants: Vec<Grant>) -> Self {
+        let Who { org_id, organization, is_home, subject, name, credential, narrowed } = who;
+        let verdicts = Vec::new();
+        let mut actor =
+            Self { org_id, organization, is_home, subject, name, credential, narrowed, grants, verdicts };
+        actor.verdicts = Permission::ALL.into_iter().map(|permission| actor.find(permission)).collect();
+        actor
+    }
+
+    /// For which hosts the permission is held.
+    ///
+    /// # Errors
+    /// Why it is not held at all, as the rest of a sentence.
+    pub(crate) fn judge(&self, permission: Permission) -> Result<Hosts, &'static str> {
+        self.verdicts[permission as usize].clone()
+    }
+
+    fn find(&self, permission: Permission) -> Result<Hosts, &'static str> {
+        if permission.reach() == Reach::Everyone {
+            return Ok(Hosts::All);
+        }
+        if self.narrowed.permissions.is_some_and(|kept| !kept.contains(permission)) {
+            return Err("the API token was made without it");
+        }
+        let mut giving = self.grants.iter().filter(|grant| grant.permissions.contains(permission)).peekable();
+        if giving.peek().is_none() {
+            return Err("no role of theirs has it");
+        }
+        if permission.reach() == Reach::Hosts {
+            return self.hosts_of(giving);
+        }
+        if permission.reach() == Reach::Installation && !self.is_home {
+            return Err("it is about the whole installation, and held in the home organization only");
+        }
+        if self.narrowed.hosts.is_some() {
+            return Err("it is about the whole organization, and the API token is confined to some hosts");
+        }
+        if giving.any(|grant| grant.hosts.is_none() && grant.jobs.is_none()) {
+            Ok(Hosts::All)
+        } else {
+            Err("it is about the whole organization, and theirs is confined to some hosts or jobs")
+        }
+    }
+
+    /// Commands belong to no job: bindings for some jobs give nothing here.
+    fn hosts_of<'a>(&self, giving: impl Iterator<Item = &'a Grant>) -> Result<Hosts, &'static str> {
+        let (mut confined, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut everywhere = false;
+        for grant in giving.filter(|grant| grant.jobs.is_none()) {
+            match &grant.hosts {
+                None => everywhere = true,
+                Some(hosts) if seen.insert(hosts.to_string()) => confined.push(hosts.clone()),
+                Some(_) => {}
+            }
+        }
+        if !everywhere && confined.is_empty() {
+            return Err("theirs is for some jobs only, and a command is no job");
+        }
+        Ok(match (everywhere, self.narrowed.hosts.clone()) {
+            (true, None) => Hosts::All,
+            (true, Some(kept)) => Hosts::Where(Arc::new(kept)),
+            (false, None) => Hosts::Where(Arc::new(Selector::any_of(confined))),
+            (false, Some(kept)) => Hosts::Where(Arc::new(Selector::any_of(confined).both(kept))),
+        })
+    }
+
+    /// All that is held for the whole organization.
+    pub(crate) fn unconfined(&self) -> Permissions {
+        Permission::ALL
+            .into_iter()
+            .filter(|permission| match permission.reach() {
+                // Held for the home organization or not: what is given further counts there alone too.
+                Reach::Installation => {
+                    self.narrowed.hosts.is_none()
+                        && self.narrowed.permissions.is_none_or(|kept| kept.contains(*permission))
+                        && self.grants.iter().any(|grant| {
+                            grant.hosts.is_none()
+                                && grant.jobs.is_none()
+                                && grant.permissions.contains(*permission)
+                        })
+                }
+                _ => matches!(self.judge(*permission), Ok(Hosts::All)),
+            })
+            .collect()
+    }
+
+    /// The hosts that somebody may know of; `None`: all of the organization.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] when there are none.
+    pub(crate) fn hosts_seen(&self) -> Result<Option<Arc<Selector>>, Error> {
+        match self.judge(Permission::AgentRead) {
+            Ok(Hosts::All) => Ok(None),
+            Ok(Hosts::Where(selector)) => Ok(Some(selector)),
+            Err(why) => Err(self.refusal(Permission::AgentRead, why)),
+        }
+    }
+
+    /// That the permission is missing.
+    pub(crate) fn refusal(&self, permission: Permission, why: &str) -> Error {
+        Error::Forbidden { actor: self.name.clone(), permission: permission.as_str(), why: why.to_owned() }
+    }
+
+    /// All that is held, for all hosts or for some.
+    pub(crate) fn held(&self) -> Permissions {
+        Permission::ALL.into_iter().filter(|permission| self.judge(*permission).is_ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
