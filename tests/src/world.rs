@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use crate::{
@@ -24,6 +25,9 @@ use crate::{
 
 /// How long a controller may take until it is ready; an embedded Postgres is made first.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Who sets a World up.
+pub const ADMINISTRATOR: &str = "administrator";
+pub const PASSWORD: &str = "correct horse battery staple";
 /// `lost_after` of an impatient World.
 pub const LOST_AFTER: Duration = Duration::from_secs(4);
 
@@ -37,6 +41,7 @@ pub struct Builder {
     timing: String,
     data: Option<PathBuf>,
     any_address: bool,
+    people: &'static str,
 }
 
 impl Builder {
@@ -115,6 +120,12 @@ impl Builder {
         self
     }
 
+    /// Everybody may register.
+    pub fn with_registration(mut self) -> Self {
+        self.people = "[people]\nregistration = true\n";
+        self
+    }
+
     /// Starts the controller and waits until it is ready.
     pub async fn start(self) -> World {
         let world = self.prepare();
@@ -126,8 +137,8 @@ impl Builder {
     pub fn prepare(self) -> World {
         pki::install_provider();
         let database = (!self.embedded).then(|| self.database.unwrap_or_else(postgres::migrated_database));
-        let Self { agents, announces, timing, any_address, .. } = self;
-        let settings = Settings { agents, announces, timing, any_address };
+        let Self { agents, announces, timing, any_address, people, .. } = self;
+        let settings = Settings { agents, announces, timing, any_address, people };
         World::new(database, settings, self.data, None)
     }
 }
@@ -139,6 +150,7 @@ struct Settings {
     announces: bool,
     timing: String,
     any_address: bool,
+    people: &'static str,
 }
 
 #[derive(Debug)]
@@ -204,9 +216,10 @@ impl World {
         let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
         let door = if settings.any_address { SocketAddr::from(([0; 4], agents.port())) } else { agents };
         let config = format!(
-            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{announce}{}{}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
+            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{announce}{}{}{}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
             data.display(),
             settings.agents,
+            settings.people,
             settings.timing,
         );
         std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");
@@ -342,7 +355,21 @@ impl World {
             api.try_get("/ready").await.filter(|answer| answer.status == 200)
         })
         .await;
+        self.set_up().await;
         drop(watch);
+    }
+
+    /// Makes the administrator with a token, if the installation has none yet.
+    async fn set_up(&self) {
+        let Ok(setup) = std::fs::read_to_string(self.data().join("setup.token")) else { return };
+        let request =
+            json!({ "token": setup, "organization": "main", "user": ADMINISTRATOR, "password": PASSWORD });
+        let tokens = self.api_as_nobody().post("/api/v1/setup", &request).await.accepted().value();
+        let session = self.api_as(tokens["access_token"].as_str().expect("the answer has it"));
+        let request = json!({ "name": "tests", "ttl_seconds": 30 * 24 * 3600 });
+        let created = session.post("/api/v1/tokens", &request).await.accepted().value();
+        let token = created["token"].as_str().expect("the answer shows it");
+        std::fs::write(&self.inner.token, token).expect("the data folder can be written");
     }
 
     fn controller(&self) -> MutexGuard<'_, Option<Process>> {
@@ -372,9 +399,9 @@ impl World {
         self.running(|process| process.log())
     }
 
-    /// The administrator's token, as the first start wrote it.
+    /// The administrator's token.
     pub fn token(&self) -> String {
-        std::fs::read_to_string(&self.inner.token).expect("the first start writes it").trim().to_owned()
+        std::fs::read_to_string(&self.inner.token).expect("the setup wrote it").trim().to_owned()
     }
 
     /// The API with the administrator's token.

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use model::{
     api::{
+        auth::{Secret, Setup, Tokens},
         enroll_token::{CreateEnrollToken, CreatedEnrollToken},
         execution::{CreateExecution, Execution, Targets},
         output::{Data, OutputPage},
         problem::Problem,
+        token::{CreateApiToken, CreatedApiToken},
     },
     command::{Command, Program},
     id::ExecutionId,
@@ -58,6 +60,25 @@ impl Api {
         let answer =
             self.http.get(format!("{}/ready", self.base)).timeout(Duration::from_secs(1)).send().await;
         answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Sets the installation up; a client with a token of its administrator.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn set_up(self, setup_token: String) -> anyhow::Result<Self> {
+        let setup = Setup {
+            token: Secret::new(setup_token),
+            organization: None,
+            user: "bench".to_owned(),
+            password: Secret::new("a password of the load generator"),
+        };
+        let tokens: Tokens = self.post("setup", &setup).await?;
+        let access = tokens.access_token.context("the answer has no access token")?;
+        let session = Self { token: access.expose().to_owned(), ..self };
+        let wanted = CreateApiToken { name: "api".to_owned(), ..CreateApiToken::default() };
+        let created: CreatedApiToken = session.post("tokens", &wanted).await?;
+        Ok(Self { token: created.token.expose().to_owned(), ..session })
     }
 
     /// Starts an ad-hoc command.

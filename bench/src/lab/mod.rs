@@ -76,14 +76,15 @@ impl Lab {
         let begun = Instant::now();
         let token = loop {
             controller.process.check()?;
-            if let Ok(token) = std::fs::read_to_string(data.join("admin.token")) {
+            if let Ok(token) = std::fs::read_to_string(data.join("setup.token")) {
                 break token.trim().to_owned();
             }
             ensure!(begun.elapsed() < READY_WITHIN, "the controller made no installation in time");
             sleep(LOOK_EVERY).await;
         };
-        let api = Api::new(format!("http://{http}"), token)?;
-        controller.wait_ready(&api).await?;
+        let nobody = Api::new(format!("http://{http}"), String::new())?;
+        controller.wait_ready(&nobody).await?;
+        let api = nobody.set_up(token).await?;
         let trust = Arc::new(Trust::of(&swarm::read_authority(&data.join("ca"))?)?);
         let agents = Agents::new(programs.agent.clone(), folder.path().join("agents"), door.to_string());
         Ok(Self { agents, controller, simulated: Vec::new(), api, trust, http, door, programs, folder })
