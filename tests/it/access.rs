@@ -1,5 +1,7 @@
 //! Who may do what: nothing answers without a credential, and an agent speaks for itself alone.
 
+mod table;
+
 use std::time::Duration;
 
 use model::api::execution::Execution;
@@ -23,6 +25,15 @@ async fn stage() -> Visit {
 
 /// What answers without a credential, as the issue lists it.
 const OPEN: [&str; 5] = ["/health", "/ready", "/version", "/openapi.json", "/docs"];
+/// What lets somebody in.
+const ENTRANCES: [&str; 6] = [
+    "/api/v1/setup",
+    "/api/v1/auth/login",
+    "/api/v1/auth/refresh",
+    "/api/v1/auth/reset-password",
+    "/api/v1/auth/accept-invitation",
+    "/api/v1/auth/register",
+];
 
 /// Every route of the OpenAPI document that is guarded, with an id or name filled in.
 async fn guarded(api: &Api) -> Vec<(Method, String)> {
@@ -30,7 +41,7 @@ async fn guarded(api: &Api) -> Vec<(Method, String)> {
     let mut routes = Vec::new();
     for (path, item) in document["paths"].as_object().expect("there are paths") {
         let is_open = OPEN.iter().any(|open| path == open || path.starts_with(&format!("{open}/")));
-        if is_open {
+        if is_open || ENTRANCES.contains(&path.as_str()) {
             continue;
         }
         let id = uuid::Uuid::nil().to_string();
@@ -118,14 +129,9 @@ async fn api_token(world: &World, name: &str, permissions: &[&str], over: &str) 
 }
 
 #[tokio::test]
-async fn a_token_without_permissions_may_do_nothing() {
+async fn a_token_does_what_it_was_made_for() {
     let stage = stage().await;
     let world = &stage.world;
-    let powerless = world.api_as(&api_token(world, "powerless", &[], "").await);
-    for (method, path) in guarded(&powerless).await {
-        let problem = ask(&powerless, &method, &path).await.refused(403, "forbidden");
-        assert!(problem.detail.contains("permission"), "{problem:?}");
-    }
     let reader = world.api_as(&api_token(world, "reader", &["agent.read"], "").await);
     reader.get("/api/v1/agents").await.accepted();
     reader.get("/api/v1/executions").await.refused(403, "forbidden");

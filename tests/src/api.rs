@@ -1,6 +1,9 @@
 //! The HTTP API as a program sees it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use model::api::{
@@ -90,16 +93,29 @@ impl Finished {
     }
 }
 
+fn client(from: Option<IpAddr>) -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .redirect(reqwest::redirect::Policy::none())
+        .local_address(from)
+        .build()
+        .expect("the client is configured well")
+}
+
 impl Api {
     pub(crate) fn new(address: SocketAddr, token: Option<String>) -> Self {
         pki::install_provider();
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .tls_certs_only([])
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .expect("the client is configured well");
-        Self { http, base: format!("http://{address}"), token }
+        Self { http: client(None), base: format!("http://{address}"), token }
+    }
+
+    /// The same, from another address of this machine.
+    pub fn from(self, address: IpAddr) -> Self {
+        Self { http: client(Some(address)), ..self }
+    }
+
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     /// A request with the credential.
@@ -134,6 +150,10 @@ impl Api {
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::PUT, path).json(body)).await
     }
 
     /// A POST without a body.

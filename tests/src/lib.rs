@@ -15,6 +15,7 @@ pub mod clock;
 pub mod door;
 pub mod host;
 pub mod opsctl;
+pub mod people;
 pub mod player;
 pub mod podman;
 pub mod postgres;
