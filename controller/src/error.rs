@@ -128,7 +128,7 @@ impl Error {
     pub(crate) fn taken(error: sqlx::Error, constraint: &str, noun: &str, name: &str) -> Violation {
         match &error {
             sqlx::Error::Database(database) if database.constraint() == Some(constraint) => {
-                Violation::Taken(Self::Conflict(format!("there is a {noun} '{name}' already")))
+                Violation::Taken(Self::Conflict(format!("the {noun} '{name}' is there already")))
             }
             _ => Violation::Other(error),
         }

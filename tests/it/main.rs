@@ -17,6 +17,7 @@ mod exec;
 mod joining;
 mod network;
 mod output;
+mod people;
 mod platform;
 mod queue;
 mod renew;

@@ -153,14 +153,14 @@ async fn note_failure(
     tx.commit().await.during("commit")
 }
 
-/// The membership that was asked for, or the first.
+/// The membership that was asked for, or the oldest.
 fn choose<'m>(memberships: &'m [Membership], organization: Option<&str>) -> Result<&'m Membership> {
     match organization {
         Some(name) => memberships
             .iter()
             .find(|membership| membership.organization == name)
             .ok_or_else(|| Error::not_found("organization", name)),
-        None => memberships.first().ok_or_else(|| {
+        None => memberships.iter().min_by_key(|membership| membership.added_at).ok_or_else(|| {
             Error::Conflict("you are a member of no organization: somebody has to invite you".to_owned())
         }),
     }

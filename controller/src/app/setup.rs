@@ -80,6 +80,11 @@ pub(crate) async fn set_up(app: &App, origin: &Origin, client: &str, request: &S
     let (org, user) = (OrgId::new(now, clock::entropy()), UserId::new(now, clock::entropy()));
     let organization = request.organization();
     let mut tx = app.db.worker().begin().await.during("begin")?;
+    store::installation::lock(&mut tx).await?;
+    let installation = store::installation::get(&mut tx).await?.ok_or_else(refused)?;
+    if installation.setup_token_hash.as_deref() != Some(&hash[..]) {
+        return Err(refused());
+    }
     store::organizations::insert(&mut tx, org, organization, now).await?;
     if !store::installation::set_up(&mut tx, &hash, org).await? {
         return Err(refused());
@@ -98,7 +103,7 @@ pub(crate) async fn set_up(app: &App, origin: &Origin, client: &str, request: &S
         )
     };
     audit::record(&mut tx, org, now, entry).await?;
-    let membership = [Membership { org_id: org.0, organization: organization.to_owned() }];
+    let membership = [Membership { org_id: org.0, organization: organization.to_owned(), added_at: now }];
     let tokens =
         login::open(app, &mut tx, origin, client, (user, &name), &membership[0], &membership, now).await?;
     tx.commit().await.during("commit")?;

@@ -28,6 +28,7 @@ pub(crate) struct Entrance {
 pub(crate) struct Membership {
     pub org_id: Uuid,
     pub organization: String,
+    pub added_at: Timestamp,
 }
 
 pub(crate) async fn insert(
@@ -129,7 +130,7 @@ pub(crate) async fn find_member(
 pub(crate) async fn memberships(connection: &mut PgConnection, user: UserId) -> Result<Vec<Membership>> {
     sqlx::query_as!(
         Membership,
-        "select m.org_id, o.name as organization from memberships m join organizations o on o.id = m.org_id
+        "select m.org_id, o.name as organization, m.added_at from memberships m join organizations o on o.id = m.org_id
          where m.user_id = $1 order by o.name",
         user.0
     )

@@ -97,7 +97,7 @@ pub struct Login {
     /// The one-time code of an authenticator, or a recovery code, where the person has a second factor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Secret>,
-    /// Where to work, for members of several organizations; the first one by name otherwise.
+    /// Where to work, for members of several organizations; by default the one that the person joined first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
     /// For browsers: the tokens become cookies that no script can read, and are not in the answer.
