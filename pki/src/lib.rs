@@ -9,6 +9,7 @@
 pub mod authority;
 mod certificate;
 mod csr;
+pub mod door;
 mod ed25519;
 pub mod envelope;
 mod error;

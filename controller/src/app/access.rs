@@ -49,6 +49,9 @@ permissions! {
     ControllerRead = "controller.read";
     ControllerJoin = "controller.join";
     StatusRead = "status.read";
+    EventRead = "event.read";
+    EventCreate = "event.create";
+    StatisticsRead = "statistics.read";
     SelfRead = "self.read";
 }
 

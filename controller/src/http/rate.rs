@@ -20,6 +20,7 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Limits {
     requests: DefaultKeyedRateLimiter<ApiTokenId>,
     denials: DefaultKeyedRateLimiter<IpAddr>,
+    logins: DefaultKeyedRateLimiter<IpAddr>,
 }
 
 impl Limits {
@@ -27,6 +28,9 @@ impl Limits {
         Self {
             requests: RateLimiter::keyed(quota(limits::API_REQUESTS_PER_SECOND)),
             denials: RateLimiter::keyed(quota(limits::API_DENIALS_PER_SECOND)),
+            logins: RateLimiter::keyed(Quota::per_minute(
+                NonZeroU32::new(limits::LOGINS_PER_MINUTE).expect("limits are above zero"),
+            )),
         }
     }
 
@@ -44,6 +48,15 @@ impl Limits {
     /// [`Error::TooMany`] over `API_DENIALS_PER_SECOND`.
     pub(super) fn denial(&self, address: IpAddr) -> Result<()> {
         check(&self.denials, &address)
+    }
+
+    /// Counts a try to log in, good or bad, before its password is looked at: that is what costs.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] over `LOGINS_PER_MINUTE`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nobody logs in by a password yet"))]
+    pub(super) fn login(&self, address: IpAddr) -> Result<()> {
+        check(&self.logins, &address)
     }
 }
 
@@ -67,6 +80,7 @@ pub(super) async fn forget_the_quiet(door: Arc<Door>) {
             _ = every.tick() => {
                 door.limits.requests.retain_recent();
                 door.limits.denials.retain_recent();
+                door.limits.logins.retain_recent();
             }
         }
     }
@@ -78,10 +92,16 @@ mod tests {
 
     #[test]
     fn one_address_does_not_hold_up_another() {
-        let limits = Limits::new();
+        let door = Limits::new();
         let [bad, good] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().expect("an address"));
-        let refused = (0..1000).find_map(|_| limits.denial(bad).err()).expect("over the limit");
+        let refused = (0..1000).find_map(|_| door.denial(bad).err()).expect("over the limit");
         assert!(matches!(refused, Error::TooMany { retry_after_seconds: 1 }), "{refused}");
-        limits.denial(good).expect("another address");
+        door.denial(good).expect("another address");
+        for _ in 0..limits::LOGINS_PER_MINUTE {
+            door.login(bad).expect("within the limit");
+        }
+        let refused = door.login(bad).expect_err("over the limit");
+        assert!(matches!(refused, Error::TooMany { retry_after_seconds: 1..=4 }), "{refused}");
+        door.login(good).expect("another address");
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod attempts;
 pub(crate) mod audit;
 pub(crate) mod controllers;
 pub(crate) mod enroll_tokens;
+pub(crate) mod events;
 pub(crate) mod executions;
 pub(crate) mod host_metrics;
 pub(crate) mod idempotency;
@@ -20,6 +21,7 @@ pub(crate) mod runs;
 pub(crate) mod schema;
 mod selector_sql;
 pub(crate) mod sessions;
+pub(crate) mod statistics;
 pub(crate) mod status;
 
 use std::{collections::HashMap, sync::Mutex, time::Duration};

@@ -5,9 +5,11 @@
 pub mod agent;
 pub mod controller;
 pub mod enroll_token;
+pub mod event;
 pub mod execution;
 pub mod output;
 pub mod problem;
+pub mod statistics;
 pub mod status;
 
 use serde::{Deserialize, Serialize};
