@@ -67,7 +67,8 @@ pub(super) struct List {
     after: Option<String>,
     /// Items of the page: 1 to 1000, 100 by default.
     limit: Option<i64>,
-    /// A stream (`text/event-stream`) of what is told from now on, or from behind `after` or `Last-Event-ID`.
+    /// A stream (`text/event-stream`) of what is told from now on (and at times of what just was), or from behind `after`
+    /// or `Last-Event-ID`.
     follow: Option<bool>,
 }
 
