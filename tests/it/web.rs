@@ -270,12 +270,19 @@ async fn heads_that_are_too_large_or_say_two_things_are_refused() {
 #[tokio::test]
 async fn who_says_nothing_is_not_waited_for() {
     let stage = stage().await;
-    for begin in ["", "GET /health HTTP/1.1\r\nHost: x\r\n"] {
+    let authorization = format!("Authorization: Bearer {}", stage.world.token());
+    let body = format!(
+        "POST /api/v1/events HTTP/1.1\r\nHost: x\r\n{authorization}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+    );
+    for begin in ["", "GET /health HTTP/1.1\r\nHost: x\r\n", &body] {
         let mut stream = TcpStream::connect(stage.world.http()).await.expect("the door is open");
         stream.write_all(begin.as_bytes()).await.expect("it is open");
         let mut rest = Vec::new();
-        let closed = tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await;
-        assert!(closed.is_ok(), "still open after {SOON:?}: {begin:?}");
+        let closed = tokio::time::timeout(SOON * 2, stream.read_to_end(&mut rest)).await;
+        assert!(closed.is_ok(), "still open: {begin:?}");
+        let is_told = String::from_utf8_lossy(&rest).starts_with("HTTP/1.1 408");
+        assert_eq!(is_told, begin.ends_with('{'), "{begin:?}: {}", String::from_utf8_lossy(&rest));
     }
 }
 

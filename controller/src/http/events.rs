@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{
         IntoResponse, Response,
-        sse::{KeepAlive, Sse},
+        sse::{Event as SseEvent, KeepAlive, Sse},
     },
 };
 use futures_util::{StreamExt as _, stream};
@@ -115,10 +115,11 @@ pub(super) async fn list(
         return Ok(stream(followed, by.request_id().to_owned()));
     }
     if let Some(after) = after {
-        let rows = store::events::following(&pool, org, &filter, after, page::size(query.limit)?).await?;
-        let next_after = rows.last().map_or(after, |(position, _)| *position).to_string();
+        let (rows, next) =
+            store::events::following(&pool, org, &filter, after, page::size(query.limit)?).await?;
         let items = rows.into_iter().map(|(_, event)| event).collect();
-        return Ok(Json(EventPage { items, next_cursor: None, next_after }).into_response());
+        let page = EventPage { items, next_cursor: None, next_after: next.to_string() };
+        return Ok(Json(page).into_response());
     }
     let window = Window::<(Timestamp, Uuid)>::new("events", query.cursor.as_deref(), query.limit)?;
     // Before the page: what is written between the two comes again, rather than never.
@@ -180,9 +181,10 @@ impl Followed {
         let pool = self.door.app.db.of(self.org);
         loop {
             self.credential.still_counts().await?;
-            let rows = store::events::following(&pool, self.org, &self.filter, self.after, EVENTS).await?;
-            if let Some((last, _)) = rows.last() {
-                self.after = *last;
+            let (rows, next) =
+                store::events::following(&pool, self.org, &self.filter, self.after, EVENTS).await?;
+            self.after = next;
+            if !rows.is_empty() {
                 return Ok(Some(rows));
             }
             if self.door.stop.run_until_cancelled(tokio::time::sleep(live::LOOK_EVERY)).await.is_none() {
@@ -193,6 +195,7 @@ impl Followed {
 }
 
 fn stream(followed: Followed, request_id: String) -> Response {
+    let begin = SseEvent::default().id(followed.after.to_string());
     let steps = stream::unfold(followed, |mut followed| async move {
         if followed.is_over {
             return None;
@@ -214,6 +217,8 @@ fn stream(followed: Followed, request_id: String) -> Response {
         };
         stream::iter(events.into_iter().map(Ok::<_, Infallible>))
     });
+    // Whoever is cut off before the first event comes back to this place.
+    let events = stream::once(async move { Ok(begin) }).chain(events);
     let alive = KeepAlive::new().interval(live::KEEP_ALIVE).text("alive");
     ([("x-accel-buffering", "no")], Sse::new(events).keep_alive(alive)).into_response()
 }

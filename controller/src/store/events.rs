@@ -44,7 +44,7 @@ impl Filter {
 }
 
 /// Behind which event to go on: its transaction and its id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     pub tx: i64,
     pub id: Uuid,
@@ -143,14 +143,16 @@ pub(crate) async fn page(
     Ok(records.into_iter().map(|r| event!(r)).collect())
 }
 
-/// Those that are complete, in the order in which they are told, from behind `after`.
+/// Those that are complete, in the order in which they are told, from behind `after`; and behind what to go on.
 pub(crate) async fn following(
     pool: &PgPool,
     org: OrgId,
     filter: &Filter,
     after: Position,
     limit: i64,
-) -> Result<Vec<(Position, Event)>> {
+) -> Result<(Vec<(Position, Event)>, Position)> {
+    // Before the look: whatever is complete by now is seen by it, so that what does not match is passed over once.
+    let complete = now(pool).await?;
     let (kind, start) = filter.kinds();
     let records = sqlx::query!(
         r#"select id, at as "at: jiff_sqlx::Timestamp", kind, object, actor, data, tx::text::bigint as "tx!" from events
@@ -174,7 +176,9 @@ pub(crate) async fn following(
     .fetch_all(pool)
     .await
     .during("query for new events")?;
-    Ok(records.into_iter().map(|r| (Position { tx: r.tx, id: r.id }, event!(r))).collect())
+    let rows: Vec<_> = records.into_iter().map(|r| (Position { tx: r.tx, id: r.id }, event!(r))).collect();
+    let next = rows.last().map_or_else(|| after.max(complete), |(position, _)| *position);
+    Ok((rows, next))
 }
 
 /// Behind all that is complete now; what is being written comes behind it.

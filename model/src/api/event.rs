@@ -42,6 +42,7 @@ pub struct EventPage {
 /// An event to be, of a program of people's.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "kind": "custom.deploy.done", "object": "shop", "data": { "version": "1.2" } }))]
 pub struct CreateEvent {
     /// `custom.` and then words of `a-z`, `0-9`, `_` and `-`, with dots between them.
     #[schema(pattern = "^custom(\\.[a-z0-9_-]+)+$", max_length = 128)]
@@ -81,7 +82,23 @@ impl CreateEvent {
         if bytes > limits::EVENT_DATA_BYTES {
             return Err(Invalid::over("data", "EVENT_DATA_BYTES", limits::EVENT_DATA_BYTES, "bytes as JSON"));
         }
+        if self.data.values().any(has_vast_number) {
+            return Err(Invalid::new(
+                "data",
+                "must have no numbers of 1e300 and beyond: what is kept could not be read",
+            ));
+        }
         Ok(())
+    }
+}
+
+/// The database writes numbers out with all of their digits, and a float at its end is rounded over it.
+fn has_vast_number(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_none_or(|number| number.abs() >= 1e300),
+        Value::Array(items) => items.iter().any(has_vast_number),
+        Value::Object(fields) => fields.values().any(has_vast_number),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
     }
 }
 
@@ -111,6 +128,7 @@ mod tests {
         for (event, field) in [
             (event(&format!("custom.{}", long(limits::EVENT_KIND_CHARS)), "", serde_json::json!({})), "kind"),
             (event("custom.a", &long(limits::EVENT_OBJECT_BYTES + 1), serde_json::json!({})), "object"),
+            (event("custom.a", "", serde_json::json!({ "x": [{ "y": -1.797e308 }] })), "data"),
             (event("custom.a", "line\nbreak", serde_json::json!({})), "object"),
             (event("custom.a", "", serde_json::json!({ "x": long(limits::EVENT_DATA_BYTES) })), "data"),
         ] {
