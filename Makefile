@@ -12,7 +12,7 @@ SEED ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-bench build demo test crash-matrix chaos chaos-mutants bench sqlx-prepare sqlx-check clean
+.PHONY: help setup setup-tests setup-bench setup-fuzz build demo test crash-matrix chaos chaos-mutants bench fuzz-api sqlx-prepare sqlx-check clean
 
 # Where rustup puts cargo, for shells that do not know it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -38,6 +38,9 @@ setup-tests:
 
 setup-bench:
 	@packaging/setup.sh bench
+
+setup-fuzz:
+	@packaging/setup.sh fuzz
 
 build: setup ## Build the three programs for use
 	cargo build --release --workspace --locked
@@ -70,6 +73,11 @@ chaos: build ## Break everything at random, SECONDS=600 AGENTS=20 SEED=, and che
 
 chaos-mutants: setup ## Show that the chaos finds each of four lines that are wrong on purpose
 	@packaging/chaos-mutants.sh "$(TARGET)"
+
+fuzz-api: EXAMPLES = 100
+fuzz-api: setup-fuzz ## Ask the API everything its document allows and forbids (schemathesis, EXAMPLES=100 SEED=), and check the answers
+	cargo build --workspace --locked
+	@BIN="$(TARGET)/debug" WORK="$(TARGET)/fuzz-api" EXAMPLES=$(EXAMPLES) SEED=$(SEED) packaging/fuzz-api.sh
 
 sqlx-prepare: setup ## Write the query metadata anew, after a change of a query or of the schema
 	@controller/sqlx.sh prepare

@@ -2,7 +2,7 @@
 # Installs what the build, the tests and the demo need and this machine does not have, from Debian's packages.
 #
 # Looks before it asks apt for anything: where nothing is missing it costs nothing and needs no network and no rights.
-# With the argument `tests` or `bench` also what only these need.
+# With the argument `tests`, `bench` or `fuzz` also what only these need.
 # No Postgres cluster is created or started: the project runs the server's programs by itself.
 set -euo pipefail
 
@@ -42,6 +42,10 @@ fi
 if [[ ${1:-} == bench ]]; then
     # What the sandbox is held against.
     command -v bwrap >/dev/null || packages+=(bubblewrap)
+fi
+if [[ ${1:-} == fuzz ]]; then
+    command -v curl >/dev/null || packages+=(curl)
+    python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 fi
 if ((${#packages[@]} == 0)); then
     exit

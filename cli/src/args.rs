@@ -10,7 +10,11 @@ use model::{
     sandbox::Profile,
 };
 
-use crate::{output::Format, parse};
+use crate::{
+    cmd::{event::EventCommand, statistics::StatisticsArgs},
+    output::Format,
+    parse,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 succeeded, 1 a command failed, 2 bad usage, 3 controller not reachable, 4 not allowed,
@@ -62,6 +66,11 @@ pub(crate) enum Command {
     /// Controllers of this installation, and how another one joins
     #[command(subcommand)]
     Controller(ControllerCommand),
+    /// Events: what happened
+    #[command(subcommand)]
+    Event(EventCommand),
+    /// Show how many hosts there are, what was started, and how it went
+    Statistics(StatisticsArgs),
     /// Check an API token and store it with the address as a context (token from --token-file, OPSC_TOKEN or stdin)
     Login,
     /// Contexts: the controllers that this user has logged in to

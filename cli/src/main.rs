@@ -67,6 +67,8 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Agent(command) => cmd::agent::run(&client, command).await,
         Command::EnrollToken(command) => cmd::enroll_token::run(&client, command).await,
         Command::Controller(command) => cmd::controller::run(&client, command).await,
+        Command::Event(command) => cmd::event::run(&client, command).await,
+        Command::Statistics(args) => cmd::statistics::run(&client, args).await,
         Command::Status(shown) => cmd::status::status(&client, shown).await,
         Command::Version(shown) => cmd::status::version(&client, shown).await,
         Command::Login | Command::Context(_) => unreachable!("answered above, without a connection"),

@@ -4,6 +4,8 @@
 //! Each layer is read by the same rules and on its own, so that an error names the file, the variable or the flag that
 //! it comes from. Keys that nobody knows are refused.
 
+mod http;
+
 use std::{
     fmt,
     net::SocketAddr,
@@ -16,6 +18,8 @@ use jiff::SignedDuration;
 use model::limits;
 use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::postgres::PgConnectOptions;
+
+pub(crate) use http::{Http, HttpLayer, Tls};
 
 /// Read when no other file is named, if it exists.
 pub(crate) const DEFAULT_FILE: &str = "/etc/opsconductor/controller.toml";
@@ -67,21 +71,6 @@ pub(crate) struct Config {
 pub(crate) struct People {
     /// Everybody who reaches the API may become a member of the home organization, without any role.
     pub(crate) registration: bool,
-}
-
-/// The door for people.
-#[derive(Debug, Clone)]
-pub(crate) struct Http {
-    pub(crate) listen: SocketAddr,
-    pub(crate) insecure_any_address: bool,
-    pub(crate) tls: Option<Tls>,
-}
-
-/// PEM files of the server's certificate chain and key.
-#[derive(Debug, Clone)]
-pub(crate) struct Tls {
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
 }
 
 /// The agents' door.
@@ -221,16 +210,6 @@ pub(crate) struct Layer {
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct HttpLayer {
-    pub(crate) listen: Option<String>,
-    #[serde(deserialize_with = "flag")]
-    pub(crate) insecure_any_address: Option<bool>,
-    pub(crate) tls_certificate: Option<PathBuf>,
-    pub(crate) tls_key: Option<PathBuf>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
 pub(crate) struct AgentsLayer {
     pub(crate) listen: Option<String>,
     pub(crate) announce: Option<String>,
@@ -326,12 +305,7 @@ impl Layer {
     fn under(self, above: Self) -> Self {
         Self {
             data: above.data.or(self.data),
-            http: HttpLayer {
-                listen: above.http.listen.or(self.http.listen),
-                insecure_any_address: above.http.insecure_any_address.or(self.http.insecure_any_address),
-                tls_certificate: above.http.tls_certificate.or(self.http.tls_certificate),
-                tls_key: above.http.tls_key.or(self.http.tls_key),
-            },
+            http: self.http.under(above.http),
             agents: AgentsLayer {
                 listen: above.agents.listen.or(self.agents.listen),
                 announce: above.agents.announce.or(self.agents.announce),
@@ -388,21 +362,7 @@ impl Config {
     }
 
     fn check(layer: Layer) -> Result<Self, ConfigError> {
-        let http = Http {
-            listen: address("[http] listen", layer.http.listen, "127.0.0.1:8080")?,
-            insecure_any_address: layer.http.insecure_any_address.unwrap_or(false),
-            tls: tls(layer.http.tls_certificate, layer.http.tls_key)?,
-        };
-        if !http.listen.ip().is_loopback() && http.tls.is_none() && !http.insecure_any_address {
-            return Err(wrong(
-                "[http] listen",
-                format!(
-                    "{} is reachable from other machines, and there is no TLS: set [http] tls_certificate and tls_key, \
-                     or say insecure_any_address = true",
-                    http.listen
-                ),
-            ));
-        }
+        let http = Http::read(layer.http)?;
         let agents = Agents {
             listen: address("[agents] listen", layer.agents.listen, "0.0.0.0:7443")?,
             certificate_life: duration(
@@ -439,13 +399,6 @@ impl Config {
 
     /// The configuration as its file would say it, without secrets.
     pub(crate) fn redacted(&self) -> String {
-        let mut http = toml::Table::new();
-        http.insert("listen".into(), self.http.listen.to_string().into());
-        http.insert("insecure_any_address".into(), self.http.insecure_any_address.into());
-        if let Some(tls) = &self.http.tls {
-            http.insert("tls_certificate".into(), tls.certificate.display().to_string().into());
-            http.insert("tls_key".into(), tls.key.display().to_string().into());
-        }
         let mut agents = toml::Table::new();
         agents.insert("listen".into(), self.agents.listen.to_string().into());
         if let Some(announce) = &self.agents.announce {
@@ -466,7 +419,7 @@ impl Config {
         let mut all = toml::Table::new();
         all.insert("data".into(), self.data.display().to_string().into());
         let sections = [
-            ("http", http),
+            ("http", self.http.table()),
             ("agents", agents),
             (
                 "people",
@@ -507,20 +460,6 @@ fn announce(text: String) -> Result<String, ConfigError> {
             format!("'{text}' is not an address that agents can connect to, as controller-1.example:7443");
         Err(wrong("[agents] announce", message))
     }
-}
-
-fn tls(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<Tls>, ConfigError> {
-    let (certificate, key) = match (certificate, key) {
-        (None, None) => return Ok(None),
-        (Some(certificate), Some(key)) => (certificate, key),
-        (Some(_), None) => return Err(wrong("[http] tls_key", "is missing beside tls_certificate")),
-        (None, Some(_)) => return Err(wrong("[http] tls_certificate", "is missing beside tls_key")),
-    };
-    for (name, path) in [("[http] tls_certificate", &certificate), ("[http] tls_key", &key)] {
-        std::fs::File::open(path)
-            .map_err(|error| wrong(name, format!("cannot read {}: {error}", path.display())))?;
-    }
-    Ok(Some(Tls { certificate, key }))
 }
 
 fn duration(

@@ -12,7 +12,6 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use axum_server::tls_rustls::RustlsConfig;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -113,14 +112,11 @@ struct Controller {
 impl Controller {
     async fn start(config: &Config) -> anyhow::Result<Self> {
         let lock = open_folder(&config.data)?;
-        let tls = match &config.http.tls {
-            Some(files) => Some(
-                RustlsConfig::from_pem_file(&files.certificate, &files.key)
-                    .await
-                    .with_context(|| format!("cannot use {} with its key", files.certificate.display()))?,
-            ),
-            None => None,
-        };
+        let tls = config.http.tls.clone().map(|tls| match tls {
+            config::Tls::Files { certificate, key } => http::tls::Source::Files { certificate, key },
+            config::Tls::Internal { names, life } => http::tls::Source::Internal { names, life },
+        });
+        tls.as_ref().map_or(Ok(()), http::tls::try_files)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let people = bind(config.http.listen, "[http] listen")?;
         let agents = bind(config.agents.listen, "[agents] listen")?;
@@ -149,6 +145,15 @@ impl Controller {
             }
         };
 
+        let keeper = match tls.map(|source| http::tls::Keeper::new(source, &app)).transpose() {
+            Ok(keeper) => keeper,
+            Err(error) => {
+                boot::close(&app).await;
+                database.close().await;
+                return Err(error.into());
+            }
+        };
+
         let lifecycle = Lifecycle::default();
         telemetry::spawn_upkeep(metrics.clone(), &lifecycle.tracker, lifecycle.stop.clone());
         let mut given_up = background::spawn(&app, &lifecycle.tracker, &lifecycle.stop);
@@ -164,8 +169,20 @@ impl Controller {
             Ok(())
         });
         let people = people.into_std().context("cannot hand over the API's port")?;
+        let settings = http::Settings {
+            tls: keeper.as_ref().map(http::tls::Keeper::config),
+            cors_origins: config.http.cors_origins.clone(),
+        };
+        if let Some(keeper) = keeper {
+            let (app, stop) = (Arc::clone(&app), lifecycle.stop.clone());
+            lifecycle.tracker.spawn(async move {
+                if let Err(error) = keeper.keep(app, stop).await {
+                    tracing::error!(%error, "the certificate of the API's door will not be replaced");
+                }
+            });
+        }
         doors.spawn(lifecycle.tracker.track_future(async move {
-            http::serve(door, people, tls).await.context("the API's door broke")
+            http::serve(door, people, settings).await.context("the API's door broke")
         }));
         let (agents_app, stop) = (Arc::clone(&app), lifecycle.stop.clone());
         doors.spawn(lifecycle.tracker.track_future(async move {

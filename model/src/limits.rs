@@ -141,8 +141,33 @@ pub const API_TOKENS: i64 = 100;
 pub const ROLE_BINDINGS: i64 = 10_000;
 pub const ROLES: i64 = 200;
 pub const GROUPS: i64 = 1000;
+/// Streams (output or events that are followed) of one principal, and of all of them at one controller.
+pub const STREAMS_PER_PRINCIPAL: usize = 100;
+pub const STREAMS: usize = 2000;
+/// How often the credential of an open stream is looked at again.
+pub const STREAM_RECHECK: Duration = Duration::from_secs(30);
 /// Bytes of an HTTP request's body.
 pub const HTTP_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of an HTTP request's path with its query.
+pub const HTTP_URI_BYTES: usize = 8 * 1024;
+/// Header lines of an HTTP request, and the bytes of their names and values in all.
+pub const HTTP_HEADERS: usize = 64;
+pub const HTTP_HEADER_BYTES: usize = 32 * 1024;
+/// Open connections at the people's door, of one address and in all.
+pub const HTTP_CONNECTIONS_PER_ADDRESS: usize = 1000;
+pub const HTTP_CONNECTIONS: usize = 8000;
+/// Origins of other sites that a browser may ask from, and names of the certificate at the people's door.
+pub const CORS_ORIGINS: usize = 32;
+pub const DOOR_NAMES: usize = 32;
+/// Life of a certificate that the installation's own CA issues for the people's door; it is replaced at half of it.
+pub const DOOR_CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Of an event that people's programs add: characters of its kind, bytes of its object, bytes of its data as JSON.
+pub const EVENT_KIND_CHARS: usize = 128;
+pub const EVENT_OBJECT_BYTES: usize = 512;
+pub const EVENT_DATA_BYTES: usize = 16 * 1024;
+/// Buckets that one answer of the statistics may have, and the longest time that they may span.
+pub const STATISTICS_BUCKETS: i64 = 1000;
+pub const STATISTICS_SPAN: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Items of one page: default, largest.
 pub const DEFAULT_PAGE: i64 = 100;
 pub const MAX_PAGE: i64 = 1000;

@@ -206,8 +206,7 @@ impl Authority {
         let leaf = Leaf {
             what: "an agent's certificate",
             name: agent.to_string(),
-            uri: Subject::Agent(org, agent).uri(self.trust_domain()),
-            dns: None,
+            names: vec![uri(&Subject::Agent(org, agent).uri(self.trust_domain()))?],
             usage: ExtendedKeyUsagePurpose::ClientAuth,
             serial,
             not_before,
@@ -233,8 +232,7 @@ impl Authority {
         let leaf = Leaf {
             what,
             name: id.to_string(),
-            uri: Subject::Controller(id).uri(self.trust_domain()),
-            dns: Some("controller"),
+            names: vec![uri(&Subject::Controller(id).uri(self.trust_domain()))?, dns("controller")?],
             usage: ExtendedKeyUsagePurpose::ServerAuth,
             serial: new_serial(),
             not_before,
@@ -243,6 +241,41 @@ impl Authority {
         let certificate = self.controllers.issue(leaf, &key)?;
         Ok(ServerIdentity {
             chain: vec![certificate, self.controllers.certificate.clone(), self.root.clone()],
+            key: PrivatePkcs8KeyDer::from(key.serialized_der().to_vec()).into(),
+        })
+    }
+
+    /// Makes a key and a certificate for the people's door, for the host names and addresses `names`. It has no URI, so no
+    /// agent takes its owner for a controller. The chain is leaf and controllers' intermediate; people have the root.
+    ///
+    /// # Errors
+    /// When there is no name or one is neither a host name nor an address, the key cannot be made, or the validity is
+    /// empty or outlives the issuer.
+    pub fn issue_door(
+        &self,
+        names: &[String],
+        not_before: Timestamp,
+        not_after: Timestamp,
+    ) -> Result<ServerIdentity, Error> {
+        let what = "a certificate of the people's door";
+        let first = names.first().ok_or(Error::Certificate(CertificateFault::Names))?;
+        let key =
+            KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|source| Error::Issue { what, source })?;
+        let leaf = Leaf {
+            what,
+            name: first.clone(),
+            names: names
+                .iter()
+                .map(|name| name.parse().map_or_else(|_| dns(name), |ip| Ok(SanType::IpAddress(ip))))
+                .collect::<Result<_, _>>()?,
+            usage: ExtendedKeyUsagePurpose::ServerAuth,
+            serial: new_serial(),
+            not_before,
+            not_after,
+        };
+        let certificate = self.controllers.issue(leaf, &key)?;
+        Ok(ServerIdentity {
+            chain: vec![certificate, self.controllers.certificate.clone()],
             key: PrivatePkcs8KeyDer::from(key.serialized_der().to_vec()).into(),
         })
     }
@@ -261,8 +294,7 @@ impl Authority {
         let leaf = Leaf {
             what: "a dispatch certificate",
             name: id.to_string(),
-            uri: Subject::Dispatch(id).uri(self.trust_domain()),
-            dns: None,
+            names: vec![uri(&Subject::Dispatch(id).uri(self.trust_domain()))?],
             usage: ExtendedKeyUsagePurpose::CodeSigning,
             serial: new_serial(),
             not_before,
@@ -284,8 +316,7 @@ struct Leaf {
     what: &'static str,
     /// The subject's common name, for people's eyes.
     name: String,
-    uri: String,
-    dns: Option<&'static str>,
+    names: Vec<SanType>,
     usage: ExtendedKeyUsagePurpose,
     serial: [u8; SERIAL_BYTES],
     not_before: Timestamp,
@@ -343,10 +374,7 @@ impl Intermediate {
             return Err(Error::OutlivesIssuer { not_after, issuer: self.validity.not_after });
         }
         let mut params = params(&leaf.name, leaf.serial, not_before, not_after)?;
-        params.subject_alt_names.push(SanType::URI(leaf.uri.try_into().map_err(failed)?));
-        if let Some(dns) = leaf.dns {
-            params.subject_alt_names.push(SanType::DnsName(dns.try_into().map_err(failed)?));
-        }
+        params.subject_alt_names = leaf.names;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![leaf.usage];
@@ -354,6 +382,17 @@ impl Intermediate {
         let certificate = params.signed_by(key, &self.issuer).map_err(failed)?;
         Ok(certificate.der().clone())
     }
+}
+
+fn uri(text: &str) -> Result<SanType, Error> {
+    let name = text.try_into().map_err(|source| Error::Issue { what: "a certificate's URI", source })?;
+    Ok(SanType::URI(name))
+}
+
+fn dns(text: &str) -> Result<SanType, Error> {
+    let name =
+        text.try_into().map_err(|source| Error::Issue { what: "a certificate's host name", source })?;
+    Ok(SanType::DnsName(name))
 }
 
 /// What all certificates have in common.

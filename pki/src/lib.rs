@@ -10,6 +10,7 @@ pub mod access_token;
 pub mod authority;
 mod certificate;
 mod csr;
+pub mod door;
 mod ed25519;
 pub mod envelope;
 mod error;

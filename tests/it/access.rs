@@ -105,7 +105,7 @@ async fn nothing_else_answers_without_a_good_credential() {
 }
 
 /// An API token of the administrator's, narrowed to these permissions; the moment `over`, if it names a column, has passed.
-async fn api_token(world: &World, name: &str, permissions: &[&str], over: &str) -> String {
+pub(crate) async fn api_token(world: &World, name: &str, permissions: &[&str], over: &str) -> String {
     let token =
         pki::ApiToken { id: model::id::ApiTokenId(uuid::Uuid::now_v7()), secret: pki::random().into() };
     let permissions: Vec<String> = permissions.iter().map(|permission| (*permission).to_owned()).collect();

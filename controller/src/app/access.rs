@@ -42,8 +42,8 @@ macro_rules! rights {
 
 rights! {
     SelfRead, AgentRead, AgentManage, AgentDrain, ExecutionRead, ExecutionCreate, ExecutionCancel, EnrollTokenRead,
-    EnrollTokenManage, UserRead, UserManage, RoleRead, RoleManage, TokenRead, TokenManage, OrganizationRead,
-    OrganizationManage, UserAdminister, ControllerRead, ControllerJoin, StatusRead,
+    EnrollTokenManage, UserRead, UserManage, RoleRead, RoleManage, TokenRead, TokenManage, EventRead, EventCreate,
+    StatisticsRead, OrganizationRead, OrganizationManage, UserAdminister, ControllerRead, ControllerJoin, StatusRead,
 }
 
 /// Which request it is, and whence.

@@ -102,6 +102,9 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
     if left > 0 {
         tracing::info!(sessions = left, "closed the sessions that an earlier process left open");
     }
+    if store::events::adopt(app.db.worker()).await? > 0 {
+        tracing::warn!("the database has events of another cluster; who follows them may begin anew");
+    }
     Ok(Arc::new(app))
 }
 

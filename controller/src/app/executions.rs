@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{
     App,
     access::{Authorized, ExecutionCancel, ExecutionCreate, Right as _},
+    idempotency::check_key,
     manifest,
 };
 use crate::{
@@ -244,15 +245,4 @@ pub(crate) async fn seen_whole<P>(app: &App, by: &Authorized<P>, id: ExecutionId
 /// With the position of what is wrong.
 pub(crate) fn parse_selector(field: &'static str, text: &str) -> Result<Selector> {
     Selector::parse(text).map_err(|error| Error::Selector { field, error })
-}
-
-fn check_key(key: &str) -> Result<(), Invalid> {
-    if key.is_empty()
-        || key.len() > limits::IDEMPOTENCY_KEY_BYTES
-        || !key.bytes().all(|b| b.is_ascii_graphic())
-    {
-        let allowed = format!("must be 1 to {} visible ASCII characters", limits::IDEMPOTENCY_KEY_BYTES);
-        return Err(Invalid::new("Idempotency-Key", allowed));
-    }
-    Ok(())
 }

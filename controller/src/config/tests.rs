@@ -30,6 +30,18 @@ fn what_is_wrong_is_named() {
         ("[http]\nlisten = '0.0.0.0:80'", "[http] listen: 0.0.0.0:80 is reachable from other machines"),
         ("[http]\ntls_key = '/x'", "[http] tls_certificate: is missing"),
         ("[http]\ntls_key = '/nowhere'\ntls_certificate = '/nowhere'", "[http] tls_certificate: cannot read"),
+        ("[http]\ntls = 'mine'", "[http] tls: 'mine' is not known"),
+        ("[http]\ntls = 'internal'\ntls_key = '/x'", "one of both is too much"),
+        ("[http]\ntls = 'internal'\nlisten = '0.0.0.0:443'", "[http] names: is missing"),
+        ("[http]\ntls = 'internal'\nnames = ['a b']", "[http] names: 'a b' is neither"),
+        ("[http]\ntls = 'internal'\nnames = []", "[http] names: must be 1 to"),
+        ("[http]\nnames = ['a']", "[http] names: is set, but"),
+        ("[http]\ncertificate_life = '1h'", "[http] certificate_life: is set, but"),
+        ("[http]\ncors_origins = ['*']", "[http] cors_origins: '*' is not an exact origin"),
+        ("[http]\ncors_origins = ['null']", "'null' is not an exact origin"),
+        ("[http]\ncors_origins = ['https://*.example']", "is not an exact origin"),
+        ("[http]\ncors_origins = ['https://a.example/']", "is not an exact origin"),
+        ("[http]\ncors_origins = ['http://a.example']", "is not an exact origin"),
         ("[http]\ninsecure_any_address = 'maybe'", "'maybe' is neither true nor false"),
         ("[agents]\ncertificate_life = 'long'", "[agents] certificate_life: 'long' is not a duration"),
         ("[agents]\ncertificate_life = '-5s'", "[agents] certificate_life: '-5s' is not a duration"),
@@ -48,6 +60,26 @@ fn what_is_wrong_is_named() {
 fn another_address_is_accepted_when_told_so() {
     let config = check("[http]\nlisten = '0.0.0.0:80'\ninsecure_any_address = true").expect("valid");
     assert!(config.http.insecure_any_address);
+}
+
+#[test]
+fn the_own_authority_names_the_door() {
+    let names = |toml: &str| match check(toml).expect(toml).http.tls {
+        Some(Tls::Internal { names, .. }) => names,
+        other => panic!("{toml}: {other:?}"),
+    };
+    assert_eq!(names("[http]\ntls = 'internal'"), ["localhost", "127.0.0.1"]);
+    assert_eq!(names("[http]\ntls = 'internal'\nlisten = '192.0.2.7:443'"), ["192.0.2.7"]);
+    let all = "[http]\ntls = 'internal'\nlisten = '0.0.0.0:443'\nnames = ['ops.example', '192.0.2.7']\n\
+               cors_origins = ['https://console.example', 'http://localhost:3000']";
+    assert_eq!(names(all), ["ops.example", "192.0.2.7"]);
+    let again = check(&check(all).expect("valid").redacted()).expect("valid");
+    assert_eq!(again.http.cors_origins, ["https://console.example", "http://localhost:3000"]);
+    let layer = environment(&[("OPSC_HTTP__TLS", "internal"), ("OPSC_HTTP__NAMES", "a.example, b.example")]);
+    let config = Config::check(layer.expect("valid")).expect("valid");
+    assert!(
+        matches!(config.http.tls, Some(Tls::Internal { names, .. }) if names == ["a.example", "b.example"])
+    );
 }
 
 #[test]

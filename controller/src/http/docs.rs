@@ -8,7 +8,9 @@ use axum::{
     response::{IntoResponse, Redirect},
 };
 use utoipa::openapi::{
-    Components, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr, Schema,
+    Components, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr,
+    ResponseBuilder, Schema,
+    path::{Operation, Parameter, ParameterIn},
     security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
 };
 use utoipa_swagger_ui::Config;
@@ -39,6 +41,73 @@ pub(super) fn document() -> OpenApi {
         .security(Some([SecurityRequirement::new(BEARER, Vec::<String>::new())]))
         .build()
 }
+
+/// The document with its routes, and with the refusals that each of them can answer.
+pub(super) fn whole() -> OpenApi {
+    let mut document = super::routes().split_for_parts().1;
+    for item in document.paths.paths.values_mut() {
+        for operation in operations(item) {
+            for (status, why) in refusals(operation) {
+                let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+                let response = ResponseBuilder::new()
+                    .description(why)
+                    .content("application/problem+json", content)
+                    .build();
+                operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+            }
+        }
+    }
+    document
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete]
+        .into_iter()
+        .filter_map(Option::as_mut)
+}
+
+/// How an operation can be refused: by what every one of them has around it, and by what this one takes.
+fn refusals(operation: &Operation) -> Vec<(&'static str, &'static str)> {
+    let mut all = vec![
+        ("400", "Something in the request is wrong; `field` names it"),
+        ("405", "Another method is expected; `Allow` names it"),
+        ("414", "The path with its query is too long"),
+        ("431", "The headers are too large"),
+        ("500", "A defect of the controller"),
+        ("503", "The database does not answer; try again"),
+    ];
+    // Open routes say so by a requirement of nothing.
+    if operation.security.is_none() {
+        all.extend([
+            ("401", "There is no credential, or it is not valid"),
+            ("403", "A permission is missing"),
+            ("429", "Too many requests or open streams; `Retry-After` says when"),
+        ]);
+    }
+    let mut parameters = operation.parameters.iter().flatten();
+    let is_in_path = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Path);
+    if parameters.any(is_in_path) {
+        all.push(("404", "There is nothing of this name or id"));
+    }
+    if operation.request_body.is_some() {
+        all.extend([
+            ("408", "The body came too slowly"),
+            ("413", "The body is too large"),
+            ("415", "The body is not JSON"),
+            ("422", "Nothing matches, or the idempotency key came with another request before"),
+        ]);
+    }
+    let acts = operation.request_body.is_some() || operation.responses.responses.contains_key("201");
+    if acts
+        || operation.operation_id.as_deref().is_some_and(|id| !READS.iter().any(|read| id.starts_with(read)))
+    {
+        all.push(("409", "Not possible in this state"));
+    }
+    all
+}
+
+/// How the names of operations begin that change nothing.
+const READS: [&str; 3] = ["list_", "show_", "whoami"];
 
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", tag = "controller", security(()),

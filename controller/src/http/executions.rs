@@ -99,12 +99,17 @@ pub(super) async fn create(
     headers: HeaderMap,
     JsonBody(request): JsonBody<CreateExecution>,
 ) -> Result<impl IntoResponse> {
+    let execution = app::executions::start(&door.app, &by, request, idempotency_key(&headers)?).await?;
+    let location = format!("/api/v1/executions/{}", execution.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(execution)))
+}
+
+/// The request's idempotency key, if it has one.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
     let key = headers.get(IDEMPOTENCY_KEY).map(|value| {
         value.to_str().map_err(|_| Failure::invalid(IDEMPOTENCY_KEY, "must be visible ASCII characters"))
     });
-    let execution = app::executions::start(&door.app, &by, request, key.transpose()?).await?;
-    let location = format!("/api/v1/executions/{}", execution.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(execution)))
+    key.transpose()
 }
 
 /// One execution with its command.

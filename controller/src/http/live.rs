@@ -23,12 +23,13 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     Door,
+    credential::Credential,
     lines::{self, Lines},
-    problem::Failure,
+    problem::{Failure, Result},
     tail,
 };
 use crate::{
-    error::{Error, Result},
+    error::Error,
     store::{
         self,
         output::{OutputFilter, TailStart},
@@ -38,16 +39,17 @@ use crate::{
 /// Pieces of one page.
 const PIECES: i64 = 256;
 /// How long a follower waits for a nudge.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Shortest time between two looks of a follower that is up to date: many small commits make one page.
 const BREATH: Duration = Duration::from_millis(10);
 /// How often a silent stream of events says that it is there.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// The output of one execution, page by page.
 #[derive(Debug)]
 pub(super) struct Pages {
     door: Arc<Door>,
+    credential: Credential,
     org: OrgId,
     execution: ExecutionId,
     filter: OutputFilter,
@@ -85,6 +87,7 @@ enum Step {
 impl Pages {
     pub(super) fn new(
         door: Arc<Door>,
+        credential: Credential,
         org: OrgId,
         execution: ExecutionId,
         filter: OutputFilter,
@@ -95,6 +98,7 @@ impl Pages {
         let TailStart { after, skip_lines } = start;
         Self {
             door,
+            credential,
             org,
             execution,
             filter,
@@ -127,6 +131,7 @@ impl Pages {
             if let Some(up_to_date) = self.up_to_date {
                 tokio::time::sleep_until(up_to_date + BREATH).await;
             }
+            self.credential.still_counts().await?;
             // Before the look: what is committed during it nudges again.
             self.changes.borrow_and_update();
             let begun = Instant::now();
@@ -179,7 +184,7 @@ impl Pages {
         let pool = self.door.app.db.of(self.org);
         let execution = store::executions::get(&pool, self.org, self.execution)
             .await?
-            .ok_or_else(|| Error::not_found("execution", self.execution.to_string()))?;
+            .ok_or_else(|| Failure::from(Error::not_found("execution", self.execution.to_string())))?;
         Ok(Step::End(OutputEnd { state: execution.state, runs: execution.runs }))
     }
 }
@@ -194,8 +199,7 @@ pub(super) fn events(pages: Pages, request_id: String) -> Response {
             }
             Ok(Step::End(end)) => vec![event("end", &end)],
             Ok(Step::Now | Step::Stopped) => Vec::new(),
-            Err(error) => {
-                let failure = Failure::from(error);
+            Err(failure) => {
                 failure.log();
                 vec![event("error", &failure.problem(&request_id))]
             }
@@ -206,7 +210,7 @@ pub(super) fn events(pages: Pages, request_id: String) -> Response {
     ([("x-accel-buffering", "no")], Sse::new(events).keep_alive(alive)).into_response()
 }
 
-fn event(name: &str, data: &impl serde::Serialize) -> Event {
+pub(super) fn event(name: &str, data: &impl serde::Serialize) -> Event {
     Event::default().event(name).json_data(data).expect("plain data becomes JSON")
 }
 
@@ -223,8 +227,8 @@ pub(super) fn text(pages: Pages, is_raw: bool) -> Response {
             },
             Ok(Step::End(_) | Step::Now) => lines.as_mut().map(Lines::finish).unwrap_or_default(),
             Ok(Step::Stopped) => return Some((Err(Broken), (pages, lines))),
-            Err(error) => {
-                Failure::from(error).log();
+            Err(failure) => {
+                failure.log();
                 return Some((Err(Broken), (pages, lines)));
             }
         };

@@ -7,10 +7,14 @@
 mod agents;
 mod auth;
 mod body;
+mod connections;
 mod controllers;
 mod cookies;
+mod cors;
+mod credential;
 mod docs;
 mod enroll_tokens;
+mod events;
 mod executions;
 mod headers;
 mod id;
@@ -26,20 +30,31 @@ mod rate;
 mod request_id;
 mod roles;
 mod sessions;
+mod statistics;
 mod status;
+mod streams;
 mod tail;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod users;
+pub(crate) mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, middleware::from_fn};
-use axum_server::{Handle, tls_rustls::RustlsConfig};
+use axum::{
+    Router,
+    http::HeaderValue,
+    middleware::{from_fn, from_fn_with_state},
+};
+use axum_server::{
+    Handle, Server,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
 use bytes::Bytes;
 use hyper_util::rt::TokioTimer;
 use metrics_exporter_prometheus::PrometheusHandle;
+use model::limits;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::compression::{
     CompressionLayer, Predicate,
@@ -51,6 +66,10 @@ use crate::{app::App, lifecycle::GRACE};
 
 /// How long a client may take for the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(15);
+/// Header lines, and bytes of a whole head, beyond which a request is not even read: somewhat more than our own limits, so
+/// that who is over those is told.
+const PARSED_HEADERS: usize = 2 * limits::HTTP_HEADERS;
+const READ_BYTES: usize = 2 * (limits::HTTP_URI_BYTES + limits::HTTP_HEADER_BYTES);
 
 /// What every handler works with.
 #[derive(Debug)]
@@ -58,6 +77,7 @@ pub(crate) struct Door {
     app: Arc<App>,
     metrics: Metrics,
     limits: rate::Limits,
+    streams: Arc<streams::Streams>,
     /// Followers end when the controller stops.
     stop: CancellationToken,
     /// The OpenAPI document, as JSON.
@@ -75,9 +95,9 @@ impl std::fmt::Debug for Metrics {
 
 impl Door {
     pub(crate) fn new(app: Arc<App>, metrics: PrometheusHandle, stop: CancellationToken) -> Arc<Self> {
-        let document = routes().split_for_parts().1.to_json().expect("the document is plain data");
-        let limits = rate::Limits::new();
-        Arc::new(Self { app, metrics: Metrics(metrics), limits, stop, document: document.into() })
+        let document = docs::whole().to_json().expect("the document is plain data");
+        let (limits, streams) = (rate::Limits::new(), Arc::default());
+        Arc::new(Self { app, metrics: Metrics(metrics), limits, streams, stop, document: document.into() })
     }
 
     /// Starts what the door does besides answering.
@@ -100,12 +120,14 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(controllers::create_join_token))
         .routes(routes!(enroll_tokens::list, enroll_tokens::create))
         .routes(routes!(enroll_tokens::delete))
+        .routes(routes!(events::list, events::create))
         .routes(routes!(executions::list, executions::create))
         .routes(routes!(executions::show))
         .routes(routes!(executions::runs))
         .routes(routes!(executions::attempts))
         .routes(routes!(executions::cancel))
         .routes(routes!(output::show))
+        .routes(routes!(statistics::show))
         .routes(routes!(auth::who_am_i))
         .routes(routes!(auth::can_i))
         .routes(routes!(sessions::set_up))
@@ -153,15 +175,28 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(docs::file))
 }
 
+/// What the configuration says of the door.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) tls: Option<RustlsConfig>,
+    /// Exact origins of other sites whose pages may read answers.
+    pub(crate) cors_origins: Vec<String>,
+}
+
 /// The routes with what happens around each of them, from the inside out.
-fn router(door: Arc<Door>) -> Router {
+fn router(door: Arc<Door>, settings: &Settings) -> Router {
     // A stream must not wait in a compressor's buffer.
     let worth_it = DefaultPredicate::new().and(NotForContentType::const_new("text/plain"));
     let (router, _) = routes().split_for_parts();
+    let transport = headers::Transport { is_tls: settings.tls.is_some() };
+    let origins: cors::Origins =
+        settings.cors_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
     router
         .layer(CompressionLayer::new().compress_when(worth_it))
-        .layer(from_fn(headers::secure))
+        .layer(from_fn(headers::bound))
         .layer(from_fn(problem::render))
+        .layer(from_fn_with_state(transport, headers::secure))
+        .layer(from_fn_with_state(origins, cors::share))
         .layer(from_fn(observe::count))
         .layer(from_fn(request_id::identify))
         .with_state(door)
@@ -174,7 +209,7 @@ fn router(door: Arc<Door>) -> Router {
 pub(crate) async fn serve(
     door: Arc<Door>,
     listener: std::net::TcpListener,
-    tls: Option<RustlsConfig>,
+    settings: Settings,
 ) -> io::Result<()> {
     let handle: Handle<SocketAddr> = Handle::new();
     let stopper = tokio::spawn({
@@ -184,19 +219,27 @@ pub(crate) async fn serve(
             handle.graceful_shutdown(Some(GRACE));
         }
     });
-    let service = router(door).into_make_service_with_connect_info::<SocketAddr>();
-    let done = match tls {
-        None => {
-            let mut server = axum_server::from_tcp(listener)?.handle(handle);
-            server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
-            server.serve(service).await
-        }
-        Some(tls) => {
-            let mut server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle);
-            server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
-            server.serve(service).await
-        }
+    let service = router(door, &settings).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum_server::from_tcp(listener)?.handle(handle);
+    let bounded = connections::Bounded::default();
+    let done = match settings.tls {
+        None => http1(server.acceptor(bounded)).serve(service).await,
+        Some(tls) => http1(server.acceptor(RustlsAcceptor::new(tls).acceptor(bounded))).serve(service).await,
     };
     stopper.abort();
     done
+}
+
+/// HTTP/1.1 alone, with a bound on everything that is read before a handler looks. A connection on which nothing comes is
+/// closed as well: without HTTP/2 there is no preface to wait for.
+fn http1<A>(server: Server<SocketAddr, A>) -> Server<SocketAddr, A> {
+    let mut server = server.http1_only();
+    server
+        .http_builder()
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_headers(PARSED_HEADERS)
+        .max_buf_size(READ_BYTES);
+    server
 }

@@ -18,7 +18,7 @@ use utoipa::IntoParams;
 
 use super::{
     Door,
-    auth::Access,
+    credential::Lasting,
     executions,
     id::Id,
     live::{self, Pages},
@@ -84,7 +84,7 @@ pub(super) struct Parameters {
     responses((status = 200, content(
         (OutputPage = "application/json"), (String = "text/plain"), (String = "text/event-stream")))))]
 pub(super) async fn show(
-    Access(by): Access<ExecutionRead>,
+    Lasting(by, credential): Lasting<ExecutionRead>,
     State(door): State<Arc<Door>>,
     Id(id): Id<ExecutionId>,
     Query(query): Query<Parameters>,
@@ -119,7 +119,8 @@ pub(super) async fn show(
         return Ok(Json(page).into_response());
     }
     let is_raw = filter.target.is_some();
-    let pages = Pages::new(door, org, id, filter, start, follow);
+    let credential = if follow { credential.holding(door.streams.enter(by.actor())?) } else { credential };
+    let pages = Pages::new(door, credential, org, id, filter, start, follow);
     Ok(match format {
         Format::Text => live::text(pages, is_raw),
         Format::Sse | Format::Json => live::events(pages, by.request_id().to_owned()),

@@ -120,6 +120,9 @@ fn title(code: &str) -> &'static str {
         "second_factor_required" => "A code is needed",
         "off" => "Not possible here",
         "too_many_requests" => "Too many requests",
+        "too_many_streams" => "Too many open streams",
+        "uri_too_long" => "The path is too long",
+        "headers_too_large" => "The headers are too large",
         "still_running" => "The same request is still running",
         "idempotency_key_reused" => "The idempotency key belongs to another request",
         "database_unavailable" => "The database does not answer",
@@ -181,6 +184,8 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_seconds));
     } else if parts.status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    } else if parts.status == StatusCode::TOO_MANY_REQUESTS {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
     }
     answer
 }

@@ -50,15 +50,13 @@ impl Limits {
     pub(super) fn denial(&self, address: IpAddr) -> Result<()> {
         check(&self.denials, &address)
     }
-}
 
-impl Limits {
-    /// Counts a try to enter, with a password or a token that is good once, before it is made.
+    /// Counts a try to log in, good or bad, before its password is looked at: that is what costs.
     ///
     /// # Errors
     /// [`Error::TooMany`] over `LOGINS_PER_MINUTE`.
-    pub(super) fn login(&self, address: Option<IpAddr>) -> Result<()> {
-        address.map_or(Ok(()), |address| check(&self.logins, &address))
+    pub(super) fn login(&self, address: IpAddr) -> Result<()> {
+        check(&self.logins, &address)
     }
 }
 
@@ -94,10 +92,16 @@ mod tests {
 
     #[test]
     fn one_address_does_not_hold_up_another() {
-        let limits = Limits::new();
+        let door = Limits::new();
         let [bad, good] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().expect("an address"));
-        let refused = (0..1000).find_map(|_| limits.denial(bad).err()).expect("over the limit");
+        let refused = (0..1000).find_map(|_| door.denial(bad).err()).expect("over the limit");
         assert!(matches!(refused, Error::TooMany { retry_after_seconds: 1 }), "{refused}");
-        limits.denial(good).expect("another address");
+        door.denial(good).expect("another address");
+        for _ in 0..limits::LOGINS_PER_MINUTE {
+            door.login(bad).expect("within the limit");
+        }
+        let refused = door.login(bad).expect_err("over the limit");
+        assert!(matches!(refused, Error::TooMany { retry_after_seconds: 1..=4 }), "{refused}");
+        door.login(good).expect("another address");
     }
 }

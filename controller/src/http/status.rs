@@ -10,7 +10,7 @@ use model::api::status::{Part, PartState, Status, Version};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Door, auth::Access, problem::Result};
+use super::{Door, auth::Access, problem::Result, statistics};
 use crate::{
     app::{
         access::StatusRead,
@@ -38,7 +38,7 @@ pub(super) async fn health() -> Json<Health> {
 
 /// The controller can work: its database answers.
 #[utoipa::path(get, path = "/ready", tag = "controller", security(()),
-    responses((status = 200, body = Health), (status = 503, description = "The database does not answer")))]
+    responses((status = 200, body = Health)))]
 pub(super) async fn ready(State(door): State<Arc<Door>>) -> Result<Json<Health>> {
     match tokio::time::timeout(READY_WITHIN, door.app.db.ping()).await {
         Ok(answer) => answer?,
@@ -91,6 +91,10 @@ pub(super) async fn version() -> Json<Version> {
 /// Metrics in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "controller",
     responses((status = 200, body = String, content_type = "text/plain")))]
-pub(super) async fn metrics(_: Access<StatusRead>, State(door): State<Arc<Door>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], door.metrics.0.render())
+pub(super) async fn metrics(
+    _: Access<StatusRead>,
+    State(door): State<Arc<Door>>,
+) -> Result<impl IntoResponse> {
+    statistics::measure(&door).await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], door.metrics.0.render()))
 }

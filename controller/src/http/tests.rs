@@ -22,7 +22,7 @@ const OPEN: [&str; 13] = [
 #[test]
 fn the_document_has_every_route_and_says_which_are_open() {
     let document: serde_json::Value =
-        serde_json::from_str(&routes().split_for_parts().1.to_json().expect("JSON")).expect("JSON");
+        serde_json::from_str(&docs::whole().to_json().expect("JSON")).expect("JSON");
     let paths = document["paths"].as_object().expect("paths");
     for path in [
         "/api/v1/agents",
@@ -33,11 +33,13 @@ fn the_document_has_every_route_and_says_which_are_open() {
         "/api/v1/controllers/join-tokens",
         "/api/v1/enroll-tokens",
         "/api/v1/enroll-tokens/{id}",
+        "/api/v1/events",
         "/api/v1/executions",
         "/api/v1/executions/{id}",
         "/api/v1/executions/{id}/runs",
         "/api/v1/executions/{id}/cancel",
         "/api/v1/executions/{id}/output",
+        "/api/v1/statistics",
         "/api/v1/whoami",
         "/status",
         "/metrics",
@@ -56,10 +58,33 @@ fn the_document_has_every_route_and_says_which_are_open() {
 
 #[test]
 fn every_schema_that_is_named_is_there() {
-    let text = routes().split_for_parts().1.to_json().expect("JSON");
+    let text = docs::whole().to_json().expect("JSON");
     let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     for reference in text.split("\"#/components/schemas/").skip(1) {
         let name = reference.split('"').next().expect("a name");
         assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn every_refusal_is_a_problem_document() {
+    let document: serde_json::Value =
+        serde_json::from_str(&docs::whole().to_json().expect("JSON")).expect("JSON");
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            let responses = operation["responses"].as_object().expect("responses");
+            assert!(responses.contains_key("400") && responses.contains_key("503"), "{method} {path}");
+            let is_open = OPEN.contains(&path.as_str());
+            assert_eq!(responses.contains_key("401"), !is_open, "{method} {path}");
+            assert_eq!(
+                responses.contains_key("413"),
+                operation["requestBody"].is_object(),
+                "{method} {path}"
+            );
+            for (status, response) in responses.iter().filter(|(status, _)| status.as_str() >= "400") {
+                let schema = &response["content"]["application/problem+json"]["schema"]["$ref"];
+                assert_eq!(schema, "#/components/schemas/Problem", "{status} of {method} {path}");
+            }
+        }
     }
 }

@@ -91,8 +91,8 @@ pub(crate) async fn record_all(
                  (id, org_id, at, actor, actor_id, verb, object, outcome, request_id, source, detail)
              select id, org_id, $3, actor, actor_id, verb, object, outcome, request_id, source, detail from new
          )
-         insert into events (id, org_id, at, kind, object, data)
-         select id, org_id, $3, verb, object, detail from new",
+         insert into events (id, org_id, at, kind, object, actor, data)
+         select id, org_id, $3, verb, object, actor, detail from new",
         &ids,
         &orgs,
         now.to_sqlx(),

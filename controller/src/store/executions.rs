@@ -340,7 +340,7 @@ pub(crate) async fn counts_for_update(
         .collect())
 }
 
-/// Writes new counts, and the state that follows from them.
+/// Writes new counts, and the state that follows from them; where that is its end, with the event of it.
 pub(crate) async fn set_counts(
     connection: &mut PgConnection,
     id: ExecutionId,
@@ -350,11 +350,20 @@ pub(crate) async fn set_counts(
     let state = counts.state();
     let ended_at = state.is_terminal().then_some(now);
     sqlx::query!(
-        "update executions
-         set state = $2, ended_at = coalesce(ended_at, $3), runs_waiting = $4, runs_active = $5,
-             runs_succeeded = $6, runs_failed = $7, runs_cancelled = $8, runs_timed_out = $9, runs_skipped = $10,
-             runs_expired = $11, runs_unknown = $12
-         where id = $1",
+        "with changed as (
+             update executions
+             set state = $2, ended_at = coalesce(ended_at, $3), runs_waiting = $4, runs_active = $5,
+                 runs_succeeded = $6, runs_failed = $7, runs_cancelled = $8, runs_timed_out = $9, runs_skipped = $10,
+                 runs_expired = $11, runs_unknown = $12
+             where id = $1
+             returning org_id, actor, summary, runs_total, ended_at
+         )
+         insert into events (id, org_id, at, kind, object, actor, data)
+         select new_uuid_v7($3), org_id, $3, 'execution.ended', 'execution/' || $1::uuid, '',
+                jsonb_build_object('state', $2::text, 'summary', summary, 'started_by', actor, 'runs', jsonb_build_object(
+                    'total', runs_total, 'succeeded', $6::int, 'failed', $7::int, 'cancelled', $8::int,
+                    'timed_out', $9::int, 'skipped', $10::int, 'expired', $11::int, 'unknown', $12::int))
+         from changed where ended_at = $3",
         id.0,
         state.as_str(),
         ended_at.map(ToSqlx::to_sqlx) as _,

@@ -10,6 +10,7 @@ pub(crate) mod attempts;
 pub(crate) mod audit;
 pub(crate) mod controllers;
 pub(crate) mod enroll_tokens;
+pub(crate) mod events;
 pub(crate) mod executions;
 pub(crate) mod groups;
 pub(crate) mod host_metrics;
@@ -29,6 +30,7 @@ pub(crate) mod schema;
 mod selector_sql;
 pub(crate) mod service_accounts;
 pub(crate) mod sessions;
+pub(crate) mod statistics;
 pub(crate) mod status;
 pub(crate) mod users;
 

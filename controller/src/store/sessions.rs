@@ -39,14 +39,22 @@ pub(crate) async fn open(
 ) -> Result<Option<Numbers>> {
     sqlx::query_as!(
         Numbers,
-        "insert into sessions as s (agent_id, org_id, controller_id, epoch, fence, boot_id, since_boot, connected,
-                                    opened_at)
-         values ($1, $2, $3, 1, $5::bigint + 1, $6, $7, true, $4)
-         on conflict (agent_id) do update
-             set controller_id = $3, epoch = s.epoch + 1, fence = greatest(s.fence, $5::bigint) + 1, boot_id = $6,
-                 since_boot = $7, connected = true, opened_at = $4, closed_at = null
-             where s.boot_id <> $6 or s.since_boot <= $7 or (not s.connected and s.closed_at < $8)
-         returning epoch, fence",
+        "with opened as (
+             insert into sessions as s (agent_id, org_id, controller_id, epoch, fence, boot_id, since_boot, connected,
+                                        opened_at)
+             values ($1, $2, $3, 1, $5::bigint + 1, $6, $7, true, $4)
+             on conflict (agent_id) do update
+                 set controller_id = $3, epoch = s.epoch + 1, fence = greatest(s.fence, $5::bigint) + 1, boot_id = $6,
+                     since_boot = $7, connected = true, opened_at = $4, closed_at = null
+                 where s.boot_id <> $6 or s.since_boot <= $7 or (not s.connected and s.closed_at < $8)
+             returning epoch, fence
+         ), event as (
+             insert into events (id, org_id, at, kind, object, data)
+             select new_uuid_v7($4), $2, $4, 'agent.connected', 'agent/' || $1::uuid,
+                    jsonb_build_object('name', (select name from agents where id = $1), 'controller_id', $3::uuid)
+             from opened
+         )
+         select epoch, fence from opened",
         agent.0,
         org.0,
         controller.0,
@@ -66,9 +74,14 @@ pub(crate) async fn close(pool: &PgPool, agent: AgentId, epoch: i64, now: Timest
     sqlx::query!(
         "with closed as (
              update sessions set connected = false, closed_at = $3
-             where agent_id = $1 and epoch = $2 and connected returning agent_id
+             where agent_id = $1 and epoch = $2 and connected returning agent_id, controller_id
+         ), seen as (
+             update agents set last_seen_at = $3 where id in (select agent_id from closed)
          )
-         update agents set last_seen_at = $3 where id in (select agent_id from closed)",
+         insert into events (id, org_id, at, kind, object, data)
+         select new_uuid_v7($3), a.org_id, $3, 'agent.disconnected', 'agent/' || a.id,
+                jsonb_build_object('name', a.name, 'controller_id', c.controller_id)
+         from closed c join agents a on a.id = c.agent_id",
         agent.0,
         epoch,
         now.to_sqlx()
@@ -82,7 +95,14 @@ pub(crate) async fn close(pool: &PgPool, agent: AgentId, epoch: i64, now: Timest
 /// Closes what an earlier process of this controller left open.
 pub(crate) async fn close_all_of(pool: &PgPool, controller: ControllerId, now: Timestamp) -> Result<u64> {
     let done = sqlx::query!(
-        "update sessions set connected = false, closed_at = $2 where controller_id = $1 and connected",
+        "with closed as (
+             update sessions set connected = false, closed_at = $2 where controller_id = $1 and connected
+             returning agent_id
+         )
+         insert into events (id, org_id, at, kind, object, data)
+         select new_uuid_v7($2), a.org_id, $2, 'agent.disconnected', 'agent/' || a.id,
+                jsonb_build_object('name', a.name, 'controller_id', $1::uuid)
+         from closed c join agents a on a.id = c.agent_id",
         controller.0,
         now.to_sqlx()
     )
@@ -141,8 +161,15 @@ pub(crate) async fn await_dispatch(pool: &PgPool, agent: AgentId) -> Result<()> 
 /// Closes the sessions of other controllers whose lease is over. A controller knows better of its own.
 pub(crate) async fn close_leaseless(pool: &PgPool, me: ControllerId) -> Result<u64> {
     let done = sqlx::query!(
-        "update sessions s set connected = false, closed_at = now()
-         from controllers c where c.id = s.controller_id and c.id <> $1 and s.connected and c.lease_until < now()",
+        "with closed as (
+             update sessions s set connected = false, closed_at = now()
+             from controllers c where c.id = s.controller_id and c.id <> $1 and s.connected and c.lease_until < now()
+             returning s.agent_id, s.controller_id
+         )
+         insert into events (id, org_id, at, kind, object, data)
+         select new_uuid_v7(now()), a.org_id, now(), 'agent.disconnected', 'agent/' || a.id,
+                jsonb_build_object('name', a.name, 'controller_id', c.controller_id)
+         from closed c join agents a on a.id = c.agent_id",
         me.0
     )
     .execute(pool)

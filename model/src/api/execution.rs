@@ -31,6 +31,7 @@ pub enum Targets {
 /// `POST /api/v1/executions`: an ad-hoc command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "targets": { "all": true }, "command": { "program": { "shell": "uptime" } } }))]
 pub struct CreateExecution {
     pub targets: Targets,
     pub command: Command,

@@ -282,6 +282,61 @@ fn controllers_that_are_none_are_refused() {
 }
 
 /// A stolen dispatch key that is put before a TLS door.
+#[test]
+fn nobody_takes_the_peoples_door_for_a_controller() {
+    let authority = authority();
+    let door = |names: &[&str]| -> Held {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        authority.issue_door(&names, now() - HOUR, now() + HOUR).unwrap().into()
+    };
+    let sly = Subject::Controller(CONTROLLER).uri(DOMAIN);
+    assert!(authority.issue_door(&[sly], now() - HOUR, now() + HOUR).is_ok(), "it is a mere host name");
+    let pinned = enroll_config(authority.root_pin()).unwrap();
+    for names in
+        [&["ops.example"][..], &["controller"], &["192.0.2.7"], &["spiffe://lab.example/controller/x"]]
+    {
+        let broken = refused_by_client(&authority, door(names));
+        assert_eq!(broken.fault(), Some(CertificateFault::Names), "{names:?}");
+        let mut whole = door(names);
+        whole.chain.push(authority.root_der().to_vec().into());
+        let broken = handshake(&pinned, &bare_server(whole)).unwrap_err();
+        assert_eq!(broken.fault(), Some(CertificateFault::Names), "{names:?}");
+        let identity = authority.issue_door(&[names[0].to_owned()], now() - HOUR, now() + HOUR).unwrap();
+        server_config(identity, authority.agents_ca_der()).unwrap_err();
+    }
+}
+
+#[test]
+fn a_browser_meets_the_peoples_door() {
+    let authority = authority();
+    let names = ["ops.example".to_owned(), "203.0.113.7".to_owned()];
+    let identity = authority.issue_door(&names, now() - HOUR, now() + HOUR).unwrap();
+    let door = crate::door::door_config(identity).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.root_der().to_vec().into()).unwrap();
+    for (version, want) in [(&TLS13, ProtocolVersion::TLSv1_3), (&TLS12, ProtocolVersion::TLSv1_2)] {
+        let mut client = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let (client, _) = handshake(&client, &door).unwrap();
+        assert_eq!(client.protocol_version(), Some(want));
+        assert_eq!(client.alpn_protocol(), Some(&b"http/1.1"[..]));
+    }
+    let foreign = ["other.example".to_owned()];
+    let identity = authority.issue_door(&foreign, now() - HOUR, now() + HOUR).unwrap();
+    let client = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    handshake(&client, &crate::door::door_config(identity).unwrap()).unwrap_err();
+    let no_names = authority.issue_door(&[], now() - HOUR, now() + HOUR).unwrap_err();
+    assert!(matches!(no_names, Error::Certificate(CertificateFault::Names)), "{no_names:?}");
+}
+
 fn dispatch(authority: &Authority) -> Held {
     let key = DispatchKey::generate();
     let leaf = authority.issue_dispatch(CONTROLLER, &key, now() - HOUR, now() + HOUR).unwrap();

@@ -1,0 +1,163 @@
+//! How many connections may be open, of one address and in all. What is over a limit is closed at once, before a TLS
+//! handshake costs anything, and counted.
+
+use std::{
+    collections::HashMap,
+    future::{Ready, ready},
+    io,
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use axum_server::accept::Accept;
+use model::limits;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// The connections that are open now.
+#[derive(Debug, Default)]
+struct Open(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    of_address: HashMap<IpAddr, usize>,
+}
+
+/// One place among the open connections, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    open: Arc<Open>,
+    address: IpAddr,
+}
+
+impl Open {
+    /// A place for one more connection of this address, or the name of the limit that is reached.
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, &'static str> {
+        let mut counts = self.0.lock().expect("no holder of this lock panics");
+        if counts.all >= limits::HTTP_CONNECTIONS {
+            return Err("HTTP_CONNECTIONS");
+        }
+        let own = counts.of_address.entry(address).or_default();
+        if *own >= limits::HTTP_CONNECTIONS_PER_ADDRESS {
+            return Err("HTTP_CONNECTIONS_PER_ADDRESS");
+        }
+        *own += 1;
+        counts.all += 1;
+        metrics::gauge!("opsc_http_connections").set(counts.all as f64);
+        Ok(Place { open: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.open.0.lock().expect("no holder of this lock panics");
+        counts.all -= 1;
+        metrics::gauge!("opsc_http_connections").set(counts.all as f64);
+        if let Some(own) = counts.of_address.get_mut(&self.address) {
+            *own -= 1;
+            if *own == 0 {
+                counts.of_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Lets connections in while there is a place for them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bounded(Arc<Open>);
+
+impl<S> Accept<TcpStream, S> for Bounded {
+    type Stream = Placed;
+    type Service = S;
+    type Future = Ready<io::Result<(Placed, S)>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        ready(stream.peer_addr().and_then(|peer| {
+            let place = self.0.enter(peer.ip().to_canonical()).map_err(|limit| {
+                metrics::counter!("opsc_http_connections_refused_total", "limit" => limit).increment(1);
+                tracing::debug!(http.peer = %peer, limit, "a connection is closed: too many are open");
+                io::Error::other(limit)
+            })?;
+            Ok((Placed { stream, _place: place }, service))
+        }))
+    }
+}
+
+/// A connection with its place.
+#[derive(Debug)]
+pub(super) struct Placed {
+    stream: TcpStream,
+    _place: Place,
+}
+
+impl AsyncRead for Placed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Placed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: usize) -> IpAddr {
+        IpAddr::from(u32::try_from(n).expect("small").to_be_bytes())
+    }
+
+    #[test]
+    fn places_are_bounded_by_address_and_in_all_and_come_back() {
+        let open = Arc::new(Open::default());
+        let mut own: Vec<Place> = (0..limits::HTTP_CONNECTIONS_PER_ADDRESS)
+            .map(|_| open.enter(address(1)).expect("a place"))
+            .collect();
+        assert_eq!(open.enter(address(1)).err(), Some("HTTP_CONNECTIONS_PER_ADDRESS"));
+        drop(own.pop());
+        own.push(open.enter(address(1)).expect("one came back"));
+        let others: Vec<Place> = (own.len()..limits::HTTP_CONNECTIONS)
+            .map(|n| open.enter(address(n + 2)).expect("a place"))
+            .collect();
+        assert_eq!(open.enter(address(0)).err(), Some("HTTP_CONNECTIONS"));
+        drop((own, others));
+        let counts = open.0.lock().expect("free");
+        assert!(counts.all == 0 && counts.of_address.is_empty(), "{counts:?}");
+    }
+}
