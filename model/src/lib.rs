@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod attempt;
+pub mod audit;
 pub mod command;
 pub mod execution;
 pub mod id;

@@ -24,6 +24,8 @@ pub enum Error {
     Key(&'static str),
     #[error("the signature of this {kind} does not match")]
     Signature { kind: String },
+    #[error("what is signed does not say when that was")]
+    Undated,
     #[error("cannot seal a message")]
     Seal(#[source] rustls::Error),
     /// The key, the context or the bytes are not those of the sealing; which one cannot be known.

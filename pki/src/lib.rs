@@ -6,6 +6,7 @@
 //! - What a peer says about itself counts for nothing; its one URI (see [`identity`]) does.
 //! - Private keys have no readable `Debug`; what leaves this crate of them is wiped when it is dropped.
 
+pub mod audit;
 pub mod authority;
 mod certificate;
 mod csr;

@@ -3,6 +3,7 @@
 //! Requests refuse unknown fields. Answers only ever gain fields.
 
 pub mod agent;
+pub mod audit;
 pub mod controller;
 pub mod enroll_token;
 pub mod execution;
