@@ -14,6 +14,7 @@ mod ed25519;
 pub mod envelope;
 mod error;
 pub mod identity;
+pub mod pem;
 pub mod result_key;
 pub mod seal;
 #[cfg(test)]

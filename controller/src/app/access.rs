@@ -46,6 +46,7 @@ permissions! {
     ExecutionRead = "execution.read";
     ExecutionCreate = "execution.create";
     ExecutionCancel = "execution.cancel";
+    AuditRead = "audit.read";
     ControllerRead = "controller.read";
     ControllerJoin = "controller.join";
     StatusRead = "status.read";

@@ -15,7 +15,7 @@ use model::id::{ApiTokenId, ControllerId, OrgId, uuid_v7};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
-    App, Installation, ca, clocks, host_metrics, live, manifest, output, parts, runs, sessions, wake,
+    App, Installation, audit, ca, clocks, host_metrics, live, manifest, output, parts, runs, sessions, wake,
 };
 use crate::{clock, config::Timing, store};
 
@@ -91,6 +91,8 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
         chunks: output::Chunks::new(),
         samples: host_metrics::Samples::new(),
         manifests: manifest::Cache::default(),
+        audit: audit::Newest::default(),
+        alarms: audit::Alarms::default(),
     };
     clocks::agree(app.db.worker(), controller_id, boot.timing.lease).await?;
     let left = store::sessions::close_all_of(app.db.worker(), controller_id, now).await?;

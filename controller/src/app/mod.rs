@@ -4,6 +4,7 @@
 
 pub(crate) mod access;
 pub(crate) mod agents;
+pub(crate) mod audit;
 pub(crate) mod authenticate;
 pub(crate) mod boot;
 pub(crate) mod ca;
@@ -42,6 +43,8 @@ pub(crate) struct App {
     pub(crate) chunks: output::Chunks,
     pub(crate) samples: host_metrics::Samples,
     pub(crate) manifests: manifest::Cache,
+    pub(crate) audit: audit::Newest,
+    pub(crate) alarms: audit::Alarms,
 }
 
 /// What does not change while the process lives.

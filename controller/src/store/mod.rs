@@ -7,6 +7,8 @@ pub(crate) mod agents;
 pub(crate) mod api_tokens;
 pub(crate) mod attempts;
 pub(crate) mod audit;
+pub(crate) mod audit_chain;
+pub(crate) mod audit_export;
 pub(crate) mod controllers;
 pub(crate) mod enroll_tokens;
 pub(crate) mod executions;

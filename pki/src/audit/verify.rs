@@ -193,7 +193,9 @@ impl<'a> Verification<'a> {
 
     fn begin(&mut self, header: ExportHeader) {
         let previous = parse_hash(&header.prev_hash);
-        if header.format != EXPORT_FORMAT || header.from_seq < 1 || previous.is_none() {
+        // The hash before the first entry may be missing, not wrong.
+        let is_bad = previous.is_none() && !header.prev_hash.is_empty();
+        if header.format != EXPORT_FORMAT || header.from_seq < 1 || is_bad {
             return self.find(Finding::NoHeader);
         }
         self.organization = header.organization;
