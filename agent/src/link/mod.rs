@@ -54,6 +54,7 @@ pub mod session;
 mod shipper;
 pub mod spool;
 pub mod status;
+pub mod witness;
 #[cfg(test)]
 mod tests;
 

@@ -80,7 +80,8 @@ fn chain(
 
 fn verified(authority: &Authority, records: &[ExportRecord], kept: Option<Place>) -> Outcome {
     let verifier = Verifier::new(authority.controllers_ca_der(), DOMAIN).unwrap();
-    let mut verification = Verification::new(&verifier, kept);
+    let kept = kept.map(|place| Checkpoint { organization: ORG, place, at: now(), previous: None });
+    let mut verification = Verification::new(&verifier, kept.as_ref());
     for record in records {
         verification.line(&serde_json::to_vec(record).unwrap());
     }

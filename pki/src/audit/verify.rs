@@ -140,13 +140,14 @@ pub struct Verification<'a> {
     highest: Option<Place>,
     newest: Option<SignedCheckpoint>,
     kept: Option<Place>,
+    kept_of: Option<OrgId>,
     findings: Vec<Finding>,
     more: u64,
 }
 
 impl<'a> Verification<'a> {
     /// `kept` must be contained.
-    pub fn new(verifier: &'a Verifier, kept: Option<Place>) -> Self {
+    pub fn new(verifier: &'a Verifier, kept: Option<&Checkpoint>) -> Self {
         Self {
             verifier,
             header: None,
@@ -164,7 +165,8 @@ impl<'a> Verification<'a> {
             is_remade: false,
             highest: None,
             newest: None,
-            kept,
+            kept: kept.map(|kept| kept.place),
+            kept_of: kept.map(|kept| kept.organization),
             findings: Vec::new(),
             more: 0,
         }
@@ -336,7 +338,7 @@ impl<'a> Verification<'a> {
     }
 
     fn look_for_kept(&mut self, place: Place) {
-        if self.kept == Some(place) {
+        if self.kept == Some(place) && self.kept_of == Some(self.organization) {
             self.kept = None;
         }
     }
@@ -373,7 +375,8 @@ impl<'a> Verification<'a> {
             }
             Some(_) => {}
         }
-        if let Some(kept) = self.kept.filter(|kept| kept.seq > 0) {
+        let is_other = self.kept_of.is_some_and(|of| of != self.organization);
+        if let Some(kept) = self.kept.filter(|kept| kept.seq > 0 || is_other) {
             self.find(Finding::RolledBack { seq: kept.seq });
         }
         self.outcome(Some(header.organization))

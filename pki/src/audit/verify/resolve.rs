@@ -62,8 +62,8 @@ impl Verification<'_> {
         for (holds, place) in std::mem::take(&mut self.deferred) {
             if !hashes.contains(&(place.seq, place.hash)) {
                 self.find(Finding::Remade { after: holds, until: place.seq });
-            } else if self.kept == Some(place) {
-                self.kept = None;
+            } else {
+                self.look_for_kept(place);
             }
         }
     }
