@@ -207,7 +207,10 @@ async fn verify_tells_a_file_that_is_not_what_it_should_be() {
     std::fs::write(file, edited).expect("it is our folder");
     let said = world.opsctl(&["audit", "verify", "--key", key, file]).await.ended(1).text();
     assert_eq!(said.lines().count(), 6, "{said}");
-    assert!(said.contains("edited: entry 3 ") && said.ends_with("5 findings in 5 entries up to number 5, 2 checkpoints\n"));
+    assert!(
+        said.contains("edited: entry 3 ")
+            && said.ends_with("5 findings in 5 entries up to number 5, 2 checkpoints\n")
+    );
 }
 
 #[tokio::test]

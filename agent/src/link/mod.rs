@@ -54,9 +54,9 @@ pub mod session;
 mod shipper;
 pub mod spool;
 pub mod status;
-pub mod witness;
 #[cfg(test)]
 mod tests;
+pub mod witness;
 
 /// The link's folder for a process that stands in it: those above it are closed to the link's user. The spool's database
 /// takes no relative path.

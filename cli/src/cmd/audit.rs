@@ -157,8 +157,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<Exit> {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read '{}'", path.display()))?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read '{}'", path.display()))?;
     Ok(serde_json::from_str(&text)
         .map_err(|error| Usage(format!("'{}' is not {what}: {error}", path.display())))?)
 }

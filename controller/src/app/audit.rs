@@ -136,7 +136,11 @@ pub(crate) fn open(app: &App, org: OrgId, kept: &Kept) -> std::result::Result<Ch
     let is_its_row = checkpoint.organization == org
         && checkpoint.place.seq == kept.seq
         && checkpoint.place.hash[..] == kept.hash[..];
-    if is_its_row { Ok(checkpoint) } else { Err("its row says something else than what was signed".to_owned()) }
+    if is_its_row {
+        Ok(checkpoint)
+    } else {
+        Err("its row says something else than what was signed".to_owned())
+    }
 }
 
 /// Behind what the chain goes on.

@@ -122,11 +122,10 @@ pub(crate) async fn head(connection: &mut PgConnection, org: OrgId) -> Result<Op
 
 /// The hash of the entry with this number.
 pub(crate) async fn hash_at(connection: &mut PgConnection, org: OrgId, seq: i64) -> Result<Option<Hash>> {
-    let row =
-        sqlx::query!("select hash from audit_chain where org_id = $1 and seq = $2 limit 1", org.0, seq)
-            .fetch_optional(connection)
-            .await
-            .during("query for a hash of the audit's chain")?;
+    let row = sqlx::query!("select hash from audit_chain where org_id = $1 and seq = $2 limit 1", org.0, seq)
+        .fetch_optional(connection)
+        .await
+        .during("query for a hash of the audit's chain")?;
     Ok(row.map(|row| hash(&row.hash)))
 }
 

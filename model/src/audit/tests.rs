@@ -128,7 +128,8 @@ fn the_encoding_is_the_documented_one() {
     field(&1_u128.to_be_bytes());
     field(&2_u128.to_be_bytes());
     field(&3_i64.to_be_bytes());
-    for text in ["a", "u/1", "v", "o/1", "done", "", "::1", r#"{"a":[1,-2,18446744073709551615],"b":"ü\n"}"#] {
+    for text in ["a", "u/1", "v", "o/1", "done", "", "::1", r#"{"a":[1,-2,18446744073709551615],"b":"ü\n"}"#]
+    {
         field(text.as_bytes());
     }
     let detail = json!({ "b": "ü\n", "a": [1, -2, u64::MAX] });

@@ -177,7 +177,7 @@ fn many_edited_entries_are_all_named() {
 
 #[test]
 fn an_edited_hash_is_found_at_its_number() {
-    for seq in [1, 7, 10, 34] {
+    for seq in [1, 7, 10, 34, 35] {
         let found = found(|records, _| entry_mut(records, seq).hash = hex::encode([7; 32]));
         assert_eq!(found, [Finding::Edited { seq }]);
     }
@@ -193,19 +193,15 @@ fn an_edited_hash_is_found_at_its_number() {
 fn what_was_removed_is_named() {
     let without = |range: std::ops::RangeInclusive<i64>| {
         found(|records, _| {
-            records.retain(
-                |record| !matches!(record, ExportRecord::Entry(entry) if range.contains(&entry.seq)),
-            );
+            records
+                .retain(|record| !matches!(record, ExportRecord::Entry(entry) if range.contains(&entry.seq)));
         })
     };
     assert_eq!(without(7..=7), [Finding::Removed { from: 7, to: 7 }]);
     assert_eq!(without(1..=3), [Finding::Removed { from: 1, to: 3 }]);
     assert_eq!(without(8..=22), [Finding::Removed { from: 8, to: 22 }]);
     assert_eq!(without(33..=35), [Finding::Cut { from: 33, to: 35 }]);
-    assert_eq!(
-        found(|records, _| entry_mut(records, 7).entry = None),
-        [Finding::Removed { from: 7, to: 7 }]
-    );
+    assert_eq!(found(|records, _| entry_mut(records, 7).entry = None), [Finding::Removed { from: 7, to: 7 }]);
 }
 
 #[test]
@@ -298,8 +294,9 @@ fn checkpoints_that_do_not_count_are_named() {
     });
     assert!(matches!(&found_other[..], [Finding::BadCheckpoint { seq: 20, .. }]), "{found_other:?}");
     let removed = found(|records, _| {
-        records
-            .retain(|record| !matches!(record, ExportRecord::Checkpoint(signed) if [10, 30].contains(&signed.seq)));
+        records.retain(
+            |record| !matches!(record, ExportRecord::Checkpoint(signed) if [10, 30].contains(&signed.seq)),
+        );
     });
     assert_eq!(removed, [10, 30].map(|seq| Finding::CheckpointRemoved { seq }));
 }
@@ -325,7 +322,10 @@ fn with_the_key_of_another_installation_nothing_counts() {
     let (authority, other) = (authority(), authority());
     let records = export(&signer(&authority), 15);
     let findings = verified(&other, &records, None).findings;
-    assert!(matches!(&findings[..2], [Finding::BadCheckpoint { seq: 10, .. }, Finding::BadCheckpoint { .. }]));
+    assert!(matches!(
+        &findings[..2],
+        [Finding::BadCheckpoint { seq: 10, .. }, Finding::BadCheckpoint { .. }]
+    ));
     assert_eq!(findings[2], Finding::NoCheckpoint);
 }
 

@@ -31,35 +31,61 @@ pub enum Finding {
     /// The first line is no header of a form that is known here.
     NoHeader,
     /// A line, counted from 1, is no record.
-    Unreadable { line: u64 },
+    Unreadable {
+        line: u64,
+    },
     /// The entry does not give its hash, or the hash does not follow the one before it.
-    Edited { seq: i64 },
+    Edited {
+        seq: i64,
+    },
     /// Entries are missing.
-    Removed { from: i64, to: i64 },
+    Removed {
+        from: i64,
+        to: i64,
+    },
     /// Entries at the end are missing, though a checkpoint or the header has their numbers.
-    Cut { from: i64, to: i64 },
+    Cut {
+        from: i64,
+        to: i64,
+    },
     /// The entry belongs to another number, or stands at another place.
-    Reordered { seq: i64 },
+    Reordered {
+        seq: i64,
+    },
     /// The chain was computed anew: it does not lead from the checkpoint at the one number to that at the other.
-    Remade { after: i64, until: i64 },
+    Remade {
+        after: i64,
+        until: i64,
+    },
     BadCheckpoint {
         seq: i64,
         why: String,
     },
-    CheckpointRemoved { seq: i64 },
+    CheckpointRemoved {
+        seq: i64,
+    },
     /// No checkpoint vouches for the entries at the end.
-    Uncovered { from: i64, to: i64 },
+    Uncovered {
+        from: i64,
+        to: i64,
+    },
     NoCheckpoint,
     /// An entry has no place in the chain.
-    Unchained { id: Uuid },
+    Unchained {
+        id: Uuid,
+    },
     /// A checkpoint that somebody kept is not contained.
-    RolledBack { seq: i64 },
+    RolledBack {
+        seq: i64,
+    },
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoHeader => write!(f, "not an export: the first line is no header of format {EXPORT_FORMAT}"),
+            Self::NoHeader => {
+                write!(f, "not an export: the first line is no header of format {EXPORT_FORMAT}")
+            }
             Self::Unreadable { line } => write!(f, "unreadable: line {line} is no record"),
             Self::Edited { seq } => {
                 write!(f, "edited: entry {seq} does not give its hash behind that of the entry before it")
@@ -67,16 +93,23 @@ impl fmt::Display for Finding {
             Self::Removed { from, to } if from == to => write!(f, "removed: entry {from} is missing"),
             Self::Removed { from, to } => write!(f, "removed: entries {from} to {to} are missing"),
             Self::Cut { from, to } => write!(f, "cut: entries {from} to {to}, at the end, are missing"),
-            Self::Reordered { seq } => write!(f, "reordered: entry {seq} is not the one that had this number"),
+            Self::Reordered { seq } => {
+                write!(f, "reordered: entry {seq} is not the one that had this number")
+            }
             Self::Remade { after, until } => write!(
                 f,
                 "computed anew: entries {} to {until} do not lead from checkpoint {after} to checkpoint {until}",
                 after + 1
             ),
             Self::BadCheckpoint { seq, why } => write!(f, "bad checkpoint: that of entry {seq}: {why}"),
-            Self::CheckpointRemoved { seq } => write!(f, "removed checkpoint: that of entry {seq} is missing"),
+            Self::CheckpointRemoved { seq } => {
+                write!(f, "removed checkpoint: that of entry {seq} is missing")
+            }
             Self::Uncovered { from, to } => {
-                write!(f, "not covered: no checkpoint vouches for entries {from} to {to}; was the file cut off?")
+                write!(
+                    f,
+                    "not covered: no checkpoint vouches for entries {from} to {to}; was the file cut off?"
+                )
             }
             Self::NoCheckpoint => write!(f, "not covered: there is no checkpoint that counts"),
             Self::Unchained { id } => write!(f, "not chained: the entry {id} has no place in the chain"),
@@ -232,9 +265,11 @@ impl<'a> Verification<'a> {
         let bytes = entry.encode().ok().filter(|_| entry.org_id == self.organization);
         let stored = match (stored, &bytes) {
             (Some(stored), Some(bytes)) => {
-                let agrees = self
-                    .previous
-                    .is_none_or(|previous| link(self.organization, seq, &previous, bytes) == stored);
+                let follows = |previous: &Hash| link(self.organization, seq, previous, bytes) == stored;
+                // A controller goes on behind a checkpoint where the chain contradicts that.
+                let signed = self.highest.filter(|place| place.seq == seq - 1);
+                let agrees = self.previous.as_ref().is_none_or(follows)
+                    || signed.is_some_and(|place| follows(&place.hash));
                 if agrees {
                     self.look_for_kept(Place { seq, hash: stored });
                     self.previous = Some(stored);
@@ -321,12 +356,18 @@ impl<'a> Verification<'a> {
             (Before::Known(known), Some(previous)) if previous.seq > known.seq => {
                 self.find(Finding::CheckpointRemoved { seq: previous.seq });
             }
-            (Before::Known(known), previous) if previous != Some(known) => {
+            (Before::Known(known), Some(previous)) if previous.seq == known.seq => {
+                // Where the chain contradicts the one before, that was said.
+                if previous != known && !self.is_remade {
+                    let why = format!("entry {} had another hash when it was signed", known.seq);
+                    self.find(Finding::BadCheckpoint { seq, why });
+                }
+            }
+            (Before::Known(known), previous) => {
                 let named = previous.map_or_else(|| "none".to_owned(), |previous| previous.seq.to_string());
                 let why = format!("it follows checkpoint {named}, not {} as it stands here", known.seq);
                 self.find(Finding::BadCheckpoint { seq, why });
             }
-            (Before::Known(_), _) => {}
         }
     }
 

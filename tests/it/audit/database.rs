@@ -43,9 +43,11 @@ async fn no_role_of_the_controller_can_change_what_is_written() {
                 format!("drop table {table}"),
                 format!("alter table {table} disable row level security"),
             ] {
-                let tried = format!("set role {role}; select set_config('opsc.org', '{org}', false); {statement}");
+                let tried =
+                    format!("set role {role}; select set_config('opsc.org', '{org}', false); {statement}");
                 let refused = run(&mut sql, tried).await.expect_err(&statement);
-                let code = refused.as_database_error().and_then(|error| error.code().map(|code| code.to_string()));
+                let code =
+                    refused.as_database_error().and_then(|error| error.code().map(|code| code.to_string()));
                 assert_eq!(code.as_deref(), Some("42501"), "{role}: {statement}: {refused}");
                 run(&mut sql, "reset role".to_owned()).await.expect("it may be the owner again");
             }
@@ -96,7 +98,9 @@ async fn entries_from_before_the_chain_are_queued() {
     .expect("it can be read");
     let count = |column| row.get::<i64, _>(column);
     assert_eq!((count("queued"), count("entries")), (200, count("chain")));
-    run(&mut sql, "select ensure_partitions(now() + interval '5 weeks', 2)".to_owned()).await.expect("it makes more");
+    run(&mut sql, "select ensure_partitions(now() + interval '5 weeks', 2)".to_owned())
+        .await
+        .expect("it makes more");
 }
 
 /// Details that a careless form would write in two ways.
@@ -193,7 +197,8 @@ async fn two_controllers_never_fork_the_chain_and_a_killed_one_leaves_it_whole()
     let write = async |world: &World, count: usize| {
         let mut done = 0;
         while done < count {
-            let request = world.api().request(reqwest::Method::POST, "/api/v1/enroll-tokens").json(&json!({}));
+            let request =
+                world.api().request(reqwest::Method::POST, "/api/v1/enroll-tokens").json(&json!({}));
             match world.api().try_send(request).await {
                 Some(answer) if answer.status == 201 => done += 1,
                 // It is dead for the moment.
@@ -203,7 +208,10 @@ async fn two_controllers_never_fork_the_chain_and_a_killed_one_leaves_it_whole()
     };
     let kill = async {
         for limit in [60, 120, 180, 240] {
-            eventually(SOON, "entries were written", async || (counts(&first).await[2] > limit).then_some(())).await;
+            eventually(SOON, "entries were written", async || {
+                (counts(&first).await[2] > limit).then_some(())
+            })
+            .await;
             first.kill_controller();
             first.start_controller().await;
         }

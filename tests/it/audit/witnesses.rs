@@ -118,7 +118,8 @@ async fn an_alarm_is_told_again_and_has_one_entry() {
     })
     .await;
     agent.stop();
-    eventually(SOON, "nobody tells of it", async || (witnesses(&world).await["state"] == "ok").then_some(())).await;
+    eventually(SOON, "nobody tells of it", async || (witnesses(&world).await["state"] == "ok").then_some(()))
+        .await;
     agent.run();
     eventually(SOON, "it is told again", async || {
         (witnesses(&world).await["state"] == "degraded").then_some(())

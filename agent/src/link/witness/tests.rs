@@ -34,7 +34,10 @@ fn what_fits_is_remembered_also_by_the_next_process() {
     // It was away, and misses some.
     assert!(!take(&mut witness, checkpoint(place(90, 3), Some(place(70, 3)))));
     let again = Witness::open(folder.path());
-    assert_eq!(again.memory.places, [10, 20, 30, 40].map(|seq| place(seq, 1)).into_iter().chain([place(90, 3)]).collect::<Vec<_>>());
+    assert_eq!(
+        again.memory.places,
+        [10, 20, 30, 40].map(|seq| place(seq, 1)).into_iter().chain([place(90, 3)]).collect::<Vec<_>>()
+    );
     assert!(again.alarm.is_none());
     assert_eq!(shown(folder.path()).newest_seq, Some(90));
 }
@@ -122,6 +125,7 @@ fn what_nobody_signed_does_not_count() {
     order.kind = "work-order".to_owned();
     assert!(read(authority.controllers_ca_der(), &order).is_err());
     let mut forged = sent;
-    forged.payload = String::from_utf8(forged.payload).unwrap().replace("\"seq\":1", "\"seq\":2").into_bytes();
+    forged.payload =
+        String::from_utf8(forged.payload).unwrap().replace("\"seq\":1", "\"seq\":2").into_bytes();
     assert!(read(authority.controllers_ca_der(), &forged).is_err());
 }

@@ -43,12 +43,7 @@ impl Alarms {
 ///
 /// # Errors
 /// When the database does not answer; the agent tells it again.
-pub(crate) async fn take(
-    app: &App,
-    session: &Connected,
-    alarm: &proto::Alarm,
-    what: String,
-) -> Result<()> {
+pub(crate) async fn take(app: &App, session: &Connected, alarm: &proto::Alarm, what: String) -> Result<()> {
     let (agent, org) = (session.agent_id, session.org_id);
     let Ok(id) = Uuid::from_slice(&alarm.id) else {
         app.alarms.0.lock().expect("no holder of this lock panics").remove(&agent);

@@ -38,7 +38,9 @@ impl Newest {
     /// The newest checkpoint of an organization, for its agents.
     pub(crate) fn frame(&self, org: OrgId) -> Option<ControllerFrame> {
         let known = self.known.read().expect("no holder of this lock panics");
-        known.get(&org).map(|known| ControllerFrame { frame: Some(Frame::Checkpoint(known.envelope.clone())) })
+        known
+            .get(&org)
+            .map(|known| ControllerFrame { frame: Some(Frame::Checkpoint(known.envelope.clone())) })
     }
 
     /// Remembers a checkpoint that was just signed or read, unless a newer one is known, and tells the agents.
