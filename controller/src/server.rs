@@ -137,6 +137,7 @@ impl Controller {
                 dispatch_key_life: config.agents.dispatch_key_life,
                 is_shared: config.database.external.is_some(),
                 timing: config.timing,
+                audit: config.audit.clone(),
             };
             boot::open(database.options(), &config.data, boot).await
         };

@@ -2,6 +2,7 @@
 //! remember.
 
 mod database;
+mod forwarded;
 mod tampering;
 mod witnesses;
 

@@ -37,6 +37,7 @@ pub struct Builder {
     timing: String,
     data: Option<PathBuf>,
     any_address: bool,
+    audit: String,
 }
 
 impl Builder {
@@ -67,6 +68,18 @@ impl Builder {
     /// The controllers tell agents where they are.
     pub fn announcing(mut self) -> Self {
         self.announces = true;
+        self
+    }
+
+    /// The audit goes to the file `audit.log` in the World's folder too.
+    pub fn forwarding(mut self) -> Self {
+        self.audit.push_str("file = '{folder}/audit.log'\n");
+        self
+    }
+
+    /// The audit goes to this syslog server too.
+    pub fn syslog(mut self, server: &str) -> Self {
+        self.audit.push_str(&format!("syslog = '{server}'\n"));
         self
     }
 
@@ -126,8 +139,8 @@ impl Builder {
     pub fn prepare(self) -> World {
         pki::install_provider();
         let database = (!self.embedded).then(|| self.database.unwrap_or_else(postgres::migrated_database));
-        let Self { agents, announces, timing, any_address, .. } = self;
-        let settings = Settings { agents, announces, timing, any_address };
+        let Self { agents, announces, timing, any_address, audit, .. } = self;
+        let settings = Settings { agents, announces, timing, any_address, audit };
         World::new(database, settings, self.data, None)
     }
 }
@@ -139,6 +152,7 @@ struct Settings {
     announces: bool,
     timing: String,
     any_address: bool,
+    audit: String,
 }
 
 #[derive(Debug)]
@@ -204,10 +218,11 @@ impl World {
         let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
         let door = if settings.any_address { SocketAddr::from(([0; 4], agents.port())) } else { agents };
         let config = format!(
-            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{announce}{}{}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
+            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{announce}{}{}{url}[audit]\n{}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
             data.display(),
             settings.agents,
             settings.timing,
+            settings.audit.replace("{folder}", &folder.display().to_string()),
         );
         std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");
         let token = token.unwrap_or_else(|| data.join("admin.token"));

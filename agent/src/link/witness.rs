@@ -165,7 +165,6 @@ impl Witness {
                     tracing::error!(path = %self.folder.join(MEMORY).display(), %error,
                         "a checkpoint of the audit is not remembered on the disk");
                 }
-                fault::point("link.checkpoint.remembered");
                 false
             }
             Verdict::Known => {

@@ -8,6 +8,7 @@
 
 pub(crate) mod alarms;
 mod export;
+pub(crate) mod forward;
 mod newest;
 
 use jiff::{SignedDuration, Timestamp};

@@ -17,7 +17,11 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use super::{
     App, Installation, audit, ca, clocks, host_metrics, live, manifest, output, parts, runs, sessions, wake,
 };
-use crate::{clock, config::Timing, store};
+use crate::{
+    clock,
+    config::{self, Timing},
+    store,
+};
 
 /// What the configuration says that the verbs need.
 #[derive(Debug, Clone)]
@@ -29,6 +33,7 @@ pub(crate) struct Boot {
     /// Another controller can use the database too.
     pub is_shared: bool,
     pub timing: Timing,
+    pub audit: config::Audit,
 }
 
 /// The data folder and the database are not of the same installation.
@@ -79,6 +84,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
             dispatch_key_life: boot.dispatch_key_life,
             is_shared: boot.is_shared,
             timing: boot.timing,
+            audit: boot.audit,
             started_at: now,
         },
         db: store::Db::new(options, boot.timing.lease),

@@ -27,7 +27,10 @@ use std::{sync::Arc, time::Duration};
 
 use model::id::ControllerId;
 
-use crate::{config::Timing, store::Db};
+use crate::{
+    config::{self, Timing},
+    store::Db,
+};
 
 /// Everything that the verbs work with; one for the process.
 #[derive(Debug)]
@@ -63,5 +66,6 @@ pub(crate) struct Installation {
     /// Another controller can use the database too.
     pub(crate) is_shared: bool,
     pub(crate) timing: Timing,
+    pub(crate) audit: config::Audit,
     pub(crate) started_at: jiff::Timestamp,
 }

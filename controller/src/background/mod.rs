@@ -5,6 +5,7 @@ mod cancel;
 mod certify;
 mod dispatch;
 mod forget;
+mod forward;
 mod lease;
 mod listen;
 mod reap;
@@ -49,6 +50,7 @@ pub(crate) fn spawn(
     start.worker("reap", |app| async move { reap::round(&app).await });
     start.worker("forget", |app| async move { forget::round(&app).await });
     start.worker("sequence", |app| async move { sequence::round(&app).await });
+    start.worker("forward", |app| async move { forward::round(&app).await });
     start.worker("certify", |app| async move { certify::round(&app).await });
     start.worker("wake_ups", |app| async move { listen::hear(&app).await });
     start.worker("tell_of_work", |app| async move { listen::tell_of_work(&app).await });

@@ -9,6 +9,7 @@ pub(crate) mod attempts;
 pub(crate) mod audit;
 pub(crate) mod audit_chain;
 pub(crate) mod audit_export;
+pub(crate) mod audit_forwarded;
 pub(crate) mod controllers;
 pub(crate) mod enroll_tokens;
 pub(crate) mod executions;
