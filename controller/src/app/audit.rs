@@ -36,6 +36,8 @@ const BATCH: i64 = 1000;
 /// A checkpoint is due after so many entries, or so long after the one before.
 const ENTRIES: i64 = 1000;
 const AFTER: SignedDuration = SignedDuration::from_secs(60);
+/// Checkpoints that are looked at for one that counts.
+const LOOKED_AT: i64 = 16;
 
 /// Whether to wait for another controller that continues the chain, and when to sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,24 +96,23 @@ async fn advance_once(app: &App, org: OrgId, mode: Mode) -> Result<i64> {
     if !chained.is_empty() {
         store::insert(&mut tx, org, &chained).await?;
     }
-    let is_due = match &newest {
-        None => head.seq > 0 || mode == Mode::Now,
-        Some((newest, _)) if newest.place.seq == head.seq => false,
+    let is_last = taken < BATCH || chained.is_empty();
+    let signs = match &newest {
+        None => head.seq > 0 || (mode == Mode::Now && is_last),
         Some((newest, _)) => {
-            let age = now.duration_since(newest.at);
-            mode == Mode::Now || head.seq - newest.place.seq >= ENTRIES || age >= AFTER
+            let more = head.seq - newest.place.seq;
+            let is_old = now.duration_since(newest.at) >= AFTER;
+            more > 0 && (more >= ENTRIES || is_old || (mode == Mode::Now && is_last))
         }
     };
-    // With more to come, one at the end will do.
-    let signs = is_due && !(mode == Mode::Now && taken == BATCH && head.seq % ENTRIES != 0);
-    let signed = if signs { Some(sign(app, &mut tx, org, head, newest.as_ref(), now).await?) } else { None };
+    let signed = if signs { sign(app, &mut tx, org, head, newest.as_ref(), now).await? } else { None };
     fault::point("controller.audit.chained");
     tx.commit().await.during("commit")?;
     fault::point("controller.audit.committed");
     if let Some((checkpoint, kept)) = signed {
         app.audit.learn(app, org, checkpoint, &kept);
     }
-    Ok(if chained.is_empty() { 0 } else { taken })
+    Ok(if is_last { 0 } else { taken })
 }
 
 /// The newest checkpoint that counts.
@@ -120,14 +121,16 @@ async fn read_newest(
     connection: &mut PgConnection,
     org: OrgId,
 ) -> Result<Option<(Checkpoint, Kept)>> {
-    let Some(kept) = store::newest_checkpoint(connection, org).await? else { return Ok(None) };
-    match open(app, org, &kept) {
-        Ok(checkpoint) => Ok(Some((checkpoint, kept))),
-        Err(why) => {
-            app.audit.contradict(org, format!("the checkpoint of entry {} does not count: {why}", kept.seq));
-            Ok(None)
+    for kept in store::checkpoints(connection, org, LOOKED_AT).await? {
+        match open(app, org, &kept) {
+            Ok(checkpoint) => return Ok(Some((checkpoint, kept))),
+            Err(why) => {
+                let what = format!("the checkpoint of entry {} does not count: {why}", kept.seq);
+                app.audit.contradict(org, what);
+            }
         }
     }
+    Ok(None)
 }
 
 /// Verifies a checkpoint as it is kept.
@@ -162,7 +165,7 @@ async fn head(
     Ok(signed)
 }
 
-/// Signs that the chain ends there.
+/// Signs that the chain ends there; not where there is a checkpoint of this number already, which does not count.
 async fn sign(
     app: &App,
     connection: &mut PgConnection,
@@ -170,7 +173,7 @@ async fn sign(
     place: Place,
     newest: Option<&(Checkpoint, Kept)>,
     now: Timestamp,
-) -> Result<(Checkpoint, Kept)> {
+) -> Result<Option<(Checkpoint, Kept)>> {
     let mut previous = newest.map(|(checkpoint, _)| checkpoint.place);
     if let Some(before) = &mut previous
         && let Some(hash) = store::hash_at(connection, org, before.seq).await?
@@ -191,8 +194,8 @@ async fn sign(
         signature: hex::decode(signature).unwrap_or_default(),
         certificate: signer.certificate().to_vec(),
     };
-    store::insert_checkpoint(connection, org, &kept).await?;
-    Ok((checkpoint, kept))
+    let is_kept = store::insert_checkpoint(connection, org, &kept).await?;
+    Ok(is_kept.then_some((checkpoint, kept)))
 }
 
 /// A checkpoint as the API shows it.

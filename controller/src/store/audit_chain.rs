@@ -129,16 +129,18 @@ pub(crate) async fn hash_at(connection: &mut PgConnection, org: OrgId, seq: i64)
     Ok(row.map(|row| hash(&row.hash)))
 }
 
-pub(crate) async fn newest_checkpoint(connection: &mut PgConnection, org: OrgId) -> Result<Option<Kept>> {
-    let row = sqlx::query!(
+/// An organization's checkpoints, the newest first.
+pub(crate) async fn checkpoints(connection: &mut PgConnection, org: OrgId, limit: i64) -> Result<Vec<Kept>> {
+    let rows = sqlx::query!(
         r#"select seq, hash, at as "at: jiff_sqlx::Timestamp", payload, signature, certificate
-           from audit_checkpoints where org_id = $1 order by seq desc limit 1"#,
-        org.0
+           from audit_checkpoints where org_id = $1 order by seq desc limit $2"#,
+        org.0,
+        limit
     )
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .await
-    .during("query for the newest checkpoint")?;
-    Ok(row.map(|row| kept!(row)))
+    .during("query for the newest checkpoints")?;
+    Ok(rows.into_iter().map(|row| kept!(row)).collect())
 }
 
 /// The newest checkpoint of each organization.
@@ -204,10 +206,11 @@ pub(crate) async fn insert(connection: &mut PgConnection, org: OrgId, chained: &
     }
 }
 
-pub(crate) async fn insert_checkpoint(connection: &mut PgConnection, org: OrgId, new: &Kept) -> Result<()> {
-    sqlx::query!(
+/// Keeps a checkpoint; `false` when there is one of this number, which stays.
+pub(crate) async fn insert_checkpoint(connection: &mut PgConnection, org: OrgId, new: &Kept) -> Result<bool> {
+    let done = sqlx::query!(
         "insert into audit_checkpoints (org_id, seq, hash, at, payload, signature, certificate)
-         values ($1, $2, $3, $4, $5, $6, $7)",
+         values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
         org.0,
         new.seq,
         new.hash,
@@ -219,7 +222,7 @@ pub(crate) async fn insert_checkpoint(connection: &mut PgConnection, org: OrgId,
     .execute(connection)
     .await
     .during("insert of a checkpoint")?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// Notes an alarm; `false` when it was noted before.

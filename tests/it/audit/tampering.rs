@@ -120,6 +120,17 @@ async fn each_edited_column_of_a_checkpoint_is_found() {
         let found = found(&world, &mut sql, &statement, UNDO).await;
         assert!(found.iter().any(|finding| finding.starts_with("bad checkpoint")), "{change}: {found:?}");
     }
+    // Also of the newest, and the chain goes on all the same.
+    let newest = "update audit_checkpoints set signature = '' where seq = 30";
+    run(&mut sql, newest).await;
+    act(&world, 1).await;
+    let found_later = findings(&world, &export(&world, &[]).await).await;
+    assert!(
+        found_later.len() == 1 && found_later[0].starts_with("bad checkpoint: that of entry 30"),
+        "{found_later:?}"
+    );
+    let (world, mut sql) = self::world().await;
+    keep(&mut sql).await;
     let removed = found(&world, &mut sql, "delete from audit_checkpoints where seq = 15", UNDO).await;
     assert!(removed[0].starts_with("removed checkpoint: that of entry 15"), "{removed:?}");
     let other = "update audit_checkpoints set org_id = gen_random_uuid() where seq = 15";
