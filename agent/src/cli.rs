@@ -70,6 +70,11 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// Forget that the audit was seen to go back, once somebody has looked into it
+    ForgetAlarm {
+        #[command(flatten)]
+        common: Common,
+    },
     /// Look at what this host allows its controllers
     Policy {
         #[command(subcommand)]
@@ -226,6 +231,7 @@ pub fn main() -> ExitCode {
         Command::Enroll(arguments) => enroll_host(arguments),
         Command::Run { common, kill_jobs } => common.load().and_then(|config| run::run(&config, kill_jobs)),
         Command::Status { common, output } => common.load().and_then(|config| status::show(&config, output)),
+        Command::ForgetAlarm { common } => common.load().and_then(|config| status::forget_alarm(&config)),
         Command::Config { command: ConfigCommand::Check { common } } => common
             .load()
             .and_then(|config| print(&toml::to_string(&config).context("cannot show the configuration")?)),

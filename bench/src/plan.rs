@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) api_window: Duration,
     /// Requests a second of the open loop.
     pub(crate) api_rate: u32,
+    /// Of an export that is verified.
+    pub(crate) verified_entries: i64,
     pub(crate) idle_settle: Duration,
     pub(crate) idle_window: Duration,
 }
@@ -76,6 +78,7 @@ impl Plan {
             api_connections: 16,
             api_window: Duration::from_secs(4),
             api_rate: 1000,
+            verified_entries: 1_000_000,
             idle_settle: Duration::from_secs(5),
             idle_window: Duration::from_secs(20),
         }
@@ -110,6 +113,7 @@ impl Plan {
             api_connections: 4,
             api_window: Duration::from_millis(500),
             api_rate: 200,
+            verified_entries: 10_000,
             idle_settle: Duration::from_millis(200),
             idle_window: Duration::from_secs(1),
         }

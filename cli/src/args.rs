@@ -71,6 +71,9 @@ pub(crate) enum Command {
     Event(EventCommand),
     /// Show how many hosts there are, what was started, and how it went
     Statistics(StatisticsArgs),
+    /// The audit: who did what, and whether anybody changed it since
+    #[command(subcommand)]
+    Audit(Box<AuditCommand>),
     /// Check an API token and store it with the address as a context (token from --token-file, OPSC_TOKEN or stdin)
     Login,
     /// Contexts: the controllers that this user has logged in to
@@ -379,6 +382,82 @@ pub(crate) enum ControllerCommand {
     List(Shown),
     /// Make a token, and show the line to type on the machine of another controller. It hands over this installation
     JoinToken(Shown),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// List entries, the newest first
+    List {
+        #[command(flatten)]
+        filter: AuditFilter,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Write entries and checkpoints as lines of JSON, for 'verify' and for whoever keeps them
+    Export {
+        /// From the first entry since: how long ago (7d), or an RFC 3339 time
+        #[arg(long, value_name = "WHEN", value_parser = parse::Since::parse)]
+        since: Option<parse::Since>,
+        /// Up to the first checkpoint behind that time
+        #[arg(long, value_name = "WHEN", value_parser = parse::Since::parse)]
+        until: Option<parse::Since>,
+        /// From this number on
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+        from_seq: Option<i64>,
+        /// Write to this file [default: stdout]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Check an export against its checkpoints, without any connection: exit code 1 when something is wrong
+    Verify(VerifyArgs),
+    /// Print what exports are verified with; keep it where the controller cannot change it
+    Key(Shown),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditFilter {
+    /// Only of this actor, by name or by 'noun/id'
+    #[arg(long)]
+    pub(crate) actor: Option<String>,
+    /// Only this verb, as 'agent.revoke'
+    #[arg(long)]
+    pub(crate) verb: Option<String>,
+    /// Only about this object, as 'agent/ID'
+    #[arg(long, value_name = "NOUN/ID")]
+    pub(crate) object: Option<String>,
+    /// Only with this outcome, as 'done'
+    #[arg(long)]
+    pub(crate) outcome: Option<String>,
+    /// Only of this request
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+    /// Only since: how long ago (7d), or an RFC 3339 time
+    #[arg(long, value_name = "WHEN", value_parser = parse::Since::parse)]
+    pub(crate) since: Option<parse::Since>,
+    /// Only before then
+    #[arg(long, value_name = "WHEN", value_parser = parse::Since::parse)]
+    pub(crate) until: Option<parse::Since>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// File that 'opsctl audit key' wrote
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// A checkpoint that was kept, which must be contained
+    #[arg(long, value_name = "FILE")]
+    pub(crate) after: Option<PathBuf>,
+    /// Keep the newest checkpoint here, for a later '--after'
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keep: Option<PathBuf>,
+    /// The export; - is the standard input
+    #[arg(value_name = "EXPORT")]
+    pub(crate) export: PathBuf,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
 }
 
 #[derive(Debug, Subcommand)]

@@ -261,6 +261,19 @@ impl Client {
         self.accepted(response).await
     }
 
+    /// Opens a long answer that is read as it comes. It has no time limit.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn download(
+        &self,
+        path: &[&str],
+        query: &[(&'static str, String)],
+    ) -> Result<Response, Error> {
+        let response = self.send(self.request(Method::GET, path).query(query)).await?;
+        self.accepted(response).await
+    }
+
     /// A controller that is down says so with status 503 and the same document.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 
 use crate::{
-    args::{Cli, Command},
+    args::{AuditCommand, Cli, Command},
     client::Client,
     context::{Connection, Contexts, Environment},
     exit::Exit,
@@ -56,6 +56,11 @@ async fn run(cli: Cli) -> Result<Exit> {
     let command = match cli.command {
         Command::Login => return cmd::login::run(&cli.global, &environment).await,
         Command::Context(command) => return cmd::context::run(&environment, command),
+        Command::Audit(command) => match *command {
+            // It needs no controller, and must not ask one.
+            AuditCommand::Verify(args) => return cmd::audit::verify(&args),
+            command => Command::Audit(Box::new(command)),
+        },
         command => command,
     };
     let contexts = Contexts::load(&environment.path)?;
@@ -66,6 +71,7 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Execution(command) => cmd::execution::run(&client, command).await,
         Command::Agent(command) => cmd::agent::run(&client, command).await,
         Command::EnrollToken(command) => cmd::enroll_token::run(&client, command).await,
+        Command::Audit(command) => Box::pin(cmd::audit::run(&client, *command)).await,
         Command::Controller(command) => cmd::controller::run(&client, command).await,
         Command::Event(command) => cmd::event::run(&client, command).await,
         Command::Statistics(args) => cmd::statistics::run(&client, args).await,

@@ -4,6 +4,7 @@
 //! Each layer is read by the same rules and on its own, so that an error names the file, the variable or the flag that
 //! it comes from. Keys that nobody knows are refused.
 
+mod audit;
 mod http;
 
 use std::{
@@ -19,7 +20,11 @@ use model::limits;
 use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::postgres::PgConnectOptions;
 
-pub(crate) use http::{Http, HttpLayer, Tls};
+pub(crate) use self::{
+    audit::{Audit, Syslog},
+    http::{Http, HttpLayer, Tls},
+};
+use self::audit::AuditLayer;
 
 /// Read when no other file is named, if it exists.
 pub(crate) const DEFAULT_FILE: &str = "/etc/opsconductor/controller.toml";
@@ -28,7 +33,7 @@ const DEFAULT_DATA: &str = "/var/lib/opsconductor";
 const DEFAULT_LEVEL: &str = "info,sqlx=warn";
 /// Variables `OPSC_<SECTION>__<KEY>` belong to the controller; the others of this prefix are the CLI's and the agent's.
 const PREFIX: &str = "OPSC_";
-const SECTIONS: [&str; 6] = ["http", "agents", "people", "timing", "database", "log"];
+const SECTIONS: [&str; 7] = ["http", "agents", "people", "timing", "database", "audit", "log"];
 /// Shortest and longest life of an agent's certificate.
 const CERTIFICATE_LIFE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(90 * 24 * 3600)];
 /// Shortest and longest life of a dispatch key's certificate.
@@ -63,6 +68,7 @@ pub(crate) struct Config {
     pub(crate) people: People,
     pub(crate) timing: Timing,
     pub(crate) database: Database,
+    pub(crate) audit: Audit,
     pub(crate) log: Log,
 }
 
@@ -205,6 +211,7 @@ pub(crate) struct Layer {
     pub(crate) people: PeopleLayer,
     pub(crate) timing: TimingLayer,
     pub(crate) database: DatabaseLayer,
+    pub(crate) audit: AuditLayer,
     pub(crate) log: LogLayer,
 }
 
@@ -326,6 +333,7 @@ impl Layer {
                 password_file: above.database.password_file.or(self.database.password_file),
                 auto_migrate: above.database.auto_migrate.or(self.database.auto_migrate),
             },
+            audit: self.audit.under(above.audit),
             log: LogLayer {
                 format: above.log.format.or(self.log.format),
                 level: above.log.level.or(self.log.level),
@@ -384,6 +392,7 @@ impl Config {
             external: external(layer.database.url, layer.database.password_file.as_deref())?,
             auto_migrate: layer.database.auto_migrate.unwrap_or(false),
         };
+        let audit = Audit::read(layer.audit)?;
         let level = layer.log.level.unwrap_or_else(|| DEFAULT_LEVEL.to_owned());
         tracing_subscriber::EnvFilter::try_new(&level)
             .map_err(|error| wrong("[log] level", format!("'{level}' is not understood: {error}")))?;
@@ -394,7 +403,7 @@ impl Config {
         }
         let data = std::path::absolute(&data).map_err(|error| wrong("data", error.to_string()))?;
         let people = People { registration: layer.people.registration.unwrap_or(false) };
-        Ok(Self { data, http, agents, people, timing, database, log })
+        Ok(Self { data, http, agents, people, timing, database, audit, log })
     }
 
     /// The configuration as its file would say it, without secrets.
@@ -427,6 +436,7 @@ impl Config {
             ),
             ("timing", self.timing.table()),
             ("database", database),
+            ("audit", self.audit.table()),
             ("log", log),
         ];
         for (name, section) in sections {

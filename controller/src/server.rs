@@ -134,6 +134,7 @@ impl Controller {
                 is_shared: config.database.external.is_some(),
                 registration: config.people.registration,
                 timing: config.timing,
+                audit: config.audit.clone(),
             };
             boot::open(database.options(), &config.data, boot).await
         };

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod api;
 pub mod attempt;
+pub mod audit;
 pub mod command;
 pub mod execution;
 pub mod id;

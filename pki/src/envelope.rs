@@ -154,6 +154,26 @@ impl Verifier {
         Ok(certificate.controller)
     }
 
+    /// As [`Self::verify`], of something that says itself when it was signed: `date` reads that from the payload, once the
+    /// signature holds. A payload without a date counts as signed at no time, and is refused.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn verify_dated(
+        &self,
+        kind: &str,
+        payload: &[u8],
+        signature: &[u8],
+        certificate_der: &[u8],
+        date: impl FnOnce(&[u8]) -> Option<Timestamp>,
+    ) -> Result<ControllerId, Error> {
+        let certificate = self.certificate(certificate_der)?;
+        certificate.key.verify(kind, payload, signature)?;
+        let at = date(payload).ok_or(Error::Undated)?;
+        certificate.validity.check(at).map_err(Error::Certificate)?;
+        Ok(certificate.controller)
+    }
+
     fn certificate(&self, der: &[u8]) -> Result<Arc<DispatchCertificate>, Error> {
         let digest = sha256(der);
         let known = self

@@ -26,6 +26,8 @@ pub enum Error {
     Signature { kind: String },
     #[error("the access token {0}")]
     AccessToken(&'static str),
+    #[error("what is signed does not say when that was")]
+    Undated,
     #[error("cannot seal a message")]
     Seal(#[source] rustls::Error),
     /// The key, the context or the bytes are not those of the sealing; which one cannot be known.

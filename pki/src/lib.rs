@@ -7,6 +7,7 @@
 //! - Private keys have no readable `Debug`; what leaves this crate of them is wiped when it is dropped.
 
 pub mod access_token;
+pub mod audit;
 pub mod authority;
 mod certificate;
 mod csr;
@@ -15,6 +16,7 @@ mod ed25519;
 pub mod envelope;
 mod error;
 pub mod identity;
+pub mod pem;
 pub mod result_key;
 pub mod seal;
 #[cfg(test)]

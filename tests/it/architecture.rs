@@ -175,7 +175,7 @@ fn the_crates() {
         ("model", &[]),
         ("proto", &["model"]),
         ("pki", &["model"]),
-        ("cli", &["model"]),
+        ("cli", &["model", "pki"]),
         ("controller", &["fault", "model", "pki", "proto"]),
         ("agent", &["fault", "model", "pki", "proto"]),
     ] {

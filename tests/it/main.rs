@@ -4,6 +4,7 @@
 
 mod access;
 mod architecture;
+mod audit;
 mod backpressure;
 mod bad_input;
 mod chaos;

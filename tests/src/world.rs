@@ -42,6 +42,7 @@ pub struct Builder {
     data: Option<PathBuf>,
     any_address: bool,
     people: &'static str,
+    audit: String,
 }
 
 impl Builder {
@@ -72,6 +73,18 @@ impl Builder {
     /// The controllers tell agents where they are.
     pub fn announcing(mut self) -> Self {
         self.announces = true;
+        self
+    }
+
+    /// The audit goes to the file `audit.log` in the World's folder too.
+    pub fn forwarding(mut self) -> Self {
+        self.audit.push_str("file = '{folder}/audit.log'\n");
+        self
+    }
+
+    /// The audit goes to this syslog server too.
+    pub fn syslog(mut self, server: &str) -> Self {
+        self.audit.push_str(&format!("syslog = '{server}'\n"));
         self
     }
 
@@ -137,8 +150,8 @@ impl Builder {
     pub fn prepare(self) -> World {
         pki::install_provider();
         let database = (!self.embedded).then(|| self.database.unwrap_or_else(postgres::migrated_database));
-        let Self { agents, announces, timing, any_address, people, .. } = self;
-        let settings = Settings { agents, announces, timing, any_address, people };
+        let Self { agents, announces, timing, any_address, people, audit, .. } = self;
+        let settings = Settings { agents, announces, timing, any_address, people, audit };
         World::new(database, settings, self.data, None)
     }
 }
@@ -151,6 +164,7 @@ struct Settings {
     timing: String,
     any_address: bool,
     people: &'static str,
+    audit: String,
 }
 
 #[derive(Debug)]
@@ -216,11 +230,12 @@ impl World {
         let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
         let door = if settings.any_address { SocketAddr::from(([0; 4], agents.port())) } else { agents };
         let config = format!(
-            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{announce}{}{}{}{url}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
+            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{announce}{}{}{}{url}[audit]\n{}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
             data.display(),
             settings.agents,
             settings.people,
             settings.timing,
+            settings.audit.replace("{folder}", &folder.display().to_string()),
         );
         std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");
         let token = token.unwrap_or_else(|| data.join("admin.token"));

@@ -19,6 +19,7 @@ use crate::{
         identity::{Identity, IdentityError},
         owner::Owner,
         status::Live,
+        witness,
     },
 };
 
@@ -36,6 +37,8 @@ struct Status {
     running: bool,
     /// None when the spool cannot be read.
     unanswered_reports: Option<usize>,
+    /// What is remembered of the organization's audit.
+    audit: witness::Shown,
     #[serde(skip_serializing_if = "Option::is_none")]
     live: Option<Live>,
 }
@@ -72,6 +75,7 @@ pub(super) fn show(config: &Config, output: Output) -> Result<(), Failure> {
         data: config.data.clone(),
         running: live.is_some() || lock.is_none(),
         unanswered_reports,
+        audit: witness::shown(here),
         live,
     };
     match output {
@@ -124,7 +128,32 @@ impl Status {
                 "unanswered reports",
                 self.unanswered_reports.map_or_else(|| "-".to_owned(), |reports| reports.to_string()),
             ),
+            ("audit", self.audit()),
         ];
         rows.iter().map(|(name, value)| format!("{name:<20}{value}\n")).collect()
     }
+
+    fn audit(&self) -> String {
+        match (&self.audit.alarm, self.audit.newest_seq) {
+            (Some(alarm), _) => format!(
+                "ALARM since {}: it was rolled back or written anew: {} ('opsconductor-agent forget-alarm' when that is \
+                 looked into)",
+                alarm.at, alarm.what
+            ),
+            (None, Some(seq)) => format!("a checkpoint of entry {seq} is remembered"),
+            (None, None) => "no checkpoint has come yet".to_owned(),
+        }
+    }
+}
+
+/// `forget-alarm`: what the witness remembers goes with the alarm, and the next checkpoint is believed.
+pub(super) fn forget_alarm(config: &Config) -> Result<(), Failure> {
+    let folder = link::folder(&config.data);
+    let _owner = Owner::of(&folder).with_context(|| format!("cannot enter '{}'", folder.display()))?;
+    let here = Path::new(link::HERE);
+    if witness::shown(here).alarm.is_none() {
+        return print("There is no alarm.\n");
+    }
+    let alarm = witness::forget(here).context("cannot forget the alarm")?;
+    print(&alarm.map_or_else(String::new, |alarm| format!("Forgotten: {} ({})\n", alarm.what, alarm.at)))
 }

@@ -56,6 +56,7 @@ pub mod spool;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod witness;
 
 /// The link's folder for a process that stands in it: those above it are closed to the link's user. The spool's database
 /// takes no relative path.

@@ -32,6 +32,7 @@ use super::{
     identity::{Identity, IdentityError},
     identity_folder, shipper,
     spool::Spool,
+    witness::Witness,
 };
 use crate::{clock, messages::ToExecutor};
 
@@ -97,6 +98,7 @@ pub(crate) struct Session {
     online: watch::Sender<Option<Online>>,
     standing: watch::Sender<Standing>,
     backoff: Backoff,
+    witness: Witness,
 }
 
 /// Why a try came to its end.
@@ -141,6 +143,7 @@ impl Session {
             online,
             standing,
             backoff: Backoff::new(BACKOFF_BASE, settings.timing.reconnect()),
+            witness: Witness::open(&settings.folder),
         };
         (session, online_receiver, standing_receiver)
     }

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::{NOTHING, millis, number, only, run};
 use crate::{
     figure::Book,
-    lab::{Connection, Get, Lab},
+    lab::{Connection, Lab, Request},
     plan::Plan,
     stats::percentile,
 };
@@ -31,7 +31,7 @@ pub(super) async fn measure(lab: &mut Lab, plan: &Plan, book: &mut Book) -> anyh
     let mut database = lab.database().await?;
     let (_, execution) = run(lab, &mut database, only(0), 1, &[NOTHING]).await?;
     let paths = [format!("/api/v1/executions/{execution}"), format!("/api/v1/agents?limit={AGENTS_PAGE}")];
-    let requests: Arc<[Get]> = paths.iter().map(|path| Get::new(path, lab.api.token())).collect();
+    let requests: Arc<[Request]> = paths.iter().map(|path| Request::get(path, lab.api.token())).collect();
 
     let (mut rates, mut tails, mut raw) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.repetitions {
@@ -50,7 +50,7 @@ pub(super) async fn measure(lab: &mut Lab, plan: &Plan, book: &mut Book) -> anyh
 }
 
 /// As many requests as the answers allow; how many a second.
-async fn closed_loop(lab: &Lab, plan: &Plan, requests: &Arc<[Get]>) -> anyhow::Result<f64> {
+async fn closed_loop(lab: &Lab, plan: &Plan, requests: &Arc<[Request]>) -> anyhow::Result<f64> {
     let mut connections = Vec::new();
     for _ in 0..plan.api_connections {
         connections.push(Connection::open(lab.http).await?);
@@ -62,7 +62,7 @@ async fn closed_loop(lab: &Lab, plan: &Plan, requests: &Arc<[Get]>) -> anyhow::R
             let client = tokio::spawn(async move {
                 let mut done = 0;
                 while begun.elapsed() < window {
-                    connection.get(&requests[(index + done) % requests.len()]).await?;
+                    connection.send(&requests[(index + done) % requests.len()]).await?;
                     done += 1;
                 }
                 anyhow::Ok(done)
@@ -75,7 +75,7 @@ async fn closed_loop(lab: &Lab, plan: &Plan, requests: &Arc<[Get]>) -> anyhow::R
 }
 
 /// Requests at a steady rate, whatever the answers do; how long each took from when it was due, in milliseconds.
-async fn open_loop(lab: &Lab, plan: &Plan, requests: &Arc<[Get]>) -> anyhow::Result<Vec<f64>> {
+async fn open_loop(lab: &Lab, plan: &Plan, requests: &Arc<[Request]>) -> anyhow::Result<Vec<f64>> {
     let mut connections = Vec::new();
     for _ in 0..OPEN_CONNECTIONS {
         connections.push(Connection::open(lab.http).await?);
@@ -94,7 +94,7 @@ async fn open_loop(lab: &Lab, plan: &Plan, requests: &Arc<[Get]>) -> anyhow::Res
                 loop {
                     let next = dues.lock().await.recv().await;
                     let Some((number, due)) = next else { return anyhow::Ok(took) };
-                    connection.get(&requests[number % requests.len()]).await?;
+                    connection.send(&requests[number % requests.len()]).await?;
                     took.push(millis(Instant::now().saturating_duration_since(due)));
                 }
             });

@@ -2,6 +2,7 @@
 //! and real agents are gone before simulated ones come in numbers.
 
 mod api;
+mod audit;
 mod connect;
 mod exec;
 mod fanout;
@@ -78,6 +79,8 @@ pub(crate) async fn measure(
         ["tail_flooded_p99_ms"] => flood::tail;
         ["fanout_real_50_ms"] => fanout::real;
         ["api_reads_per_s", "api_p99_ms"] => api::measure;
+        ["audited_writes_per_s"] => audit::writes;
+        ["audit_verify_1m_s"] => audit::verification;
         ["fanout_1000_ms"] => fanout::to_1000;
         ["reconnect_1000_s"] => reconnect::measure;
         ["fanout_5000_ms"] => fanout::to_5000;

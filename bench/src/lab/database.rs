@@ -121,6 +121,23 @@ impl Database {
         }
     }
 
+    /// Waits until every entry of the audit has its number.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub(crate) async fn wait_chained(&mut self, within: Duration) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let waiting: i64 =
+                sqlx::query_scalar("select count(*) from audit_queue").fetch_one(&mut self.0).await?;
+            if waiting == 0 {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < within, "{waiting} entries are not chained after {within:?}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Waits until the execution's last result is committed; when that was seen, at most about 1.2 ms later.
     ///
     /// # Errors

@@ -14,13 +14,25 @@ const HEAD_BYTES: usize = 16 * 1024;
 
 /// A request as it goes over the wire.
 #[derive(Debug, Clone)]
-pub(crate) struct Get(Vec<u8>);
+pub(crate) struct Request(Vec<u8>);
 
-impl Get {
-    pub(crate) fn new(path: &str, token: &str) -> Self {
+impl Request {
+    pub(crate) fn get(path: &str, token: &str) -> Self {
         Self(
             format!("GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n")
                 .into_bytes(),
+        )
+    }
+
+    /// One that does something, with a body of JSON.
+    pub(crate) fn post(path: &str, token: &str, body: &str) -> Self {
+        let length = body.len();
+        Self(
+            format!(
+                "POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\
+                 Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            )
+            .into_bytes(),
         )
     }
 }
@@ -43,8 +55,8 @@ impl Connection {
     /// Sends a request and reads its whole answer; how many bytes its body has.
     ///
     /// # Errors
-    /// When the answer is not a 200 with a length.
-    pub(crate) async fn get(&mut self, request: &Get) -> anyhow::Result<usize> {
+    /// When the answer is neither a 200 nor a 201 with a length.
+    pub(crate) async fn send(&mut self, request: &Request) -> anyhow::Result<usize> {
         self.stream.write_all(&request.0).await.context("cannot send a request")?;
         self.buffer.clear();
         let head = loop {
@@ -73,7 +85,7 @@ fn length(head: &[u8]) -> anyhow::Result<usize> {
     let head = std::str::from_utf8(head).context("the answer's head is no text")?;
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();
-    if !status.starts_with("HTTP/1.1 200 ") {
+    if !["HTTP/1.1 200 ", "HTTP/1.1 201 "].iter().any(|good| status.starts_with(good)) {
         bail!("the server answered '{status}'");
     }
     lines

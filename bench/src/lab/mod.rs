@@ -24,7 +24,7 @@ use tokio::time::sleep;
 pub(crate) use agents::Agents;
 pub(crate) use api::{Api, check_succeeded};
 pub(crate) use database::{Database, SIMULATED, options};
-pub(crate) use http::{Connection, Get};
+pub(crate) use http::{Connection, Request};
 pub(crate) use sse::Parser;
 
 use crate::{

@@ -149,7 +149,12 @@ impl Conversation<'_> {
                         bail!("the controller said goodbye: {} ({})", goodbye.code, goodbye.detail);
                     }
                     // What is to be cancelled is over already.
-                    Some(Some(Frame::Cancel(_) | Frame::Welcome(_) | Frame::Controllers(_)) | None) => {}
+                    Some(
+                        Some(
+                            Frame::Cancel(_) | Frame::Welcome(_) | Frame::Controllers(_) | Frame::Checkpoint(_),
+                        )
+                        | None,
+                    ) => {}
                     None => bail!("the controller closed the session"),
                 },
                 _ = heartbeat.tick() => {

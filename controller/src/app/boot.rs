@@ -15,10 +15,14 @@ use model::id::ControllerId;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
-    App, Installation, access, access_keys, ca, clocks, host_metrics, live, manifest, output, parts,
+    App, Installation, access, access_keys, audit, ca, clocks, host_metrics, live, manifest, output, parts,
     passwords, runs, sessions, setup, wake,
 };
-use crate::{clock, config::Timing, store};
+use crate::{
+    clock,
+    config::{self, Timing},
+    store,
+};
 
 /// What the configuration says that the verbs need.
 #[derive(Debug, Clone)]
@@ -32,6 +36,7 @@ pub(crate) struct Boot {
     /// Everybody may become a member of the home organization.
     pub registration: bool,
     pub timing: Timing,
+    pub audit: config::Audit,
 }
 
 /// The data folder and the database are not of the same installation.
@@ -81,6 +86,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
             registration: boot.registration,
             setup_token: data.join(setup::TOKEN_FILE),
             timing: boot.timing,
+            audit: boot.audit,
             started_at: now,
         },
         db: store::Db::new(options, boot.timing.lease),
@@ -96,6 +102,8 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
         known: access::Known::default(),
         access_keys: access_keys::AccessKeys::default(),
         passwords: passwords::Passwords::default(),
+        audit: audit::Newest::default(),
+        alarms: audit::Alarms::default(),
     };
     clocks::agree(app.db.worker(), controller_id, boot.timing.lease).await?;
     let left = store::sessions::close_all_of(app.db.worker(), controller_id, now).await?;

@@ -6,6 +6,7 @@ pub(crate) mod access;
 pub(crate) mod access_keys;
 pub(crate) mod agents;
 pub(crate) mod api_tokens;
+pub(crate) mod audit;
 pub(crate) mod authenticate;
 pub(crate) mod boot;
 pub(crate) mod ca;
@@ -37,7 +38,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use model::id::ControllerId;
 
-use crate::{config::Timing, store::Db};
+use crate::{
+    config::{self, Timing},
+    store::Db,
+};
 
 /// Everything that the verbs work with; one for the process.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub(crate) struct App {
     pub(crate) known: access::Known,
     pub(crate) access_keys: access_keys::AccessKeys,
     pub(crate) passwords: passwords::Passwords,
+    pub(crate) audit: audit::Newest,
+    pub(crate) alarms: audit::Alarms,
 }
 
 impl App {
@@ -89,5 +95,6 @@ pub(crate) struct Installation {
     /// The file of the token that sets the installation up.
     pub(crate) setup_token: PathBuf,
     pub(crate) timing: Timing,
+    pub(crate) audit: config::Audit,
     pub(crate) started_at: jiff::Timestamp,
 }

@@ -44,6 +44,7 @@ const EPOCH_BYTES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Connected {
     pub agent_id: AgentId,
+    pub org_id: OrgId,
     pub epoch: i64,
     pub fence: i64,
     pub slots: i32,
@@ -254,6 +255,7 @@ pub(crate) async fn open(
 
     let session = Arc::new(Connected {
         agent_id,
+        org_id,
         epoch: numbers.epoch,
         fence: numbers.fence,
         slots,
@@ -286,6 +288,10 @@ pub(crate) fn enter(app: &App, session: &Arc<Connected>) -> bool {
     if !app.sessions.enter(session) {
         return false;
     }
+    if let Some(checkpoint) = app.audit.frame(session.org_id) {
+        // Who has no room for it now gets the next one.
+        let _ = session.outbound.try_send(checkpoint);
+    }
     app.wake.free([session.agent_id]);
     app.wake.cancel.notify_one();
     true
@@ -297,6 +303,7 @@ pub(crate) fn enter(app: &App, session: &Arc<Connected>) -> bool {
 /// When the database does not answer; the next session, or the end of this controller's lease, mends the row.
 pub(crate) async fn close(app: &App, session: &Connected) -> Result<()> {
     app.sessions.leave(session.agent_id, session.epoch);
+    app.alarms.leave(session);
     store::sessions::close(app.db.worker(), session.agent_id, session.epoch, clock::now()).await
 }
 

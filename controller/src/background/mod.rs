@@ -5,11 +5,13 @@ mod cancel;
 mod certify;
 mod dispatch;
 mod forget;
+mod forward;
 mod lease;
 mod listen;
 mod reap;
 mod repeat;
 mod revoke;
+mod sequence;
 
 use std::{
     future::Future,
@@ -47,6 +49,8 @@ pub(crate) fn spawn(
     start.worker("lease", |app| async move { lease::round(&app).await });
     start.worker("reap", |app| async move { reap::round(&app).await });
     start.worker("forget", |app| async move { forget::round(&app).await });
+    start.worker("sequence", |app| async move { sequence::round(&app).await });
+    start.worker("forward", |app| async move { forward::round(&app).await });
     start.worker("certify", |app| async move { certify::round(&app).await });
     start.worker("wake_ups", |app| async move { listen::hear(&app).await });
     start.worker("tell_of_work", |app| async move { listen::tell_of_work(&app).await });

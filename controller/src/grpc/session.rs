@@ -29,6 +29,7 @@ use super::{admit, refuse};
 use crate::{
     app::{
         App,
+        audit::alarms,
         runs::{self, Finish, Happening, Verdict},
         sessions::{self, Connected, Opening, PROTOCOL_MAX},
     },
@@ -188,6 +189,12 @@ impl SessionTask {
                         store::agents::update_facts(pool, session.agent_id, &facts, clock::now()).await
                     {
                         tracing::warn!(agent.id = %self.agent_id, error = &error as &dyn std::error::Error, "facts were not stored");
+                    }
+                }
+                Frame::Alarm(alarm) => {
+                    let what = text(&alarm.what);
+                    if let Err(error) = alarms::take(&self.app, session, &alarm, what).await {
+                        tracing::warn!(agent.id = %self.agent_id, error = &error as &dyn std::error::Error, "an alarm was not stored");
                     }
                 }
                 Frame::Heartbeat(_) => {}

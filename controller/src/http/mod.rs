@@ -5,6 +5,7 @@
 //! answer. Without a credential only `/health`, `/ready`, `/version`, `/openapi.json` and `/docs` answer.
 
 mod agents;
+mod audit;
 mod auth;
 mod body;
 mod connections;
@@ -116,6 +117,10 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(agents::drain))
         .routes(routes!(agents::resume))
         .routes(routes!(agents::runs))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::export))
+        .routes(routes!(audit::checkpoints))
+        .routes(routes!(audit::key))
         .routes(routes!(controllers::list))
         .routes(routes!(controllers::create_join_token))
         .routes(routes!(enroll_tokens::list, enroll_tokens::create))

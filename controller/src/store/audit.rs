@@ -1,4 +1,5 @@
-//! Audit entries and outbox events: written in the transaction of what they tell.
+//! Audit entries and outbox events: written in the transaction of what they tell. With each entry goes a row of the queue
+//! from which the sequencer takes what it chains.
 
 use std::net::IpAddr;
 
@@ -29,7 +30,7 @@ pub(crate) struct Entry<'a> {
     /// The address that it came from.
     pub source: Option<IpAddr>,
     /// What else there is to know, among it `before` and `after` of what was changed. Never a secret, and no numbers but
-    /// whole ones: what is hashed must be written one way only.
+    /// whole ones: what is hashed must be written one way only. Others are kept as texts.
     pub detail: Value,
 }
 
@@ -80,7 +81,8 @@ pub(crate) async fn record_all(
         .iter()
         .map(|(_, entry)| entry.source.map_or_else(String::new, |source| source.to_string()))
         .collect();
-    let details: Vec<&Value> = entries.iter().map(|(_, entry)| &entry.detail).collect();
+    let details: Vec<Value> =
+        entries.iter().map(|(_, entry)| model::audit::whole(entry.detail.clone())).collect();
     sqlx::query!(
         "with new as (
              select * from unnest($1::uuid[], $2::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
@@ -90,6 +92,8 @@ pub(crate) async fn record_all(
              insert into audit_entries
                  (id, org_id, at, actor, actor_id, verb, object, outcome, request_id, source, detail)
              select id, org_id, $3, actor, actor_id, verb, object, outcome, request_id, source, detail from new
+         ), queued as (
+             insert into audit_queue (org_id, at, entry_id) select org_id, $3, id from new
          )
          insert into events (id, org_id, at, kind, object, actor, data)
          select id, org_id, $3, verb, object, actor, detail from new",
@@ -101,7 +105,7 @@ pub(crate) async fn record_all(
         &objects as _,
         &outcomes as _,
         &requests as _,
-        &details as _,
+        &details,
         &actor_ids as _,
         &sources,
     )

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod auth;
+pub mod audit;
 pub mod controller;
 pub mod enroll_token;
 pub mod event;

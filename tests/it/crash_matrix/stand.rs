@@ -42,7 +42,7 @@ pub(super) struct Stand {
 
 impl Stand {
     pub(super) async fn new() -> Self {
-        Self::on(World::start().await).await
+        Self::on(World::builder().forwarding().start().await).await
     }
 
     pub(super) async fn on(world: World) -> Self {

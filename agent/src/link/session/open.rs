@@ -30,6 +30,7 @@ use crate::{
         report::{ReportKind, attempt_key},
         session::{chain, end_of},
         shipper,
+        witness::Alarm,
     },
     messages::{Inventory, ToExecutor},
 };
@@ -64,6 +65,8 @@ struct Open {
     pace: Pace,
     /// A frame that goes before the reports.
     urgent: Option<agent_frame::Frame>,
+    /// What there is to tell of the audit's alarm goes before that.
+    alarm: Option<proto::Alarm>,
     facts: Facts,
     /// Those of them that the executor found.
     host_facts: Facts,
@@ -145,6 +148,7 @@ impl Session {
             outbox: Outbox::new(),
             pace: Pace::new(Instant::now()),
             urgent: None,
+            alarm: self.witness.alarm().map(Alarm::frame),
             facts,
             host_facts,
             local_ip,
@@ -197,7 +201,7 @@ impl Session {
         let mut renewal: Option<Renewal> = None;
         open.outbox.fill(&self.spool).await;
         loop {
-            let wants = open.urgent.is_some() || !open.outbox.is_empty();
+            let wants = open.alarm.is_some() || open.urgent.is_some() || !open.outbox.is_empty();
             let pause = if wants { open.pace.wait(Instant::now()) } else { Duration::ZERO };
             tokio::select! {
                 received = inbound.message() => {
@@ -215,7 +219,8 @@ impl Session {
                 }
                 permit = outbound.reserve(), if wants && pause.is_zero() => {
                     let Ok(permit) = permit else { return End::Lost("the connection is closed".to_owned()) };
-                    let next = open.urgent.take().or_else(|| open.outbox.pop().map(agent_frame::Frame::Report));
+                    let alarm = open.alarm.take().map(agent_frame::Frame::Alarm);
+                    let next = alarm.or_else(|| open.urgent.take()).or_else(|| open.outbox.pop().map(agent_frame::Frame::Report));
                     if let Some(next) = next {
                         open.pace.spend();
                         fault::point("link.frame.sending");
@@ -234,6 +239,7 @@ impl Session {
                     if let Some(end) = silent(&open, self.silence) {
                         return end;
                     }
+                    self.look_after_alarm(&mut open);
                     let active = u32::try_from(*self.active.borrow()).unwrap_or(u32::MAX);
                     let beat = proto::Heartbeat { sent_at: clock::now_micros(), active };
                     open.urgent.get_or_insert(agent_frame::Frame::Heartbeat(beat));
@@ -293,7 +299,23 @@ impl Session {
                 self.learn(&open.address.clone(), &announced.controllers);
                 None
             }
+            controller_frame::Frame::Checkpoint(checkpoint) => {
+                if self.witness.see(&self.identity, &checkpoint) {
+                    open.alarm = self.witness.alarm().map(Alarm::frame);
+                }
+                None
+            }
             controller_frame::Frame::Welcome(_) => None,
+        }
+    }
+
+    /// Tells of an alarm that was due, or of one that a person has forgotten.
+    fn look_after_alarm(&mut self, open: &mut Open) {
+        if self.witness.tick(Instant::now()) {
+            open.alarm = self.witness.alarm().map(Alarm::frame);
+        }
+        if self.witness.was_forgotten() {
+            open.alarm = Some(proto::Alarm::default());
         }
     }
 

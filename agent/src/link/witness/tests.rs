@@ -1,0 +1,129 @@
+use super::*;
+
+const OWN: OrgId = OrgId(Uuid::from_u128(1));
+
+fn place(seq: i64, line: u8) -> Place {
+    Place { seq, hash: [line; 32] }
+}
+
+fn checkpoint(place: Place, previous: Option<Place>) -> Checkpoint {
+    Checkpoint { organization: OWN, place, at: clock::now(), previous }
+}
+
+fn take(witness: &mut Witness, checkpoint: Checkpoint) -> bool {
+    let envelope = proto::Envelope { kind: KIND.to_owned(), ..proto::Envelope::default() };
+    witness.take(OWN, checkpoint, signed(&envelope, &checkpoint))
+}
+
+/// One that remembers the checkpoints of the entries 10, 20, 30 and 40.
+fn witness() -> (tempfile::TempDir, Witness) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut witness = Witness::open(folder.path());
+    let mut before = None;
+    for seq in [10, 20, 30, 40] {
+        assert!(!take(&mut witness, checkpoint(place(seq, 1), before)));
+        before = Some(place(seq, 1));
+    }
+    (folder, witness)
+}
+
+#[test]
+fn what_fits_is_remembered_also_by_the_next_process() {
+    let (folder, mut witness) = witness();
+    assert!(!take(&mut witness, checkpoint(place(40, 1), Some(place(30, 1)))));
+    // It was away, and misses some.
+    assert!(!take(&mut witness, checkpoint(place(90, 3), Some(place(70, 3)))));
+    let again = Witness::open(folder.path());
+    assert_eq!(
+        again.memory.places,
+        [10, 20, 30, 40].map(|seq| place(seq, 1)).into_iter().chain([place(90, 3)]).collect::<Vec<_>>()
+    );
+    assert!(again.alarm.is_none());
+    assert_eq!(shown(folder.path()).newest_seq, Some(90));
+}
+
+#[test]
+fn only_so_many_are_remembered() {
+    let (_folder, mut witness) = witness();
+    for seq in 41..200 {
+        assert!(!take(&mut witness, checkpoint(place(seq, 1), Some(place(seq - 1, 1)))));
+    }
+    assert_eq!(witness.memory.places.len(), PLACES);
+}
+
+#[test]
+fn what_contradicts_raises_an_alarm() {
+    for (seen, previous) in [
+        // The same number with another hash, now or before.
+        (place(40, 2), Some(place(30, 1))),
+        (place(20, 2), Some(place(10, 1))),
+        // A newer one that the newest is not before.
+        (place(50, 2), Some(place(30, 1))),
+        (place(50, 2), Some(place(40, 2))),
+        (place(50, 2), None),
+    ] {
+        let (folder, mut witness) = witness();
+        assert!(take(&mut witness, checkpoint(seen, previous)), "{seen:?} {previous:?}");
+        let alarm = witness.alarm().unwrap().clone();
+        assert_eq!((alarm.remembered.seq, alarm.seen.seq), (40, seen.seq));
+        // It stands, also for the next process, whatever comes.
+        assert!(!take(&mut witness, checkpoint(place(50, 1), Some(place(40, 1)))));
+        let mut again = Witness::open(folder.path());
+        assert_eq!(again.alarm().unwrap().id, alarm.id);
+        assert!(!again.was_forgotten());
+        assert_eq!(forget(folder.path()).unwrap().unwrap().id, alarm.id);
+        assert!(again.was_forgotten());
+        assert!(!take(&mut again, checkpoint(seen, previous)));
+        assert!(shown(folder.path()).alarm.is_none());
+        assert_eq!(shown(folder.path()).newest_seq, Some(seen.seq));
+    }
+}
+
+#[test]
+fn an_older_one_may_come_but_not_stay() {
+    // One of which nobody has heard too: this agent may have been away then.
+    for (seq, line) in [(30, 1), (10, 1), (25, 2)] {
+        let (_folder, mut witness) = witness();
+        assert!(!take(&mut witness, checkpoint(place(seq, line), Some(place(seq - 10, 1)))));
+        let now = Instant::now();
+        assert!(!witness.tick(now));
+        // A newer one comes in time.
+        assert!(!take(&mut witness, checkpoint(place(40, 1), Some(place(30, 1)))));
+        assert!(!witness.tick(now + BEHIND_FOR * 2));
+        assert!(!take(&mut witness, checkpoint(place(seq, line), Some(place(seq - 10, 1)))));
+        assert!(witness.tick(Instant::now() + BEHIND_FOR));
+        assert_eq!(witness.alarm().unwrap().seen.seq, seq);
+        assert!(!witness.tick(Instant::now() + BEHIND_FOR * 2));
+    }
+}
+
+#[test]
+fn what_is_of_another_organization_counts_for_nothing() {
+    let (_folder, mut witness) = witness();
+    let other = Checkpoint { organization: OrgId(Uuid::nil()), ..checkpoint(place(40, 2), None) };
+    assert!(!take(&mut witness, other));
+    assert!(witness.alarm().is_none());
+}
+
+#[test]
+fn what_nobody_signed_does_not_count() {
+    let now = clock::now();
+    let authority = pki::Authority::create("lab.example", now).unwrap().authority;
+    let other = pki::Authority::create("lab.example", now).unwrap().authority;
+    let key = pki::DispatchKey::generate();
+    let hour = jiff::SignedDuration::from_hours(1);
+    let controller = model::id::ControllerId(Uuid::from_u128(7));
+    let certificate = authority.issue_dispatch(controller, &key, now - hour, now + hour).unwrap();
+    let signer = pki::Signer::new(key, certificate);
+    let sent = envelope(&checkpoint(place(1, 1), None).sign(&signer));
+    let read = |ca: &[u8], sent: &proto::Envelope| read_checkpoint(ca, "lab.example", sent);
+    assert_eq!(read(authority.controllers_ca_der(), &sent).unwrap().place, place(1, 1));
+    assert!(read(other.controllers_ca_der(), &sent).is_err());
+    let mut order = sent.clone();
+    order.kind = "work-order".to_owned();
+    assert!(read(authority.controllers_ca_der(), &order).is_err());
+    let mut forged = sent;
+    forged.payload =
+        String::from_utf8(forged.payload).unwrap().replace("\"seq\":1", "\"seq\":2").into_bytes();
+    assert!(read(authority.controllers_ca_der(), &forged).is_err());
+}
