@@ -7,6 +7,7 @@ mod architecture;
 mod backpressure;
 mod bad_input;
 mod chaos;
+mod cli_people;
 mod containers;
 mod controllers;
 mod crash_matrix;
