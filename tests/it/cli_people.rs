@@ -167,9 +167,13 @@ async fn groups_roles_accounts_and_tokens() {
     let world = &stage.world;
     // The administrator's API token, from the environment.
     let chief = async |line: &str| world.opsctl(&line.split(' ').collect::<Vec<_>>()).await;
-    let said =
-        chief("role set restarter --permission self.read,agent.read --permission execution.create").await;
-    assert!(said.ended(0).text().contains("restarter gives self.read,agent.read,execution.create"));
+    let said = chief(
+        "role set restarter --permission self.read,agent.read,execution.read --permission execution.create",
+    )
+    .await;
+    assert!(
+        said.ended(0).text().contains("restarter gives self.read,agent.read,execution.read,execution.create")
+    );
     chief("role set operator --permission agent.read").await.ended(2);
     let said = chief("role list").await.ended(0);
     assert!(said.text().contains("restarter") && said.text().contains("administrator"), "{said}");
@@ -191,7 +195,7 @@ async fn groups_roles_accounts_and_tokens() {
     chief("service-account create ci").await.ended(0);
     chief("role bind restarter --service-account ci").await.ended(0);
     let said =
-        chief("token create deploy --service-account ci --ttl 1h --permission execution.create,agent.read --hosts env=staging")
+        chief("token create deploy --service-account ci --ttl 1h --permission self.read,execution.create,execution.read --hosts env=staging")
             .await
             .ended(0);
     let token = said.text().lines().next().expect("the token is the first line").to_owned();
@@ -296,7 +300,8 @@ async fn passwords_second_factors_and_ends_of_sessions() {
     // A second factor, which has no terminal to be asked for on here.
     let started = shell.types("auth totp start -o json").await.ended(0).json();
     let url = started["url"].as_str().expect("it is shown");
-    let totp = totp_rs::Totp::from_url(url).expect("the controller made it").generate_current();
+    let totp = totp_rs::Totp::from_url(url).expect("the controller made it");
+    let totp = totp.generate(clock::now().as_second().try_into().expect("it is after 1970"));
     let said = shell.types(&format!("auth totp confirm {totp} -o json")).await.ended(0);
     let codes = said.json();
     let code = codes["recovery_codes"][0].as_str().expect("codes are shown");
