@@ -1,11 +1,10 @@
-//! The HTTP client of the controller's API: requests, errors, pages. Which answers mean what is in `exit.rs`.
+//! The HTTP client of the controller's API: requests and errors. Which answers mean what is in `exit.rs`.
 
-use std::{marker::PhantomData, time::Duration};
+use std::time::Duration;
 
 use jiff::{Timestamp, fmt::rfc2822};
 use model::{
     api::{
-        Page,
         auth::Tokens,
         execution::{Attempt, CreateExecution, Execution, Run},
         output::OutputPage,
@@ -13,7 +12,6 @@ use model::{
         status::Status,
     },
     id::{ExecutionId, RunId},
-    limits,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Serialize, de::DeserializeOwned};
@@ -21,6 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     clock,
     context::{Connection, Credential},
+    pages::Pages,
     session::Session,
 };
 
@@ -348,8 +347,7 @@ impl Client {
         query: Vec<(&'static str, String)>,
         limit: Option<u64>,
     ) -> Pages<'_, T> {
-        let path = path.iter().map(|&segment| segment.to_owned()).collect();
-        Pages { client: self, path, query, cursor: None, left: limit, done: false, items: PhantomData }
+        Pages::new(self, path, query, limit)
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
@@ -419,7 +417,9 @@ impl Client {
         let line = format!("opsctl --addr {} login --user", self.shown_addr());
         let how = match &self.credential {
             Some(Credential::Session(keeper)) => {
-                format!("; log in again with: {line} {} --context {}", keeper.user, keeper.context)
+                // Some of the controller's own words end so.
+                let again = if why.ends_with("log in again") { " with" } else { "; log in again with" };
+                format!("{again}: {line} {} --context {}", keeper.user, keeper.context)
             }
             _ => format!("; log in with: {line} NAME"),
         };
@@ -435,58 +435,6 @@ impl Client {
 
     async fn body(&self, response: Response) -> Result<Vec<u8>, Error> {
         response.bytes().await.map(Vec::from).map_err(|error| self.broken(&error))
-    }
-}
-
-/// A list that is fetched as it is read.
-#[derive(Debug)]
-pub(crate) struct Pages<'a, T> {
-    client: &'a Client,
-    path: Vec<String>,
-    query: Vec<(&'static str, String)>,
-    cursor: Option<String>,
-    /// Items that are still wanted; `None` means all.
-    left: Option<u64>,
-    done: bool,
-    items: PhantomData<T>,
-}
-
-impl<T: DeserializeOwned> Pages<'_, T> {
-    /// The next page, or `None` behind the last.
-    ///
-    /// # Errors
-    /// As every request.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<T>>, Error> {
-        if self.done || self.left == Some(0) {
-            return Ok(None);
-        }
-        let largest = u64::try_from(limits::MAX_PAGE).expect("a page has a positive size");
-        let size = self.left.map_or(largest, |left| left.min(largest));
-        let mut query = self.query.clone();
-        query.push(("limit", size.to_string()));
-        query.extend(self.cursor.take().map(|cursor| ("cursor", cursor)));
-        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
-        let page: Page<T> = self.client.get(&path, &query).await?;
-        self.cursor = page.next_cursor;
-        self.done = self.cursor.is_none();
-        let mut items = page.items;
-        if let Some(left) = &mut self.left {
-            items.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-            *left -= items.len() as u64;
-        }
-        Ok(Some(items))
-    }
-
-    /// All of it at once.
-    ///
-    /// # Errors
-    /// As every request.
-    pub(crate) async fn all(mut self) -> Result<Vec<T>, Error> {
-        let mut all = Vec::new();
-        while let Some(items) = self.next().await? {
-            all.extend(items);
-        }
-        Ok(all)
     }
 }
 

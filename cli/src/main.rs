@@ -13,6 +13,7 @@ mod exit;
 mod follow;
 mod interrupt;
 mod output;
+mod pages;
 mod parse;
 mod raw;
 mod report;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Format, Table, document, note, show, yaml};
-use crate::client::Pages;
+use crate::pages::Pages;
 
 /// Writes a list: a table, one JSON array, or one YAML sequence.
 ///
