@@ -161,6 +161,33 @@ is_ready() {
     [[ $status == *' 200 '* ]]
 }
 
+# Makes the administrator with a random password, and an API token of that one's for all that follows. A start that finds the
+# token goes on with it, also with one of a folder from before there were people; one that was cut off goes on with the
+# password.
+set_up() {
+    local opsctl=(env "OPSCTL_CONFIG=$DIR/contexts.toml" "$BIN/opsctl")
+    local as=(--user administrator --password-file "$DIR/admin.password")
+    if [[ -s $DIR/admin.token ]] && opsctl auth whoami >/dev/null 2>&1; then
+        return
+    fi
+    if [[ ! -s $DIR/admin.password ]]; then
+        (umask 077 && head -c 24 /dev/urandom | base64 >"$DIR/admin.password")
+    fi
+    if [[ -e $DIR/setup.token ]]; then
+        "${opsctl[@]}" --token-file "$DIR/setup.token" setup "${as[@]}" || die "the controller cannot be set up"
+    else
+        "${opsctl[@]}" login "${as[@]}" || die "the administrator of '$DIR' cannot log in"
+    fi
+    (umask 077 && "${opsctl[@]}" token create demo --ttl 365d -o json | only_token >"$DIR/admin.token.new") ||
+        die "no API token can be made"
+    mv "$DIR/admin.token.new" "$DIR/admin.token"
+}
+
+# The token of an answer.
+only_token() {
+    sed -n 's/^ *"token": "\([^"]*\)".*/\1/p'
+}
+
 is_online() {
     opsctl agent show "$1" -o json | grep -q '"state": "online"'
 }
@@ -169,8 +196,7 @@ enroll() {
     local name=$1 role=$2 token
     # An enrollment that was cut off may have left an agent of this name.
     opsctl agent revoke "$name" >/dev/null 2>&1 || true
-    token=$(opsctl enroll-token create --label "role=$role" --label env=demo -o json |
-        sed -n 's/^ *"token": "\([^"]*\)".*/\1/p')
+    token=$(opsctl enroll-token create --label "role=$role" --label env=demo -o json | only_token)
     "$BIN/opsconductor-agent" enroll --force --data "$DIR/agents/$name" --name "$name" \
         --controller "127.0.0.1:$AGENT_PORT" --token-file - <<<"$token"
 }
@@ -181,6 +207,7 @@ controller=("$BIN/opsconductor-controller" --config /dev/null --data "$DIR"
 start controller "${controller[@]}"
 wait_until controller "the controller is ready" is_ready
 echo "It is ready at $OPSC_ADDR."
+set_up
 
 say "Enrolling and starting $AGENTS agents"
 names=()

@@ -1,4 +1,6 @@
-//! The command line as clap reads it: nouns with their verbs, and the short verbs `exec`, `logs` and `login`.
+//! The command line as clap reads it: nouns with their verbs, and the short verbs as `exec`, `logs` and `login`.
+
+mod people;
 
 use std::path::PathBuf;
 
@@ -10,6 +12,11 @@ use model::{
     sandbox::Profile,
 };
 
+pub(crate) use self::people::{
+    AcceptArgs, AuthCommand, BindArgs, CreateTokenArgs, GroupCommand, InvitationCommand, LoginArgs, Member,
+    OneUser, OrganizationCommand, PasswordFrom, Question, RoleCommand, ServiceAccountCommand, SetupArgs,
+    TokenCommand, TotpCommand, UserCommand,
+};
 use crate::{
     cmd::{event::EventCommand, statistics::StatisticsArgs},
     output::Format,
@@ -74,8 +81,41 @@ pub(crate) enum Command {
     /// The audit: who did what, and whether anybody changed it since
     #[command(subcommand)]
     Audit(Box<AuditCommand>),
-    /// Check an API token and store it with the address as a context (token from --token-file, OPSC_TOKEN or stdin)
-    Login,
+    /// Make the first organization and its administrator, and log in (setup token from --token-file, OPSC_TOKEN or stdin)
+    Setup(SetupArgs),
+    /// Log in, and store that with the address as a context. Without --user with an API token (from --token-file,
+    /// OPSC_TOKEN or stdin)
+    Login(LoginArgs),
+    /// End the session, and forget the context's credential
+    Logout,
+    /// Join an organization (invitation from --token-file or stdin)
+    AcceptInvitation(AcceptArgs),
+    /// Choose a new password (token for it from --token-file or stdin)
+    ResetPassword(PasswordFrom),
+    /// What one may do and why; one's own sessions, password and second factor
+    #[command(subcommand)]
+    Auth(AuthCommand),
+    /// The people of the organization
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Invitations: how somebody new gets in
+    #[command(subcommand)]
+    Invitation(InvitationCommand),
+    /// Groups of people, which have roles together
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Roles, and who has which for which hosts
+    #[command(subcommand)]
+    Role(RoleCommand),
+    /// Service accounts: what programs are
+    #[command(subcommand)]
+    ServiceAccount(ServiceAccountCommand),
+    /// API tokens: how programs get in
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// The organizations of the installation
+    #[command(subcommand)]
+    Organization(OrganizationCommand),
     /// Contexts: the controllers that this user has logged in to
     #[command(subcommand)]
     Context(ContextCommand),

@@ -1,24 +1,26 @@
-//! The HTTP client of the controller's API: requests, errors, pages. Which answers mean what is in `exit.rs`.
+//! The HTTP client of the controller's API: requests and errors. Which answers mean what is in `exit.rs`.
 
-use std::{marker::PhantomData, time::Duration};
+use std::time::Duration;
 
+use jiff::{Timestamp, fmt::rfc2822};
 use model::{
     api::{
-        Page,
+        auth::Tokens,
         execution::{Attempt, CreateExecution, Execution, Run},
         output::OutputPage,
         problem::Problem,
         status::Status,
     },
     id::{ExecutionId, RunId},
-    limits,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     clock,
-    context::{Connection, Token},
+    context::{Connection, Credential},
+    pages::Pages,
+    session::Session,
 };
 
 /// How long a connection may take to come about, and a whole answer to arrive.
@@ -42,6 +44,11 @@ pub(crate) enum Error {
     },
     #[error("{}", describe(.0))]
     Problem(Box<Problem>),
+    /// The credential is not enough. What would be, if it is a login, follows in `how`.
+    #[error("{why}{}", how.as_deref().unwrap_or_default())]
+    LogIn { why: String, how: Option<String> },
+    #[error("the login cannot be renewed")]
+    Contexts(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("{addr} answered with status {status}, but not as a controller does")]
     Foreign { addr: String, status: u16 },
     #[error("the controller at {addr} answered in a way that this program does not understand: {reason}")]
@@ -55,7 +62,9 @@ impl Error {
     pub(crate) fn is_transient(&self) -> bool {
         let status = match self {
             Self::Unreachable { .. } => return true,
-            Self::Decode { .. } | Self::Unanswered(_) => return false,
+            Self::Decode { .. } | Self::Unanswered(_) | Self::LogIn { .. } | Self::Contexts(_) => {
+                return false;
+            }
             Self::Problem(problem) if problem.code == "still_running" => return true,
             Self::Problem(problem) => problem.status,
             Self::Foreign { status, .. } => *status,
@@ -64,13 +73,26 @@ impl Error {
     }
 
     /// The controller may have done what was asked for, and not said so.
-    fn is_unanswered(&self) -> bool {
+    pub(crate) fn is_unanswered(&self) -> bool {
         match self {
             Self::Unreachable { sent, .. } => *sent,
             Self::Decode { .. } | Self::Unanswered(_) => true,
             Self::Foreign { status, .. } => *status >= 500,
-            Self::Problem(_) => false,
+            Self::Problem(_) | Self::LogIn { .. } | Self::Contexts(_) => false,
         }
+    }
+
+    /// Of a request with a password of somebody who has logged in: it is the password that is wrong.
+    pub(crate) fn of_password(self) -> Self {
+        match self {
+            Self::LogIn { why, .. } => Self::LogIn { why, how: None },
+            error => error,
+        }
+    }
+
+    /// What was wrong with the file of contexts while a session was renewed.
+    pub(crate) fn contexts(error: anyhow::Error) -> Self {
+        Self::Contexts(error.into())
     }
 }
 
@@ -85,12 +107,18 @@ fn describe(problem: &Problem) -> String {
     text
 }
 
+/// When the controller answered, by its own clock.
+fn at(response: &Response) -> Option<Timestamp> {
+    let date = response.headers().get(header::DATE)?.to_str().ok()?;
+    rfc2822::DateTimeParser::new().parse_timestamp(date).ok()
+}
+
 /// A connection to one controller. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
     base: Url,
-    token: Option<Token>,
+    credential: Option<Credential>,
 }
 
 impl Client {
@@ -110,7 +138,8 @@ impl Client {
             // A host without any CA certificates must still be able to speak plain HTTP.
             builder = builder.tls_certs_only([]);
         }
-        Ok(Self { http: builder.build()?, base: connection.addr.clone(), token: connection.token.clone() })
+        let credential = connection.credential.clone();
+        Ok(Self { http: builder.build()?, base: connection.addr.clone(), credential })
     }
 
     pub(crate) fn addr(&self) -> &Url {
@@ -142,6 +171,42 @@ impl Client {
     ) -> Result<T, Error> {
         let response = self.send(self.request(Method::POST, path).json(body).timeout(ANSWER)).await?;
         self.decode(self.accepted(response).await?).await
+    }
+
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        let response = self.send(self.request(Method::PUT, path).json(body).timeout(ANSWER)).await?;
+        self.decode(self.accepted(response).await?).await
+    }
+
+    /// Enters, or goes on: a POST without the credential that answers with the tokens of a session.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn enter(&self, path: &[&str], body: &impl Serialize) -> Result<Session, Error> {
+        let request = self.request(Method::POST, path).json(body).timeout(ANSWER);
+        let response = request.send().await.map_err(|error| self.broken(&error))?;
+        let response = self.accepted(response).await?;
+        let answered = at(&response);
+        let tokens: Tokens = self.decode(response).await?;
+        Session::of(tokens, answered, clock::now())
+            .ok_or_else(|| self.undecodable(&"there are no tokens in it"))
+    }
+
+    /// Goes on in another organization, with the session.
+    ///
+    /// # Errors
+    /// As every request, and when the credential is no session.
+    pub(crate) async fn enter_organization(&self, name: &str) -> Result<Session, Error> {
+        match &self.credential {
+            Some(Credential::Session(keeper)) => keeper.enter(self, name).await,
+            _ => Err(self.log_in("this needs a login: an API token is of one organization".to_owned())),
+        }
     }
 
     /// A POST that needs no body.
@@ -295,21 +360,22 @@ impl Client {
         query: Vec<(&'static str, String)>,
         limit: Option<u64>,
     ) -> Pages<'_, T> {
-        let path = path.iter().map(|&segment| segment.to_owned()).collect();
-        Pages { client: self, path, query, cursor: None, left: limit, done: false, items: PhantomData }
+        Pages::new(self, path, query, limit)
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let mut url = self.base.clone();
         url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(path);
-        let request = self.http.request(method, url);
-        match &self.token {
-            Some(token) => request.bearer_auth(token.expose()),
-            None => request,
-        }
+        self.http.request(method, url)
     }
 
+    /// Sends it with the credential, which is made fresh before each request, also of those that follow for hours.
     async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+        let request = match &self.credential {
+            Some(Credential::ApiToken(token)) => request.bearer_auth(token.expose()),
+            Some(Credential::Session(keeper)) => request.bearer_auth(keeper.access(self).await?.expose()),
+            None => request,
+        };
         request.send().await.map_err(|error| self.broken(&error))
     }
 
@@ -344,71 +410,44 @@ impl Client {
     }
 
     fn refusal(&self, status: u16, body: &[u8]) -> Error {
-        match serde_json::from_slice(body) {
-            Ok(problem) => Error::Problem(Box::new(problem)),
-            Err(_) => Error::Foreign { addr: self.shown_addr(), status },
+        let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
+            return Error::Foreign { addr: self.shown_addr(), status };
+        };
+        let is_session = matches!(self.credential, Some(Credential::Session(_)));
+        match problem.code.as_str() {
+            "bad_credential" if is_session => self.log_in(describe(&problem)),
+            "unauthenticated" | "needs_login" => self.log_in(describe(&problem)),
+            _ => Error::Problem(Box::new(problem)),
         }
     }
 
+    /// The error of a session whose context has none any more.
+    pub(crate) fn logged_out(&self) -> Error {
+        self.log_in("another opsctl has logged out".to_owned())
+    }
+
+    fn log_in(&self, why: String) -> Error {
+        let line = format!("opsctl --addr {} login --user", self.shown_addr());
+        let how = match &self.credential {
+            Some(Credential::Session(keeper)) => {
+                // Some of the controller's own words end so.
+                let again = if why.ends_with("log in again") { " with" } else { "; log in again with" };
+                format!("{again}: {line} {} --context {}", keeper.user, keeper.context)
+            }
+            _ => format!("; log in with: {line} NAME"),
+        };
+        Error::LogIn { why, how: Some(how) }
+    }
+
+    /// An answer without content reads as `null`.
     async fn decode<T: DeserializeOwned>(&self, response: Response) -> Result<T, Error> {
-        let body = self.body(response).await?;
+        let is_empty = response.status() == StatusCode::NO_CONTENT;
+        let body = if is_empty { b"null".to_vec() } else { self.body(response).await? };
         serde_json::from_slice(&body).map_err(|error| self.undecodable(&error))
     }
 
     async fn body(&self, response: Response) -> Result<Vec<u8>, Error> {
         response.bytes().await.map(Vec::from).map_err(|error| self.broken(&error))
-    }
-}
-
-/// A list that is fetched as it is read.
-#[derive(Debug)]
-pub(crate) struct Pages<'a, T> {
-    client: &'a Client,
-    path: Vec<String>,
-    query: Vec<(&'static str, String)>,
-    cursor: Option<String>,
-    /// Items that are still wanted; `None` means all.
-    left: Option<u64>,
-    done: bool,
-    items: PhantomData<T>,
-}
-
-impl<T: DeserializeOwned> Pages<'_, T> {
-    /// The next page, or `None` behind the last.
-    ///
-    /// # Errors
-    /// As every request.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<T>>, Error> {
-        if self.done || self.left == Some(0) {
-            return Ok(None);
-        }
-        let largest = u64::try_from(limits::MAX_PAGE).expect("a page has a positive size");
-        let size = self.left.map_or(largest, |left| left.min(largest));
-        let mut query = self.query.clone();
-        query.push(("limit", size.to_string()));
-        query.extend(self.cursor.take().map(|cursor| ("cursor", cursor)));
-        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
-        let page: Page<T> = self.client.get(&path, &query).await?;
-        self.cursor = page.next_cursor;
-        self.done = self.cursor.is_none();
-        let mut items = page.items;
-        if let Some(left) = &mut self.left {
-            items.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-            *left -= items.len() as u64;
-        }
-        Ok(Some(items))
-    }
-
-    /// All of it at once.
-    ///
-    /// # Errors
-    /// As every request.
-    pub(crate) async fn all(mut self) -> Result<Vec<T>, Error> {
-        let mut all = Vec::new();
-        while let Some(items) = self.next().await? {
-            all.extend(items);
-        }
-        Ok(all)
     }
 }
 

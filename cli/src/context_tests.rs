@@ -1,4 +1,5 @@
 use super::*;
+use crate::session::tests::session;
 
 fn global(addr: Option<&str>, context: Option<&str>) -> Global {
     Global {
@@ -14,7 +15,12 @@ fn environment(addr: Option<&str>, token: Option<&str>) -> Environment {
 }
 
 fn contexts() -> Contexts {
-    let stored = |addr: &str, token: &str| Stored { addr: addr.into(), token: token.into(), ca_file: None };
+    let stored = |addr: &str, token: &str| Stored {
+        addr: addr.into(),
+        token: Some(token.into()),
+        ca_file: None,
+        session: None,
+    };
     Contexts {
         current: Some("prod".into()),
         contexts: [
@@ -54,11 +60,48 @@ fn who_beats_whom() {
         let got = Connection::resolve(&global(addr, context), &environment(env_addr, env_token), &contexts())
             .unwrap();
         assert_eq!(got.addr.as_str(), want_addr, "{case:?}");
-        assert_eq!(got.token.as_ref().map(Token::expose), want_token, "{case:?}");
+        let token = match &got.credential {
+            Some(Credential::ApiToken(token)) => Some(token.expose()),
+            Some(Credential::Session(keeper)) => panic!("a session: {keeper:?}"),
+            None => None,
+        };
+        assert_eq!(token, want_token, "{case:?}");
+        assert_eq!(got.context.is_some(), want_token.is_some_and(|token| token != "env"), "{case:?}");
     }
     let bare =
         Connection::resolve(&global(None, None), &environment(None, None), &Contexts::default()).unwrap();
-    assert_eq!((bare.addr.as_str(), bare.token), ("http://127.0.0.1:8080/", None));
+    assert_eq!(bare.addr.as_str(), "http://127.0.0.1:8080/");
+    assert!(bare.credential.is_none());
+}
+
+#[test]
+fn a_context_has_a_session_or_nothing() {
+    let mut contexts = contexts();
+    let prod = contexts.contexts.get_mut("prod").unwrap();
+    (prod.token, prod.session) = (None, Some(session("ada", 600)));
+    let resolve =
+        |contexts: &Contexts| Connection::resolve(&global(None, None), &environment(None, None), contexts);
+    let got = resolve(&contexts).unwrap();
+    let Some(Credential::Session(keeper)) = got.credential else { panic!("{got:?}") };
+    assert_eq!((keeper.context.as_str(), keeper.user.as_str()), ("prod", "ada"));
+
+    contexts.contexts.get_mut("prod").unwrap().session = None;
+    let got = resolve(&contexts).unwrap();
+    assert!(got.credential.is_none(), "logged out");
+    assert_eq!(got.context.as_deref(), Some("prod"));
+}
+
+#[test]
+fn who_enters_chooses_the_address_alone() {
+    let addr = |flag, variable| {
+        let connection =
+            Connection::to_enter(&global(flag, None), &environment(variable, Some("env"))).unwrap();
+        assert!(connection.credential.is_none());
+        connection.addr.to_string()
+    };
+    assert_eq!(addr(Some("http://a"), Some("http://b")), "http://a/");
+    assert_eq!(addr(None, Some("http://b")), "http://b/");
+    assert_eq!(addr(None, None), "http://127.0.0.1:8080/");
 }
 
 #[test]
@@ -80,35 +123,13 @@ fn loopback_addresses() {
         ("http://10.0.0.1", false),
         ("https://localhost.example", false),
     ] {
-        let connection = Connection { addr: parse_addr(addr).unwrap(), token: None, ca_file: None };
+        let connection =
+            Connection { addr: parse_addr(addr).unwrap(), credential: None, context: None, ca_file: None };
         assert_eq!(connection.is_loopback(), want, "{addr}");
     }
 }
 
 #[test]
-fn the_file_is_private_and_reads_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("new/contexts.toml");
-    assert!(Contexts::load(&path).unwrap().contexts.is_empty());
-    contexts().save(&path).unwrap();
-    contexts().save(&path).unwrap();
-    let read = Contexts::load(&path).unwrap();
-    assert_eq!(read.current.as_deref(), Some("prod"));
-    assert_eq!(read.contexts["test"].token, "of-test");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    }
-    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
-}
-
-#[test]
-fn secrets_are_not_printed() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("contexts.toml");
-    fs::write(&path, "[contexts.a]\ntoken = very-secret\n").unwrap();
-    let error = Contexts::load(&path).err().unwrap();
-    assert!(!format!("{error:#} {error:?}").contains("very-secret"));
+fn tokens_are_not_printed() {
     assert!(!format!("{:?}", Token::parse("very-secret").unwrap()).contains("very-secret"));
 }

@@ -65,6 +65,8 @@ impl Exit {
             client::Error::Unreachable { .. }
             | client::Error::Decode { .. }
             | client::Error::Unanswered(_) => Self::Unreachable,
+            client::Error::LogIn { .. } => Self::Denied,
+            client::Error::Contexts(_) => Self::Failed,
             client::Error::Problem(problem) if problem.code == "no_targets" => Self::NoMatch,
             client::Error::Problem(problem) => Self::of_status(problem.status),
             client::Error::Foreign { status, .. } => Self::of_status(*status),

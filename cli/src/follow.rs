@@ -223,7 +223,7 @@ mod tests {
     fn client() -> Client {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let addr = "http://127.0.0.1:9".parse().unwrap();
-        Client::new(&Connection { addr, token: None, ca_file: None }).unwrap()
+        Client::new(&Connection { addr, credential: None, context: None, ca_file: None }).unwrap()
     }
 
     fn event(name: &str, data: &str) -> sse::Event {

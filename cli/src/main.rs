@@ -4,6 +4,7 @@
 //! the person goes to stderr, and the exit code (`exit.rs`) tells programs how it went.
 
 mod args;
+mod ask;
 mod client;
 mod clock;
 mod cmd;
@@ -12,10 +13,13 @@ mod exit;
 mod follow;
 mod interrupt;
 mod output;
+mod pages;
 mod parse;
 mod raw;
 mod report;
+mod session;
 mod sse;
+mod stored;
 
 use std::process::ExitCode;
 
@@ -25,8 +29,9 @@ use clap::Parser as _;
 use crate::{
     args::{AuditCommand, Cli, Command},
     client::Client,
-    context::{Connection, Contexts, Environment},
+    context::{Connection, Environment},
     exit::Exit,
+    stored::Contexts,
 };
 
 fn main() -> ExitCode {
@@ -54,7 +59,14 @@ async fn run(cli: Cli) -> Result<Exit> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let environment = Environment::read()?;
     let command = match cli.command {
-        Command::Login => return cmd::login::run(&cli.global, &environment).await,
+        Command::Setup(args) => return cmd::setup::run(&cli.global, &environment, args).await,
+        Command::Login(args) => return cmd::login::run(&cli.global, &environment, args).await,
+        Command::AcceptInvitation(args) => {
+            return cmd::invitation::accept(&cli.global, &environment, args).await;
+        }
+        Command::ResetPassword(password) => {
+            return cmd::invitation::reset_password(&cli.global, &environment, password).await;
+        }
         Command::Context(command) => return cmd::context::run(&environment, command),
         Command::Audit(command) => match *command {
             // It needs no controller, and must not ask one.
@@ -64,8 +76,10 @@ async fn run(cli: Cli) -> Result<Exit> {
         command => command,
     };
     let contexts = Contexts::load(&environment.path)?;
-    let client = Client::new(&Connection::resolve(&cli.global, &environment, &contexts)?)?;
+    let connection = Connection::resolve(&cli.global, &environment, &contexts)?;
+    let client = Client::new(&connection)?;
     match command {
+        Command::Logout => cmd::logout::run(&environment, &connection, &client).await,
         Command::Exec(args) => Box::pin(cmd::exec::run(&client, *args)).await,
         Command::Logs(args) => Box::pin(cmd::logs::run(&client, args)).await,
         Command::Execution(command) => cmd::execution::run(&client, command).await,
@@ -77,6 +91,18 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Statistics(args) => cmd::statistics::run(&client, args).await,
         Command::Status(shown) => cmd::status::status(&client, shown).await,
         Command::Version(shown) => cmd::status::version(&client, shown).await,
-        Command::Login | Command::Context(_) => unreachable!("answered above, without a connection"),
+        Command::Auth(command) => cmd::auth::run(&client, command).await,
+        Command::User(command) => cmd::user::run(&client, command).await,
+        Command::Invitation(command) => cmd::invitation::run(&client, command).await,
+        Command::Group(command) => cmd::group::run(&client, command).await,
+        Command::Role(command) => cmd::role::run(&client, command).await,
+        Command::ServiceAccount(command) => cmd::service_account::run(&client, command).await,
+        Command::Token(command) => cmd::token::run(&client, command).await,
+        Command::Organization(command) => cmd::organization::run(&client, command).await,
+        Command::Setup(_)
+        | Command::Login(_)
+        | Command::AcceptInvitation(_)
+        | Command::ResetPassword(_)
+        | Command::Context(_) => unreachable!("answered above, without a credential"),
     }
 }

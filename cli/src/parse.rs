@@ -1,7 +1,10 @@
 //! Readers of what people type after a flag. Their errors are whole sentences that clap puts behind the flag's name.
 
 use jiff::{SpanRelativeTo, Timestamp, ToSpan as _};
-use model::sandbox::Profile;
+use model::{
+    access::{Permission, canonical_user, validate_slug},
+    sandbox::Profile,
+};
 
 /// Seconds of a duration such as `90s`, `15m`, `1h30m` or `2d` (a day has 24 hours).
 ///
@@ -50,6 +53,31 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
 pub(crate) fn profile(text: &str) -> Result<Profile, String> {
     Profile::parse(text)
         .ok_or_else(|| format!("the profiles are {}", Profile::ALL.map(Profile::as_str).join(", ")))
+}
+
+/// A permission.
+///
+/// # Errors
+/// When it is none of them.
+pub(crate) fn permission(text: &str) -> Result<Permission, String> {
+    Permission::parse(text)
+        .ok_or_else(|| format!("the permissions are {}", Permission::ALL.map(Permission::as_str).join(", ")))
+}
+
+/// The name of a person, in its one form.
+///
+/// # Errors
+/// When nobody can be called so.
+pub(crate) fn user(text: &str) -> Result<String, String> {
+    canonical_user(text).map_err(|invalid| invalid.to_string())
+}
+
+/// The name of a role, a group, a service account, an organization or a token.
+///
+/// # Errors
+/// When nothing can be called so.
+pub(crate) fn slug(text: &str) -> Result<String, String> {
+    validate_slug("name", text).map(|()| text.to_owned()).map_err(|invalid| invalid.to_string())
 }
 
 /// A point in time: either RFC 3339, or how long ago.
@@ -134,6 +162,15 @@ mod tests {
         for text in ["", "KiB", "-1", "1.5MiB", "10MB", "1k", "99999999999999999999", "99999999999GiB"] {
             assert!(bytes(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn names_of_people_and_what_they_may() {
+        assert_eq!(user(" Ada@Example.org"), Ok("ada@example.org".into()));
+        assert!(user("..").is_err() && user("a/b").is_err() && slug("Ops").is_err());
+        assert_eq!(slug("on-call"), Ok("on-call".into()));
+        assert_eq!(permission("agent.read"), Ok(Permission::AgentRead));
+        assert!(permission("agent").unwrap_err().contains("agent.drain"));
     }
 
     #[test]

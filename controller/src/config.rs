@@ -20,11 +20,11 @@ use model::limits;
 use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::postgres::PgConnectOptions;
 
+use self::audit::AuditLayer;
 pub(crate) use self::{
     audit::{Audit, Syslog},
     http::{Http, HttpLayer, Tls},
 };
-use self::audit::AuditLayer;
 
 /// Read when no other file is named, if it exists.
 pub(crate) const DEFAULT_FILE: &str = "/etc/opsconductor/controller.toml";

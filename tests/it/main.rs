@@ -8,6 +8,7 @@ mod audit;
 mod backpressure;
 mod bad_input;
 mod chaos;
+mod cli_people;
 mod containers;
 mod controllers;
 mod crash_matrix;

@@ -83,6 +83,12 @@ pub(crate) fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a String, &'a String)
     if joined.is_empty() { "-".to_owned() } else { joined }
 }
 
+/// Words on one line, or a dash.
+pub(crate) fn words<T: ToString>(words: impl IntoIterator<Item = T>) -> String {
+    let joined = words.into_iter().map(|word| word.to_string()).collect::<Vec<_>>().join(",");
+    if joined.is_empty() { "-".to_owned() } else { joined }
+}
+
 /// `1 target`, `2 targets`.
 pub(crate) fn count(number: impl Into<i64>, noun: &str) -> String {
     match number.into() {

@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Format, Table, document, note, yaml};
-use crate::client::Pages;
+use super::{Format, Table, document, note, show, yaml};
+use crate::pages::Pages;
 
 /// Writes a list: a table, one JSON array, or one YAML sequence.
 ///
@@ -48,4 +48,25 @@ pub(crate) async fn list<T: Serialize + DeserializeOwned>(
         (Format::Yaml, _) => {}
     }
     Ok(())
+}
+
+/// Writes a list that came whole.
+///
+/// # Errors
+/// When stdout is closed or full.
+pub(crate) fn whole<T: Serialize>(
+    items: &[T],
+    format: Format,
+    header: &'static [&'static str],
+    row: impl Fn(&T) -> Vec<String>,
+) -> Result<()> {
+    if items.is_empty() && format == Format::Table {
+        note("nothing to list");
+        return Ok(());
+    }
+    show(format, &items, |items| {
+        let mut table = Table::new(header);
+        items.iter().for_each(|item| table.row(row(item)));
+        table.take()
+    })
 }

@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use model::api::output::{Data, OutputPiece, Stream};
 use serde::Serialize;
 
-pub(crate) use list::list;
+pub(crate) use list::{list, whole};
 pub(crate) use table::Table;
 pub(crate) use tail::Tail;
 

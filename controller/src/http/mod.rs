@@ -37,9 +37,9 @@ mod streams;
 mod tail;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tls;
 mod tokens;
 mod users;
-pub(crate) mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -3,8 +3,8 @@
 //! Requests refuse unknown fields. Answers only ever gain fields.
 
 pub mod agent;
-pub mod auth;
 pub mod audit;
+pub mod auth;
 pub mod controller;
 pub mod enroll_token;
 pub mod event;
