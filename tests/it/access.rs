@@ -115,7 +115,9 @@ pub(crate) async fn api_token(world: &World, name: &str, permissions: &[&str], o
         (moment("revoked_at", "null"), moment("expires_at", "now() + interval '1 hour'"));
     let sql = format!(
         "insert into api_tokens (id, org_id, user_id, name, secret_hash, permissions, created_at, revoked_at, expires_at)
-         select $1, org_id, user_id, $2, $3, $4, now(), {revoked}, {expires} from memberships"
+         select $1, m.org_id, u.id, $2, $3, $4, now(), {revoked}, {expires}
+         from installation i join memberships m on m.org_id = i.home_org_id join users u on u.id = m.user_id
+         where u.name = 'administrator'"
     );
     sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(token.id.0)

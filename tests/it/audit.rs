@@ -74,7 +74,7 @@ fn numbers(export: &[u8]) -> Vec<i64> {
 
 #[tokio::test]
 async fn entries_are_chained_within_seconds_and_an_export_verifies() {
-    let world = World::start().await;
+    let world = World::builder().with_an_empty_audit().start().await;
     act(&world, 12).await;
     let api = world.api();
     let list = eventually(SOON, "all entries have their numbers", async || {
@@ -101,7 +101,7 @@ async fn entries_are_chained_within_seconds_and_an_export_verifies() {
 
 #[tokio::test]
 async fn lists_are_filtered_and_paged() {
-    let world = World::start().await;
+    let world = World::builder().with_an_empty_audit().start().await;
     act(&world, 5).await;
     let api = world.api();
     let token = api.post("/api/v1/enroll-tokens", &json!({})).await.accepted();
@@ -143,7 +143,7 @@ async fn lists_are_filtered_and_paged() {
 
 #[tokio::test]
 async fn a_part_can_be_exported_and_verified() {
-    let world = World::start().await;
+    let world = World::builder().with_an_empty_audit().start().await;
     act(&world, 4).await;
     export(&world, &[]).await;
     act(&world, 4).await;
@@ -183,7 +183,7 @@ async fn a_part_can_be_exported_and_verified() {
 
 #[tokio::test]
 async fn verify_tells_a_file_that_is_not_what_it_should_be() {
-    let world = World::start().await;
+    let world = World::builder().with_an_empty_audit().start().await;
     // Nothing has happened: the beginning is signed.
     let empty = export(&world, &[]).await;
     assert_eq!((numbers(&empty).len(), findings(&world, &empty).await.len()), (0, 0));
@@ -196,7 +196,7 @@ async fn verify_tells_a_file_that_is_not_what_it_should_be() {
     }
 
     // The key of another installation.
-    let other = World::start().await;
+    let other = World::builder().with_an_empty_audit().start().await;
     let found = findings(&other, &exported).await;
     assert!(found.iter().any(|finding| finding.starts_with("bad checkpoint")), "{found:?}");
     let shown: AuditKey = other.api().get("/api/v1/audit/key").await.accepted().json();
@@ -224,7 +224,7 @@ async fn verify_tells_a_file_that_is_not_what_it_should_be() {
 
 #[tokio::test]
 async fn a_kept_checkpoint_must_be_contained() {
-    let world = World::start().await;
+    let world = World::builder().with_an_empty_audit().start().await;
     act(&world, 3).await;
     let kept = world.folder().join("kept.json");
     let kept = kept.to_str().expect("our paths are UTF-8");

@@ -121,7 +121,8 @@ async fn shows(client: &Client, address: SocketAddr) -> Vec<u8> {
 
 #[tokio::test]
 async fn the_own_authority_serves_the_door_and_renews_by_itself() {
-    let world = World::builder().prepare();
+    let world = World::start().await;
+    world.stop_controller();
     world.run_controller_with(&[
         ("OPSC_HTTP__TLS", "internal"),
         ("OPSC_HTTP__NAMES", "localhost, 127.0.0.1"),
@@ -420,7 +421,7 @@ async fn open(api: &Api, path: &str) -> reqwest::Response {
 async fn streams_are_bounded_by_principal() {
     let stage = stage().await;
     let world = &stage.world;
-    let reader = world.api_as(&api_token(world, "streamer", &["event.read"], "").await);
+    let reader = world.person("streamer", Some("viewer")).await;
     let mut streams = Vec::new();
     for _ in 0..limits::STREAMS_PER_PRINCIPAL {
         streams.push(open(&reader, "/api/v1/events?follow=true").await);
@@ -429,7 +430,7 @@ async fn streams_are_bounded_by_principal() {
     assert!(refused.headers.contains_key("retry-after"));
     let problem = refused.refused(429, "too_many_streams");
     assert!(problem.detail.contains("STREAMS_PER_PRINCIPAL"), "{problem:?}");
-    let other = world.api_as(&api_token(world, "other streamer", &["event.read"], "").await);
+    let other = world.api_as(&api_token(world, "other-streamer", &["event.read"], "").await);
     drop(open(&other, "/api/v1/events?follow=true").await);
     drop(streams.pop());
     eventually(SOON, "a place comes free", async || {

@@ -43,6 +43,7 @@ pub struct Builder {
     any_address: bool,
     people: &'static str,
     audit: String,
+    empty_audit: bool,
 }
 
 impl Builder {
@@ -73,6 +74,12 @@ impl Builder {
     /// The controllers tell agents where they are.
     pub fn announcing(mut self) -> Self {
         self.announces = true;
+        self
+    }
+
+    /// The audit begins behind the setup: its first entry is the test's own. Nothing of it was forwarded before.
+    pub fn with_an_empty_audit(mut self) -> Self {
+        self.empty_audit = true;
         self
     }
 
@@ -150,8 +157,8 @@ impl Builder {
     pub fn prepare(self) -> World {
         pki::install_provider();
         let database = (!self.embedded).then(|| self.database.unwrap_or_else(postgres::migrated_database));
-        let Self { agents, announces, timing, any_address, people, audit, .. } = self;
-        let settings = Settings { agents, announces, timing, any_address, people, audit };
+        let Self { agents, announces, timing, any_address, people, audit, empty_audit, .. } = self;
+        let settings = Settings { agents, announces, timing, any_address, people, audit, empty_audit };
         World::new(database, settings, self.data, None)
     }
 }
@@ -165,6 +172,8 @@ struct Settings {
     any_address: bool,
     people: &'static str,
     audit: String,
+    /// Forget what the setup left in the audit.
+    empty_audit: bool,
 }
 
 #[derive(Debug)]
@@ -229,13 +238,16 @@ impl World {
         let announce = if settings.announces { format!("announce = '{agents}'\n") } else { String::new() };
         let url = database.as_ref().map_or_else(String::new, |url| format!("[database]\nurl = '{url}'\n"));
         let door = if settings.any_address { SocketAddr::from(([0; 4], agents.port())) } else { agents };
+        // What is to be forgotten must not be forwarded before.
+        let forward = if settings.empty_audit && token.is_none() { "" } else { &settings.audit };
+        let forward = forward.replace("{folder}", &folder.display().to_string());
         let config = format!(
             "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{announce}{}{}{}{url}[audit]\n{}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
             data.display(),
             settings.agents,
             settings.people,
             settings.timing,
-            settings.audit.replace("{folder}", &folder.display().to_string()),
+            forward,
         );
         std::fs::write(folder.join("controller.toml"), config).expect("the scene's folder can be written");
         let token = token.unwrap_or_else(|| data.join("admin.token"));
@@ -385,6 +397,28 @@ impl World {
         let created = session.post("/api/v1/tokens", &request).await.accepted().value();
         let token = created["token"].as_str().expect("the answer shows it");
         std::fs::write(&self.inner.token, token).expect("the data folder can be written");
+        if self.inner.settings.empty_audit {
+            self.empty_audit().await;
+        }
+    }
+
+    /// Takes all out of the audit, as its tables' owner, while nobody looks.
+    async fn empty_audit(&self) {
+        self.stop_controller();
+        let mut sql = self.sql().await;
+        let tables = "audit_queue, audit_chain, audit_checkpoints, audit_entries, audit_forwarded, events";
+        sqlx::query(sqlx::AssertSqlSafe(format!("truncate {tables}")))
+            .execute(&mut sql)
+            .await
+            .expect("the owner may");
+        let path = self.inner.folder.join("controller.toml");
+        let config = std::fs::read_to_string(&path).expect("it was written");
+        let forward =
+            &self.inner.settings.audit.replace("{folder}", &self.inner.folder.display().to_string());
+        let config = config.replace("[audit]\n", &format!("[audit]\n{forward}"));
+        std::fs::write(&path, config).expect("it can be written");
+        // It ends here: the setup token is gone.
+        Box::pin(self.start_controller()).await;
     }
 
     fn controller(&self) -> MutexGuard<'_, Option<Process>> {

@@ -166,7 +166,7 @@ pub(crate) async fn set_disabled(
     let done = sqlx::query!(
         "update users set disabled_at = $2 where id = $1 and (disabled_at is null) <> ($2::timestamptz is null)",
         user.0,
-        since.map(|at| at.to_sqlx()) as _
+        since.map(ToSqlx::to_sqlx) as _
     )
     .execute(connection)
     .await

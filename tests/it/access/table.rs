@@ -271,6 +271,10 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
             if column != "other" {
                 continue;
             }
+            // What it made under the same name is its own, and so are the names in its denials, which its audit keeps.
+            if answer.status < 300 || answer.status == 403 {
+                things.secrets.retain(|secret| !filled.values().any(|own| own == secret));
+            }
             if answer.status < 300 && !row.path.starts_with("/docs") {
                 let text = answer.text();
                 wrong.extend(

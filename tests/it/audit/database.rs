@@ -20,7 +20,7 @@ async fn run(sql: &mut PgConnection, statement: String) -> Result<u64, sqlx::Err
 
 #[tokio::test]
 async fn no_role_of_the_controller_can_change_what_is_written() {
-    let world = World::start().await;
+    let world = World::builder().with_an_empty_audit().start().await;
     act(&world, 3).await;
     export(&world, &[]).await;
     let mut sql = world.sql().await;
@@ -122,7 +122,7 @@ fn details() -> Vec<Value> {
 
 #[tokio::test]
 async fn what_went_through_the_database_gives_the_same_bytes() {
-    let world = World::start().await;
+    let world = World::builder().with_an_empty_audit().start().await;
     let mut sql = world.sql().await;
     let org: Uuid =
         sqlx::query_scalar("select id from organizations").fetch_one(&mut sql).await.expect("there is one");
@@ -192,7 +192,7 @@ async fn counts(world: &World) -> [i64; 4] {
 
 #[tokio::test]
 async fn two_controllers_never_fork_the_chain_and_a_killed_one_leaves_it_whole() {
-    let first = World::builder().impatient_but_for_absence().start().await;
+    let first = World::builder().with_an_empty_audit().impatient_but_for_absence().start().await;
     let second = first.second_controller().await;
     let write = async |world: &World, count: usize| {
         let mut done = 0;

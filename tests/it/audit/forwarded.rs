@@ -35,7 +35,7 @@ async fn has(path: &Path, last: i64) {
 
 #[tokio::test]
 async fn the_file_has_each_entry_whatever_happens_to_it_and_to_the_controller() {
-    let world = World::builder().forwarding().start().await;
+    let world = World::builder().with_an_empty_audit().forwarding().start().await;
     let (file, moved) = (world.folder().join("audit.log"), world.folder().join("audit.log.1"));
     act(&world, 5).await;
     has(&file, 5).await;
@@ -81,8 +81,11 @@ fn of_message(message: &str) -> i64 {
 #[tokio::test]
 async fn syslog_servers_get_each_entry() {
     let udp = UdpSocket::bind("127.0.0.1:0").await.expect("a port is free");
-    let world =
-        World::builder().syslog(&format!("udp://{}", udp.local_addr().expect("it has one"))).start().await;
+    let world = World::builder()
+        .with_an_empty_audit()
+        .syslog(&format!("udp://{}", udp.local_addr().expect("it has one")))
+        .start()
+        .await;
     act(&world, 4).await;
     let mut buffer = vec![0; 65536];
     for seq in 1..=4 {
@@ -92,7 +95,8 @@ async fn syslog_servers_get_each_entry() {
 
     let path = world.folder().join("log");
     let unix = UnixDatagram::bind(&path).expect("it is our folder");
-    let world = World::builder().syslog(&format!("unix:{}", path.display())).start().await;
+    let world =
+        World::builder().with_an_empty_audit().syslog(&format!("unix:{}", path.display())).start().await;
     act(&world, 1).await;
     let length = timeout(SOON, unix.recv(&mut buffer)).await.expect("it comes soon").expect("it comes");
     assert_eq!(of_message(std::str::from_utf8(&buffer[..length]).expect("UTF-8")), 1);
@@ -102,7 +106,7 @@ async fn syslog_servers_get_each_entry() {
 async fn a_tcp_server_that_was_away_gets_what_it_missed() {
     let server = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = server.local_addr().expect("it has one");
-    let world = World::builder().syslog(&format!("tcp://{address}")).start().await;
+    let world = World::builder().with_an_empty_audit().syslog(&format!("tcp://{address}")).start().await;
     act(&world, 3).await;
     // One that breaks off has read nothing for certain.
     let (broken, _) = timeout(SOON, server.accept()).await.expect("it comes soon").expect("it comes");

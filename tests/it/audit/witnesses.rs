@@ -73,7 +73,7 @@ async fn alarms(world: &World, agent: &Agent) {
 
 #[tokio::test]
 async fn a_database_that_was_rolled_back_is_noticed_by_its_agents() {
-    let world = World::builder().impatient_but_for_absence().start().await;
+    let world = World::builder().with_an_empty_audit().impatient_but_for_absence().start().await;
     let mut agent = world.agent("one").start().await;
     act(&world, 3).await;
     let early = sign(&world).await;
@@ -103,7 +103,7 @@ async fn a_database_that_was_rolled_back_is_noticed_by_its_agents() {
 
 #[tokio::test]
 async fn an_alarm_is_told_again_and_has_one_entry() {
-    let world = World::builder().impatient_but_for_absence().start().await;
+    let world = World::builder().with_an_empty_audit().impatient_but_for_absence().start().await;
     let mut agent = world.agent("one").start().await;
     let seq = sign(&world).await;
     remembers(&agent, seq).await;
