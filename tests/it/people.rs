@@ -168,8 +168,8 @@ async fn an_address_may_try_twenty_times_a_minute() {
     let mut statuses = Vec::new();
     // Of 60 at once; one more may try every three seconds.
     for _ in 0..60 {
-        let request = json!({ "refresh_token": "guessed" });
-        statuses.push(api.post("/api/v1/auth/refresh", &request).await.status);
+        let request = json!({ "token": "guessed", "user": "ada", "password": "a long enough one" });
+        statuses.push(api.post("/api/v1/auth/accept-invitation", &request).await.status);
     }
     let tried = statuses.iter().filter(|status| **status == 401).count();
     assert!((20..40).contains(&tried), "{statuses:?}");

@@ -84,6 +84,34 @@ impl FromRequestParts<Arc<Door>> for Stranger {
     }
 }
 
+/// As a parameter of a handler whose credential nobody can guess and programs send often: failures alone are limited, by
+/// [`Unknown::refused`].
+#[derive(Debug)]
+pub(super) struct Unknown {
+    pub(super) origin: Origin,
+}
+
+impl FromRequestParts<Arc<Door>> for Unknown {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Door>) -> Result<Self> {
+        Ok(Self { origin: origin(parts) })
+    }
+}
+
+impl Unknown {
+    /// Counts a failure.
+    pub(super) fn refused(&self, door: &Door, error: Error) -> Failure {
+        match (&error, self.origin.address) {
+            (Error::BadCredential(_), Some(address)) => match door.limits.denial(address) {
+                Ok(()) => error.into(),
+                Err(too_many) => too_many.into(),
+            },
+            _ => error.into(),
+        }
+    }
+}
+
 /// What the client calls itself.
 fn client(parts: &Parts) -> String {
     let text = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());

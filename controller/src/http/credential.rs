@@ -4,7 +4,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
-use model::limits;
+use model::{id::OrgId, limits};
 use tokio::time::Instant;
 
 use super::{
@@ -31,6 +31,7 @@ impl<P: Right> FromRequestParts<Arc<Door>> for Lasting<P> {
             door: Arc::clone(door),
             parts: parts.clone(),
             ask: ask::<P>,
+            reach: reach(&by),
             counted: Instant::now(),
             due: Instant::now() + limits::STREAM_RECHECK,
             place: None,
@@ -39,10 +40,20 @@ impl<P: Right> FromRequestParts<Arc<Door>> for Lasting<P> {
     }
 }
 
-type Asked = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+/// The organization in which a right is held, and for which of its hosts.
+type Reach = (OrgId, Option<String>);
+
+fn reach<P>(by: &Authorized<P>) -> Reach {
+    (by.org_id(), by.hosts().map(ToString::to_string))
+}
+
+type Asked = Pin<Box<dyn Future<Output = Result<Reach>> + Send>>;
 
 fn ask<P: Right>(mut parts: Parts, door: Arc<Door>) -> Asked {
-    Box::pin(async move { Access::<P>::from_request_parts(&mut parts, &door).await.map(|_: Access<P>| ()) })
+    Box::pin(async move {
+        let Access(by) = Access::<P>::from_request_parts(&mut parts, &door).await?;
+        Ok(reach(&by))
+    })
 }
 
 /// What a request brought, to be judged again as if it came now.
@@ -50,6 +61,8 @@ pub(super) struct Credential {
     door: Arc<Door>,
     parts: Parts,
     ask: fn(Parts, Arc<Door>) -> Asked,
+    /// What it reached when the stream was opened.
+    reach: Reach,
     /// When it counted for the last time that anybody knows.
     counted: Instant,
     due: Instant,
@@ -72,14 +85,18 @@ impl Credential {
     /// Judges the request again, when that is due.
     ///
     /// # Errors
-    /// When it would be refused now. That it would have to wait, or that the database is away, is no refusal for as long
+    /// When it would be refused now, or reaches something else: whoever comes again is judged anew. That it would have to wait, or that the database is away, is no refusal for as long
     /// again.
     pub(super) async fn still_counts(&mut self) -> Result<()> {
         if Instant::now() < self.due {
             return Ok(());
         }
         match (self.ask)(self.parts.clone(), Arc::clone(&self.door)).await {
-            Ok(()) => {
+            Ok(reach) if reach != self.reach => {
+                let why = "what this credential may see has changed; open the stream again";
+                return Err(Error::BadCredential(why.to_owned()).into());
+            }
+            Ok(_) => {
                 self.counted = Instant::now();
                 self.due = self.counted + limits::STREAM_RECHECK;
             }

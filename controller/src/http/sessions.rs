@@ -18,7 +18,7 @@ use model::{
 
 use super::{
     Door,
-    auth::{Access, Stranger},
+    auth::{Access, Stranger, Unknown},
     body::JsonBody,
     cookies,
     id::Id,
@@ -58,7 +58,7 @@ pub(super) async fn login(
 #[utoipa::path(post, path = "/api/v1/auth/refresh", tag = "auth", operation_id = "refresh", security(()),
     request_body = Refresh, responses((status = 200, body = Tokens)))]
 pub(super) async fn refresh(
-    stranger: Stranger,
+    unknown: Unknown,
     State(door): State<Arc<Door>>,
     parts: axum::http::request::Parts,
     JsonBody(mut request): JsonBody<Refresh>,
@@ -72,7 +72,8 @@ pub(super) async fn refresh(
         cookies::from_our_own_pages(&parts)?;
         request.refresh_token = Some(Secret::new(cookie));
     }
-    let tokens = app::login::refresh(&door.app, &stranger.origin, &request).await?;
+    let refreshed = app::login::refresh(&door.app, &unknown.origin, &request).await;
+    let tokens = refreshed.map_err(|error| unknown.refused(&door, error))?;
     Ok(hand_out(tokens, by_cookie))
 }
 
