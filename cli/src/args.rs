@@ -18,7 +18,7 @@ pub(crate) use self::people::{
     TokenCommand, TotpCommand, UserCommand,
 };
 use crate::{
-    cmd::{event::EventCommand, statistics::StatisticsArgs},
+    cmd::{event::EventCommand, report::ReportCommand, statistics::StatisticsArgs},
     output::Format,
     parse,
 };
@@ -78,6 +78,9 @@ pub(crate) enum Command {
     Event(EventCommand),
     /// Show how many hosts there are, what was started, and how it went
     Statistics(StatisticsArgs),
+    /// Reports: who may do what on which host, and who did
+    #[command(subcommand)]
+    Report(ReportCommand),
     /// The audit: who did what, and whether anybody changed it since
     #[command(subcommand)]
     Audit(Box<AuditCommand>),

@@ -326,6 +326,19 @@ impl Client {
         self.accepted(response).await
     }
 
+    /// All of what is not JSON.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn download_all(
+        &self,
+        path: &[&str],
+        query: &[(&'static str, String)],
+    ) -> Result<Vec<u8>, Error> {
+        let response = self.download(path, query).await?;
+        self.body(response).await
+    }
+
     /// Opens a long answer that is read as it comes. It has no time limit.
     ///
     /// # Errors

@@ -89,6 +89,7 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Controller(command) => cmd::controller::run(&client, command).await,
         Command::Event(command) => cmd::event::run(&client, command).await,
         Command::Statistics(args) => cmd::statistics::run(&client, args).await,
+        Command::Report(command) => cmd::report::run(&client, command).await,
         Command::Status(shown) => cmd::status::status(&client, shown).await,
         Command::Version(shown) => cmd::status::version(&client, shown).await,
         Command::Auth(command) => cmd::auth::run(&client, command).await,

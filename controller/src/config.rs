@@ -5,10 +5,11 @@
 //! it comes from. Keys that nobody knows are refused.
 
 mod audit;
+mod database;
 mod http;
+mod oidc;
 
 use std::{
-    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
@@ -18,12 +19,13 @@ use std::{
 use jiff::SignedDuration;
 use model::limits;
 use serde::{Deserialize, Deserializer, Serialize};
-use sqlx::postgres::PgConnectOptions;
 
 use self::audit::AuditLayer;
 pub(crate) use self::{
     audit::{Audit, Syslog},
+    database::{Database, DatabaseLayer, External},
     http::{Http, HttpLayer, Tls},
+    oidc::{OidcLayer, OidcProvider},
 };
 
 /// Read when no other file is named, if it exists.
@@ -66,6 +68,8 @@ pub(crate) struct Config {
     pub(crate) http: Http,
     pub(crate) agents: Agents,
     pub(crate) people: People,
+    /// The providers by which people may log in, by name.
+    pub(crate) oidc: Vec<OidcProvider>,
     pub(crate) timing: Timing,
     pub(crate) database: Database,
     pub(crate) audit: Audit,
@@ -159,34 +163,6 @@ impl Timing {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Database {
-    /// Absent: the controller runs a private Postgres of its own.
-    pub(crate) external: Option<External>,
-    /// Whether `serve` may bring an external database up to date.
-    pub(crate) auto_migrate: bool,
-}
-
-/// A Postgres that somebody else runs.
-#[derive(Clone)]
-pub(crate) struct External {
-    url: String,
-    pub(crate) options: PgConnectOptions,
-}
-
-impl External {
-    /// The URL without its password.
-    pub(crate) fn redacted(&self) -> String {
-        redact(&self.url)
-    }
-}
-
-impl fmt::Debug for External {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("External").field(&self.redacted()).finish()
-    }
-}
-
-#[derive(Debug, Clone)]
 pub(crate) struct Log {
     pub(crate) format: LogFormat,
     /// Directives as `info,sqlx=warn`.
@@ -209,6 +185,7 @@ pub(crate) struct Layer {
     pub(crate) http: HttpLayer,
     pub(crate) agents: AgentsLayer,
     pub(crate) people: PeopleLayer,
+    pub(crate) oidc: OidcLayer,
     pub(crate) timing: TimingLayer,
     pub(crate) database: DatabaseLayer,
     pub(crate) audit: AuditLayer,
@@ -240,15 +217,6 @@ pub(crate) struct TimingLayer {
     pub(crate) heartbeat: Option<String>,
     pub(crate) silence: Option<String>,
     pub(crate) lease: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct DatabaseLayer {
-    pub(crate) url: Option<String>,
-    pub(crate) password_file: Option<PathBuf>,
-    #[serde(deserialize_with = "flag")]
-    pub(crate) auto_migrate: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -319,6 +287,7 @@ impl Layer {
                 certificate_life: above.agents.certificate_life.or(self.agents.certificate_life),
                 dispatch_key_life: above.agents.dispatch_key_life.or(self.agents.dispatch_key_life),
             },
+            oidc: if above.oidc.is_empty() { self.oidc } else { above.oidc },
             people: PeopleLayer { registration: above.people.registration.or(self.people.registration) },
             timing: TimingLayer {
                 start_window: above.timing.start_window.or(self.timing.start_window),
@@ -328,11 +297,7 @@ impl Layer {
                 silence: above.timing.silence.or(self.timing.silence),
                 lease: above.timing.lease.or(self.timing.lease),
             },
-            database: DatabaseLayer {
-                url: above.database.url.or(self.database.url),
-                password_file: above.database.password_file.or(self.database.password_file),
-                auto_migrate: above.database.auto_migrate.or(self.database.auto_migrate),
-            },
+            database: self.database.under(above.database),
             audit: self.audit.under(above.audit),
             log: LogLayer {
                 format: above.log.format.or(self.log.format),
@@ -388,10 +353,7 @@ impl Config {
             )?,
         };
         let timing = Timing::read(layer.timing)?;
-        let database = Database {
-            external: external(layer.database.url, layer.database.password_file.as_deref())?,
-            auto_migrate: layer.database.auto_migrate.unwrap_or(false),
-        };
+        let database = Database::read(layer.database)?;
         let audit = Audit::read(layer.audit)?;
         let level = layer.log.level.unwrap_or_else(|| DEFAULT_LEVEL.to_owned());
         tracing_subscriber::EnvFilter::try_new(&level)
@@ -403,7 +365,8 @@ impl Config {
         }
         let data = std::path::absolute(&data).map_err(|error| wrong("data", error.to_string()))?;
         let people = People { registration: layer.people.registration.unwrap_or(false) };
-        Ok(Self { data, http, agents, people, timing, database, audit, log })
+        let oidc = oidc::read(layer.oidc, http.url.as_deref())?;
+        Ok(Self { data, http, agents, people, oidc, timing, database, audit, log })
     }
 
     /// The configuration as its file would say it, without secrets.
@@ -415,11 +378,6 @@ impl Config {
         }
         agents.insert("certificate_life".into(), duration_text(self.agents.certificate_life).into());
         agents.insert("dispatch_key_life".into(), duration_text(self.agents.dispatch_key_life).into());
-        let mut database = toml::Table::new();
-        if let Some(external) = &self.database.external {
-            database.insert("url".into(), external.redacted().into());
-        }
-        database.insert("auto_migrate".into(), self.database.auto_migrate.into());
         let mut log = toml::Table::new();
         let format = if self.log.format == LogFormat::Json { "json" } else { "human" };
         log.insert("format".into(), format.into());
@@ -434,12 +392,13 @@ impl Config {
                 "people",
                 toml::Table::from_iter([("registration".to_owned(), self.people.registration.into())]),
             ),
+            ("oidc", oidc::table(&self.oidc)),
             ("timing", self.timing.table()),
-            ("database", database),
+            ("database", self.database.table()),
             ("audit", self.audit.table()),
             ("log", log),
         ];
-        for (name, section) in sections {
+        for (name, section) in sections.into_iter().filter(|(_, section)| !section.is_empty()) {
             all.insert(name.into(), section.into());
         }
         let source =
@@ -453,6 +412,21 @@ fn address(key: &'static str, text: Option<String>, default: &str) -> Result<Soc
     text.parse().map_err(|_| {
         wrong(key, format!("'{text}' is not an address with a port, as 127.0.0.1:8080 or [::1]:8080"))
     })
+}
+
+/// Whether this is `https://HOST…`, or `http://` at this machine itself: a whole address without a query.
+fn is_web_address(text: &str) -> bool {
+    let (host, is_safe) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(rest), _) => (rest, true),
+        (None, Some(rest)) => (rest, false),
+        (None, None) => return false,
+    };
+    let host = host.split('/').next().unwrap_or_default();
+    let is_local = ["localhost", "127.0.0.1", "[::1]"]
+        .iter()
+        .any(|local| host.strip_prefix(local).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')));
+    let is_plain = |c: char| c.is_ascii_graphic() && !"?#@\\\"<>".contains(c);
+    !host.is_empty() && (is_safe || is_local) && text.chars().all(is_plain)
 }
 
 /// An address that agents can connect to: a host and a port that is not 0.
@@ -493,51 +467,6 @@ fn duration(
 fn duration_text(duration: Duration) -> String {
     SignedDuration::try_from(duration)
         .map_or_else(|_| format!("{}s", duration.as_secs()), |text| format!("{text:#}"))
-}
-
-fn external(url: Option<String>, password_file: Option<&Path>) -> Result<Option<External>, ConfigError> {
-    const URL: &str = "[database] url";
-    const FILE: &str = "[database] password_file";
-    let Some(url) = url else {
-        return match password_file {
-            Some(_) => Err(wrong(FILE, "is set, but [database] url is not")),
-            None => Ok(None),
-        };
-    };
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err(wrong(URL, "does not begin with postgres://"));
-    }
-    // The parser's message may repeat parts of the URL, so it is not shown.
-    let mut options = PgConnectOptions::from_str(&url)
-        .map_err(|_| wrong(URL, "is not a URL as postgres://user:password@host:5432/database"))?;
-    if let Some(path) = password_file {
-        let password = std::fs::read_to_string(path)
-            .map_err(|error| wrong(FILE, format!("cannot read {}: {error}", path.display())))?;
-        options = options.password(password.trim_end_matches(['\r', '\n']));
-    }
-    Ok(Some(External { url, options: options.application_name("opsconductor-controller") }))
-}
-
-/// The URL with its password, in either place where it can stand, replaced.
-fn redact(url: &str) -> String {
-    const HIDDEN: &str = "<redacted>";
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let (head, query) = rest.split_once('?').map_or((rest, None), |(head, query)| (head, Some(query)));
-    let head = match head.rsplit_once('@') {
-        Some((user, host)) => match user.split_once(':') {
-            Some((name, _)) => format!("{name}:{HIDDEN}@{host}"),
-            None => format!("{user}@{host}"),
-        },
-        None => head.to_owned(),
-    };
-    let query = query.map_or_else(String::new, |query| {
-        let parts = query.split('&').map(|part| match part.split_once('=') {
-            Some((name, _)) if name.to_ascii_lowercase().contains("password") => format!("{name}={HIDDEN}"),
-            _ => part.to_owned(),
-        });
-        format!("?{}", parts.collect::<Vec<_>>().join("&"))
-    });
-    format!("{scheme}://{head}{query}")
 }
 
 #[cfg(test)]

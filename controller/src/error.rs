@@ -38,6 +38,14 @@ pub(crate) enum Error {
     /// What the configuration does not allow.
     #[error("{0}")]
     Off(&'static str),
+    /// Somebody whom we know, but who may not enter.
+    #[error("{0}")]
+    NotAdmitted(String),
+    /// An OpenID provider that does not do its part.
+    #[error(
+        "the login provider '{name}' does not answer as it should ({what}); the controller's log says more"
+    )]
+    Provider { name: String, what: &'static str },
     #[error("too many requests; try again in {retry_after_seconds} s")]
     TooMany { retry_after_seconds: u64 },
     /// Another request with the same idempotency key is still running.
@@ -94,6 +102,8 @@ impl Error {
             Self::NeedsLogin => "needs_login",
             Self::SecondFactor => "second_factor_required",
             Self::Off(_) => "off",
+            Self::NotAdmitted(_) => "not_admitted",
+            Self::Provider { .. } => "provider_failed",
             Self::TooMany { .. } => "too_many_requests",
             Self::StillRunning => "still_running",
             Self::KeyReused => "idempotency_key_reused",
@@ -112,12 +122,14 @@ impl Error {
             | Self::Revoked(_)
             | Self::OutOfScope { .. }
             | Self::NeedsLogin
+            | Self::NotAdmitted(_)
             | Self::Off(_) => 403,
             Self::NotFound { .. } => 404,
             Self::Conflict(_) | Self::StillRunning => 409,
             Self::NoTargets(_) | Self::KeyReused => 422,
             Self::TooMany { .. } => 429,
             Self::Fatal(_) | Self::Internal(..) => 500,
+            Self::Provider { .. } => 502,
             Self::Database(..) => 503,
         }
     }

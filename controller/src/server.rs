@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    app::{App, boot},
+    app::{App, boot, oidc},
     background,
     config::{self, Config},
     grpc, http,
@@ -133,6 +133,7 @@ impl Controller {
                 dispatch_key_life: config.agents.dispatch_key_life,
                 is_shared: config.database.external.is_some(),
                 registration: config.people.registration,
+                providers: oidc::Providers::new(config.http.url.as_deref(), config.oidc.clone())?,
                 timing: config.timing,
                 audit: config.audit.clone(),
             };

@@ -123,6 +123,15 @@ pub const PASSWORD_BYTES: usize = 1024;
 pub const ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(600);
 pub const SESSION_IDLE: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const SESSION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Life of a session that an OpenID provider opened: after this it is asked again whether the person still has it.
+pub const OIDC_SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
+/// How long somebody may take at the provider, and a program to fetch the session that it is given then.
+pub const OIDC_LOGIN_WITHIN: Duration = Duration::from_secs(600);
+pub const OIDC_CODE_LIFE: Duration = Duration::from_secs(60);
+/// Providers, groups of one person that are looked at, and bytes of one answer of a provider.
+pub const OIDC_PROVIDERS: usize = 16;
+pub const OIDC_GROUPS: usize = 2000;
+pub const OIDC_ANSWER_BYTES: usize = 1024 * 1024;
 /// How long a refresh token that was just replaced is answered once more, to the same address: an answer may be lost.
 pub const REFRESH_GRACE: Duration = Duration::from_secs(10);
 /// How long what somebody is granted is believed before it is read again.
@@ -168,6 +177,8 @@ pub const EVENT_DATA_BYTES: usize = 16 * 1024;
 /// Buckets that one answer of the statistics may have, and the longest time that they may span.
 pub const STATISTICS_BUCKETS: i64 = 1000;
 pub const STATISTICS_SPAN: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Rows of one report, of who may and of who did.
+pub const REPORT_ROWS: usize = 200_000;
 /// Items of one page: default, largest.
 pub const DEFAULT_PAGE: i64 = 100;
 pub const MAX_PAGE: i64 = 1000;

@@ -26,6 +26,8 @@ pub enum Error {
     Signature { kind: String },
     #[error("the access token {0}")]
     AccessToken(&'static str),
+    #[error("the provider's ID token {0}")]
+    IdToken(&'static str),
     #[error("what is signed does not say when that was")]
     Undated,
     #[error("cannot seal a message")]

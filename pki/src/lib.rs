@@ -15,6 +15,7 @@ pub mod door;
 mod ed25519;
 pub mod envelope;
 mod error;
+pub mod id_token;
 pub mod identity;
 pub mod pem;
 pub mod result_key;

@@ -1,5 +1,6 @@
 //! Who may do what: nothing answers without a credential, and an agent speaks for itself alone.
 
+mod calls;
 mod table;
 
 use std::time::Duration;
@@ -26,13 +27,17 @@ async fn stage() -> Visit {
 /// What answers without a credential, as the issue lists it.
 const OPEN: [&str; 5] = ["/health", "/ready", "/version", "/openapi.json", "/docs"];
 /// What lets somebody in.
-const ENTRANCES: [&str; 6] = [
+const ENTRANCES: [&str; 10] = [
     "/api/v1/setup",
     "/api/v1/auth/login",
     "/api/v1/auth/refresh",
     "/api/v1/auth/reset-password",
     "/api/v1/auth/accept-invitation",
     "/api/v1/auth/register",
+    "/api/v1/auth/providers",
+    "/api/v1/auth/oidc/{provider}/login",
+    "/api/v1/auth/oidc/{provider}/callback",
+    "/api/v1/auth/oidc/redeem",
 ];
 
 /// Every route of the OpenAPI document that is guarded, with an id or name filled in.

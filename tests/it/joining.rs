@@ -61,6 +61,7 @@ async fn two_first_starts_make_one_installation() {
     })
     .await;
     assert!(winner.data().join("ca/root.key").exists());
+    winner.set_up().await;
 
     // What it was told to do works.
     let token = winner.join_token().await;

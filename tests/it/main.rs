@@ -24,6 +24,7 @@ mod people;
 mod platform;
 mod queue;
 mod renew;
+mod reports;
 mod restored;
 mod retry;
 mod sandbox;

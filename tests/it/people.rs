@@ -1,5 +1,6 @@
 //! How people get in, stay in and are let go.
 
+// mod providers;
 mod rights;
 mod sessions;
 

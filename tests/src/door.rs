@@ -116,10 +116,15 @@ impl Puppet {
 
     /// What it shows at the door.
     pub fn tls(&self) -> Arc<ClientConfig> {
+        self.tls_believing(&self.credentials)
+    }
+
+    /// As [`Self::tls`], believing the controllers that somebody else's credentials name.
+    pub fn tls_believing(&self, others: &Credentials) -> Arc<ClientConfig> {
         let chain = [&self.credentials.certificate, &self.credentials.issuer];
         let chain = chain.map(|der| CertificateDer::from(der.clone())).to_vec();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.key_pkcs8_der.to_vec()));
-        pki::tls::client_config(&self.credentials.controllers_ca, &self.credentials.trust_domain, chain, key)
+        pki::tls::client_config(&others.controllers_ca, &others.trust_domain, chain, key)
             .expect("the credentials are whole")
     }
 

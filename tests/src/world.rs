@@ -242,7 +242,7 @@ impl World {
         let forward = if settings.empty_audit && token.is_none() { "" } else { &settings.audit };
         let forward = forward.replace("{folder}", &folder.display().to_string());
         let config = format!(
-            "data = '{}'\n[http]\nlisten = '{http}'\n[agents]\nlisten = '{door}'\n{announce}{}{}{}{url}[audit]\n{}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
+            "data = '{}'\n[http]\nlisten = '{http}'\nurl = 'http://{http}'\n[agents]\nlisten = '{door}'\n{announce}{}{}{}{url}[audit]\n{}[log]\nlevel = 'info,opsconductor_controller=debug'\n",
             data.display(),
             settings.agents,
             settings.people,
@@ -253,6 +253,13 @@ impl World {
         let token = token.unwrap_or_else(|| data.join("admin.token"));
         let controller = Mutex::new(None);
         Self { inner: Arc::new(Inner { folder, data, http, agents, database, settings, token, controller }) }
+    }
+
+    /// More for the configuration of the controller, which has not started yet.
+    pub fn configure(&self, more: &str) {
+        let path = self.inner.folder.join("controller.toml");
+        let config = std::fs::read_to_string(&path).expect("it was written");
+        std::fs::write(&path, format!("{config}{more}")).expect("it can be written");
     }
 
     /// A controller to be on the same database, with the same settings, a data folder and ports of its own. It has not
@@ -387,7 +394,7 @@ impl World {
     }
 
     /// Makes the administrator with a token, if the installation has none yet.
-    async fn set_up(&self) {
+    pub async fn set_up(&self) {
         let Ok(setup) = std::fs::read_to_string(self.data().join("setup.token")) else { return };
         let request =
             json!({ "token": setup, "organization": "main", "user": ADMINISTRATOR, "password": PASSWORD });

@@ -36,6 +36,12 @@ pub(crate) struct LoginArgs {
     /// Log in with the password of this person, instead of an API token
     #[arg(long, value_name = "NAME", value_parser = parse::user)]
     pub(crate) user: Option<String>,
+    /// Log in by this OpenID provider of the controller's, in a browser on this machine
+    #[arg(long, value_name = "NAME", conflicts_with = "user", value_parser = parse::slug)]
+    pub(crate) provider: Option<String>,
+    /// With --provider: only show the address, start no browser
+    #[arg(long, requires = "provider")]
+    pub(crate) no_browser: bool,
     /// Organization to work in [default: the first one of the person by name]
     #[arg(long, value_name = "NAME", requires = "user", value_parser = parse::slug)]
     pub(crate) organization: Option<String>,

@@ -1,4 +1,6 @@
-//! `opsctl login`: lets a person in by password, or checks an API token, and keeps what comes of it with the address.
+//! `opsctl login`: lets a person in by password or provider, or checks an API token, and keeps what comes of it with the address.
+
+mod browser;
 
 use anyhow::{Context as _, Result};
 use model::api::{
@@ -34,21 +36,26 @@ pub(super) struct Place {
 pub(crate) async fn run(global: &Global, environment: &Environment, args: LoginArgs) -> Result<Exit> {
     let mut connection = Connection::to_enter(global, environment)?;
     warn_of_plain_http(&connection);
-    let (kept, who) = match args.user {
-        Some(user) => {
-            if global.token_file.is_some() {
-                return Err(
-                    Usage("--user is for a password, --token-file for an API token".to_owned()).into()
-                );
-            }
+    if global.token_file.is_some() && (args.user.is_some() || args.provider.is_some()) {
+        let message = "--token-file is for an API token, --user and --provider are for people";
+        return Err(Usage(message.to_owned()).into());
+    }
+    let entered = |session: Session| {
+        let who = format!("{} ({})", session.user, session.organization);
+        (Kept::Session(session), who)
+    };
+    let (kept, who) = match (args.user, args.provider) {
+        (_, Some(provider)) => {
+            let client = Client::new(&connection)?;
+            entered(browser::enter(&client, &provider, !args.no_browser).await?)
+        }
+        (Some(user), None) => {
             let password = ask::password(&format!("Password of '{user}': "), args.password_file.as_deref())?;
             let code = args.code.map(Secret::new);
             let request = Login { user, password, code, organization: args.organization, cookies: false };
-            let session = enter(&Client::new(&connection)?, request).await?;
-            let who = format!("{} ({})", session.user, session.organization);
-            (Kept::Session(session), who)
+            entered(enter(&Client::new(&connection)?, request).await?)
         }
-        None => {
+        (None, None) => {
             let token = ask::token("API token", global.token_file.as_deref(), environment.token.as_deref())?;
             connection.credential = Some(Credential::ApiToken(token.clone()));
             let client = Client::new(&connection)?;

@@ -15,6 +15,7 @@ pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod logs;
 pub(crate) mod organization;
+pub(crate) mod report;
 pub(crate) mod role;
 pub(crate) mod service_account;
 pub(crate) mod setup;

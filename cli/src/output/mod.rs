@@ -89,7 +89,7 @@ pub(crate) fn note(text: &str) {
 }
 
 /// Lines without any other control characters: what the controller says must not command a terminal.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.split('\n').map(table::one_line).collect::<Vec<_>>().join("\n")
 }
 

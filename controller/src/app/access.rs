@@ -43,7 +43,7 @@ macro_rules! rights {
 rights! {
     SelfRead, AgentRead, AgentManage, AgentDrain, ExecutionRead, ExecutionCreate, ExecutionCancel, EnrollTokenRead,
     EnrollTokenManage, UserRead, UserManage, RoleRead, RoleManage, TokenRead, TokenManage, AuditRead, EventRead, EventCreate,
-    StatisticsRead, OrganizationRead, OrganizationManage, UserAdminister, ControllerRead, ControllerJoin, StatusRead,
+    ReportRead, StatisticsRead, OrganizationRead, OrganizationManage, UserAdminister, ControllerRead, ControllerJoin, StatusRead,
 }
 
 /// Which request it is, and whence.

@@ -15,8 +15,8 @@ use model::id::ControllerId;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
-    App, Installation, access, access_keys, audit, ca, clocks, host_metrics, live, manifest, output, parts,
-    passwords, runs, sessions, setup, wake,
+    App, Installation, access, access_keys, audit, ca, clocks, host_metrics, live, manifest, oidc, output,
+    parts, passwords, runs, sessions, setup, wake,
 };
 use crate::{
     clock,
@@ -35,6 +35,7 @@ pub(crate) struct Boot {
     pub is_shared: bool,
     /// Everybody may become a member of the home organization.
     pub registration: bool,
+    pub providers: oidc::Providers,
     pub timing: Timing,
     pub audit: config::Audit,
 }
@@ -102,6 +103,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
         known: access::Known::default(),
         access_keys: access_keys::AccessKeys::default(),
         passwords: passwords::Passwords::default(),
+        providers: boot.providers,
         audit: audit::Newest::default(),
         alarms: audit::Alarms::default(),
     };

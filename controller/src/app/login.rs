@@ -43,7 +43,7 @@ pub(crate) mod ended {
     pub(super) const REUSED: &str = "refresh_token_reused";
 }
 
-fn span(of: std::time::Duration) -> SignedDuration {
+pub(crate) fn span(of: std::time::Duration) -> SignedDuration {
     SignedDuration::try_from(of).unwrap_or(SignedDuration::MAX)
 }
 
@@ -64,8 +64,8 @@ pub(crate) async fn login(app: &App, origin: &Origin, client: &str, request: &Lo
     let memberships = store::users::memberships(&mut tx, user).await?;
     let membership = choose(&memberships, request.organization.as_deref())?;
     store::login_failures::forget(&mut tx, &person.name).await?;
-    let tokens =
-        open(app, &mut tx, origin, client, (user, &person.name), membership, &memberships, now).await?;
+    let entering = Entering { origin, client, user, name: &person.name, provider: None };
+    let tokens = open(app, &mut tx, &entering, membership, &memberships, now).await?;
     tx.commit().await.during("commit")?;
     Ok(tokens)
 }
@@ -166,20 +166,35 @@ fn choose<'m>(memberships: &'m [Membership], organization: Option<&str>) -> Resu
     }
 }
 
+/// Who enters, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entering<'a> {
+    pub(crate) origin: &'a Origin,
+    /// What the client calls itself.
+    pub(crate) client: &'a str,
+    pub(crate) user: UserId,
+    pub(crate) name: &'a str,
+    /// The OpenID provider that speaks for the person; none: the password did.
+    pub(crate) provider: Option<&'a str>,
+}
+
+/// How long a session may go on, used or not.
+fn longest(provider: Option<&str>) -> SignedDuration {
+    span(if provider.is_some() { limits::OIDC_SESSION_LIFE } else { limits::SESSION_LIFE })
+}
+
 /// Opens a session, and notes it.
-#[allow(clippy::too_many_arguments, reason = "all of it goes into the one row")]
 pub(crate) async fn open(
     app: &App,
     tx: &mut PgConnection,
-    origin: &Origin,
-    client: &str,
-    (user, name): (UserId, &str),
+    entering: &Entering<'_>,
     membership: &Membership,
     memberships: &[Membership],
     now: Timestamp,
 ) -> Result<Tokens> {
+    let &Entering { origin, client, user, name, provider } = entering;
     let refresh = RefreshToken::new(LoginSessionId::new(now, clock::entropy()));
-    let expires_at = now + span(limits::SESSION_IDLE);
+    let expires_at = now + span(limits::SESSION_IDLE).min(longest(provider));
     let client: String = client.chars().filter(|c| !c.is_control()).take(CLIENT_CHARS).collect();
     let address = origin.address.map(|address| address.to_string()).unwrap_or_default();
     let session = NewSession {
@@ -190,19 +205,19 @@ pub(crate) async fn open(
         expires_at,
         address: &address,
         client: &client,
+        provider,
         refresh_hash: &refresh.hash(),
     };
     store::login_sessions::insert(tx, &session).await?;
+    let mut detail = json!({ "client": client });
+    if let Some(provider) = provider {
+        detail["provider"] = provider.into();
+    }
     let entry = audit::Entry {
         actor_id: format!("user/{user}"),
         request_id: &origin.request_id,
         source: origin.address,
-        ..audit::Entry::new(
-            name,
-            "session.create",
-            format!("session/{}", refresh.id),
-            json!({ "client": client }),
-        )
+        ..audit::Entry::new(name, "session.create", format!("session/{}", refresh.id), detail)
     };
     audit::record(tx, OrgId(membership.org_id), now, entry).await?;
     tokens(app, (user, name), membership, memberships, &refresh, expires_at, now).await
@@ -279,7 +294,7 @@ pub(crate) async fn refresh(app: &App, origin: &Origin, request: &Refresh) -> Re
         wanted => choose(&memberships, wanted)?,
     };
     let next = RefreshToken::new(token.id);
-    let latest = standing.created_at + span(limits::SESSION_LIFE);
+    let latest = standing.created_at + longest(standing.provider.as_deref());
     let expires_at = (now + span(limits::SESSION_IDLE)).min(latest);
     let org = OrgId(membership.org_id);
     store::login_sessions::rotate(&mut tx, token.id, &next.hash(), org, now, expires_at).await?;

@@ -21,11 +21,13 @@ pub(crate) mod joining;
 pub(crate) mod live;
 pub(crate) mod login;
 pub(crate) mod manifest;
+pub(crate) mod oidc;
 pub(crate) mod orders;
 pub(crate) mod organizations;
 pub(crate) mod output;
 pub(crate) mod parts;
 pub(crate) mod passwords;
+pub(crate) mod reports;
 pub(crate) mod roles;
 pub(crate) mod runs;
 pub(crate) mod sessions;
@@ -60,6 +62,7 @@ pub(crate) struct App {
     pub(crate) known: access::Known,
     pub(crate) access_keys: access_keys::AccessKeys,
     pub(crate) passwords: passwords::Passwords,
+    pub(crate) providers: oidc::Providers,
     pub(crate) audit: audit::Newest,
     pub(crate) alarms: audit::Alarms,
 }

@@ -13,7 +13,12 @@ use pki::token::SetupToken;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::{App, access::Origin, ca, login};
+use super::{
+    App,
+    access::Origin,
+    ca,
+    login::{self, Entering},
+};
 use crate::{
     clock,
     error::{During, Error, Result},
@@ -104,8 +109,8 @@ pub(crate) async fn set_up(app: &App, origin: &Origin, client: &str, request: &S
     };
     audit::record(&mut tx, org, now, entry).await?;
     let membership = [Membership { org_id: org.0, organization: organization.to_owned(), added_at: now }];
-    let tokens =
-        login::open(app, &mut tx, origin, client, (user, &name), &membership[0], &membership, now).await?;
+    let entering = Entering { origin, client, user, name: &name, provider: None };
+    let tokens = login::open(app, &mut tx, &entering, &membership[0], &membership, now).await?;
     tx.commit().await.during("commit")?;
     app.known.forget();
     app.setup_done();

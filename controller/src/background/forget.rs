@@ -23,6 +23,7 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
         store::login_failures::forget_old(app.db.worker(), now - LOGIN_FAILURES).await?;
         store::login_sessions::forget(app.db.worker(), now - ENDED).await?;
         store::one_time_tokens::forget(app.db.worker(), now - ENDED).await?;
+        store::oidc_logins::forget(app.db.worker(), now).await?;
         store::access_keys::forget(app.db.worker(), now - ENDED).await?;
         store::idempotency::forget(app.db.worker(), now - IDEMPOTENCY).await
     })

@@ -9,7 +9,7 @@ use std::{
 use model::limits;
 use serde::{Deserialize, Deserializer};
 
-use super::{ConfigError, address, duration, duration_text, flag, wrong};
+use super::{ConfigError, address, duration, duration_text, flag, is_web_address, wrong};
 
 /// Shortest and longest life of a certificate that the installation's own CA issues for this door.
 const CERTIFICATE_LIFE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(90 * 24 * 3600)];
@@ -20,6 +20,8 @@ pub(crate) struct Http {
     pub(crate) listen: SocketAddr,
     pub(crate) insecure_any_address: bool,
     pub(crate) tls: Option<Tls>,
+    /// By which address people reach this door, without a path; whatever names it to others needs it.
+    pub(crate) url: Option<String>,
     /// Origins of other sites, as browsers send them, whose pages may read answers.
     pub(crate) cors_origins: Vec<String>,
 }
@@ -45,6 +47,7 @@ pub(crate) struct HttpLayer {
     pub(crate) certificate_life: Option<String>,
     pub(crate) tls_certificate: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
+    pub(crate) url: Option<String>,
     #[serde(deserialize_with = "list")]
     pub(crate) cors_origins: Option<Vec<String>>,
 }
@@ -76,6 +79,7 @@ impl HttpLayer {
             certificate_life: above.certificate_life.or(self.certificate_life),
             tls_certificate: above.tls_certificate.or(self.tls_certificate),
             tls_key: above.tls_key.or(self.tls_key),
+            url: above.url.or(self.url),
             cors_origins: above.cors_origins.or(self.cors_origins),
         }
     }
@@ -122,7 +126,14 @@ impl Http {
             );
             return Err(wrong("[http] listen", message));
         }
-        Ok(Self { listen, insecure_any_address, tls, cors_origins: origins(layer.cors_origins)? })
+        let url = layer.url.map(|url| url.trim_end_matches('/').to_owned());
+        if let Some(url) = &url
+            && (!is_web_address(url) || url.matches('/').count() != 2)
+        {
+            let message = format!("'{url}' is not an address as https://ops.example.com, without a path");
+            return Err(wrong("[http] url", message));
+        }
+        Ok(Self { listen, insecure_any_address, tls, url, cors_origins: origins(layer.cors_origins)? })
     }
 
     /// As the file would say it.
@@ -143,6 +154,9 @@ impl Http {
                 table.insert("names".into(), texts(names));
                 table.insert("certificate_life".into(), duration_text(*life).into());
             }
+        }
+        if let Some(url) = &self.url {
+            table.insert("url".into(), url.as_str().into());
         }
         if !self.cors_origins.is_empty() {
             table.insert("cors_origins".into(), texts(&self.cors_origins));

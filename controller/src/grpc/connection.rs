@@ -150,7 +150,7 @@ async fn handshake(
         Some(identity) => match crate::app::sessions::admit(app, identity).await {
             Ok(_) => true,
             // In, to be told so: each of its calls is refused by the same row, or for want of one.
-            Err(Error::Forbidden { permission: "revoked", .. } | Error::BadCredential(_)) => false,
+            Err(Error::Revoked(_) | Error::BadCredential(_)) => false,
             Err(error) => return Err(io::Error::other(error)),
         },
     };

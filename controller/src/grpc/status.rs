@@ -16,14 +16,17 @@ pub(super) fn refuse(error: Error) -> Status {
             Status::unauthenticated(text)
         }
         Error::Revoked(_) => Status::permission_denied("revoked"),
-        Error::Forbidden { .. } | Error::OutOfScope { .. } | Error::NeedsLogin | Error::Off(_) => {
-            Status::permission_denied(text)
-        }
+        Error::Forbidden { .. }
+        | Error::OutOfScope { .. }
+        | Error::NeedsLogin
+        | Error::NotAdmitted(_)
+        | Error::Off(_) => Status::permission_denied(text),
         Error::TooMany { .. } => Status::resource_exhausted(text),
         Error::Database(_, source) => {
             tracing::error!(error = &error as &dyn std::error::Error, %source, "a call failed");
             Status::unavailable("the database does not answer; try again")
         }
+        Error::Provider { .. } => Status::unavailable(text),
         // No verb of a door has it.
         Error::Fatal(_) => Status::internal("internal error; the controller's log tells more"),
         Error::Internal(_, source) => {

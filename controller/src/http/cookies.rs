@@ -3,6 +3,8 @@
 //! `__Host-` makes browsers insist on `Secure`, the whole host and no other host. `SameSite=Strict` keeps them from being sent
 //! with requests that other sites cause; that is checked here once more.
 
+use std::time::Duration;
+
 use axum::http::{HeaderMap, HeaderValue, header, request::Parts};
 use model::limits;
 
@@ -10,6 +12,9 @@ use crate::error::{Error, Result};
 
 pub(super) const ACCESS: &str = "__Host-opsc-access";
 pub(super) const REFRESH: &str = "__Host-opsc-refresh";
+
+/// What a browser keeps while a person is at an OpenID provider.
+pub(super) const LOGIN: &str = "__Host-opsc-login";
 
 /// The value of a cookie, if it was sent once.
 pub(super) fn read(headers: &HeaderMap, name: &str) -> Option<String> {
@@ -27,9 +32,21 @@ pub(super) fn read(headers: &HeaderMap, name: &str) -> Option<String> {
 
 /// Sets a cookie; an empty value removes it.
 pub(super) fn set(headers: &mut HeaderMap, name: &str, value: &str) {
-    let seconds = if value.is_empty() { 0 } else { limits::SESSION_LIFE.as_secs() };
-    let text = format!("{name}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Strict");
-    headers.append(header::SET_COOKIE, HeaderValue::from_str(&text).expect("tokens are visible ASCII"));
+    put(headers, name, value, limits::SESSION_LIFE, "Strict");
+}
+
+/// Sets [`LOGIN`], or removes it. A provider sends the browser back to us: it has to come along from another site's page.
+pub(super) fn set_login(headers: &mut HeaderMap, value: &str) {
+    put(headers, LOGIN, value, limits::OIDC_LOGIN_WITHIN, "Lax");
+}
+
+fn put(headers: &mut HeaderMap, name: &str, value: &str, life: Duration, same_site: &str) {
+    let seconds = if value.is_empty() { 0 } else { life.as_secs() };
+    let text = format!("{name}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite={same_site}");
+    // What a browser brought may be anything.
+    if let Ok(text) = HeaderValue::from_str(&text) {
+        headers.append(header::SET_COOKIE, text);
+    }
 }
 
 /// A request with a cookie has to come from a page of ours: by what the browser says of its site, or by its origin.

@@ -76,13 +76,17 @@ fn refusals(operation: &Operation) -> Vec<(&'static str, &'static str)> {
         ("500", "A defect of the controller"),
         ("503", "The database does not answer; try again"),
     ];
-    // Open routes say so by a requirement of nothing.
-    if operation.security.is_none() {
+    // Open routes say so by a requirement of nothing; those of `auth` bring their credential in another way.
+    let is_auth = operation.tags.iter().flatten().any(|tag| tag == "auth");
+    if operation.security.is_none() || is_auth {
         all.extend([
             ("401", "There is no credential, or it is not valid"),
             ("403", "A permission is missing"),
             ("429", "Too many requests or open streams; `Retry-After` says when"),
         ]);
+    }
+    if operation.operation_id.as_deref().is_some_and(|id| id.ends_with("_oidc_login")) {
+        all.push(("502", "The login provider does not answer as it should"));
     }
     let mut parameters = operation.parameters.iter().flatten();
     let is_in_path = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Path);

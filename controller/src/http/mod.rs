@@ -22,12 +22,14 @@ mod id;
 mod lines;
 mod live;
 mod observe;
+mod oidc;
 mod organizations;
 mod output;
 mod page;
 mod problem;
 mod query;
 mod rate;
+mod reports;
 mod request_id;
 mod roles;
 mod sessions;
@@ -133,11 +135,16 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(executions::cancel))
         .routes(routes!(output::show))
         .routes(routes!(statistics::show))
+        .routes(routes!(reports::access))
         .routes(routes!(auth::who_am_i))
         .routes(routes!(auth::can_i))
         .routes(routes!(sessions::set_up))
         .routes(routes!(sessions::login))
         .routes(routes!(sessions::refresh))
+        .routes(routes!(oidc::list))
+        .routes(routes!(oidc::begin))
+        .routes(routes!(oidc::finish))
+        .routes(routes!(oidc::redeem))
         .routes(routes!(sessions::logout))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::end))

@@ -116,6 +116,8 @@ fn title(code: &str) -> &'static str {
         "bad_credential" => "The credential is not valid",
         "forbidden" => "Not allowed",
         "out_of_scope" => "Not allowed on all of these hosts",
+        "not_admitted" => "Not admitted",
+        "provider_failed" => "The login provider failed",
         "needs_login" => "A login is needed",
         "second_factor_required" => "A code is needed",
         "off" => "Not possible here",

@@ -81,13 +81,18 @@ pub(super) async fn refresh(
 fn hand_out(mut tokens: Tokens, by_cookie: bool) -> Response {
     let mut headers = HeaderMap::new();
     if by_cookie {
-        let mut set = |name, token: Option<Secret>| {
-            cookies::set(&mut headers, name, token.as_ref().map(Secret::expose).unwrap_or_default());
-        };
-        set(cookies::ACCESS, tokens.access_token.take());
-        set(cookies::REFRESH, tokens.refresh_token.take());
+        into_cookies(&mut headers, &mut tokens);
     }
     (headers, Json(tokens)).into_response()
+}
+
+/// Takes the tokens out of the answer and puts them into cookies.
+pub(super) fn into_cookies(headers: &mut HeaderMap, tokens: &mut Tokens) {
+    let mut set = |name, token: Option<Secret>| {
+        cookies::set(headers, name, token.as_ref().map(Secret::expose).unwrap_or_default());
+    };
+    set(cookies::ACCESS, tokens.access_token.take());
+    set(cookies::REFRESH, tokens.refresh_token.take());
 }
 
 /// Ends the session that asks.

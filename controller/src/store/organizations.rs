@@ -26,6 +26,14 @@ pub(crate) async fn insert(
     Ok(())
 }
 
+pub(crate) async fn find(connection: &mut PgConnection, name: &str) -> Result<Option<OrgId>> {
+    let id = sqlx::query_scalar!("select id from organizations where name = $1", name)
+        .fetch_optional(connection)
+        .await
+        .during("query for the organization")?;
+    Ok(id.map(OrgId))
+}
+
 /// All of them, by name.
 pub(crate) async fn list(pool: &PgPool) -> Result<Vec<Organization>> {
     let rows = sqlx::query!(

@@ -52,6 +52,14 @@ pub(crate) async fn insert(
     Ok(())
 }
 
+/// Whether somebody has this canonical name.
+pub(crate) async fn is_taken(connection: &mut PgConnection, name: &str) -> Result<bool> {
+    sqlx::query_scalar!(r#"select exists (select from users where name = $1) as "taken!""#, name)
+        .fetch_one(connection)
+        .await
+        .during("query for the user")
+}
+
 /// Makes somebody a member; `false` when he was one.
 pub(crate) async fn add_member(
     connection: &mut PgConnection,

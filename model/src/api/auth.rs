@@ -105,6 +105,24 @@ pub struct Login {
     pub cookies: bool,
 }
 
+/// An OpenID provider by which people may log in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LoginProvider {
+    pub name: String,
+    /// Where a browser begins.
+    pub login: String,
+}
+
+/// `POST /api/v1/auth/oidc/redeem`: a program that a person let in by a provider fetches the session.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RedeemLogin {
+    /// As the browser brought it.
+    pub code: Secret,
+    /// The secret whose SHA-256 was the challenge that the login began with.
+    pub verifier: Secret,
+}
+
 /// `POST /api/v1/auth/refresh`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]

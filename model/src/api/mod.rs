@@ -11,6 +11,7 @@ pub mod event;
 pub mod execution;
 pub mod output;
 pub mod problem;
+pub mod report;
 pub mod role;
 pub mod statistics;
 pub mod status;
