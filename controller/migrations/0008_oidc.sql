@@ -36,8 +36,15 @@ create table oidc_logins (
 );
 create index oidc_logins_expiry on oidc_logins (expires_at);
 
--- Which provider opened a session; null: a password did.
-alter table login_sessions add column provider text;
+-- Which provider opened a session; null: a password did. And what all refresh tokens of one session share: sessions from
+-- before have none, and end with their access token.
+alter table login_sessions
+    add column provider text,
+    add column family_hash bytea not null default '';
+alter table login_sessions alter column family_hash drop default;
+
+-- How it went: a login that was denied is no login.
+alter table events add column outcome text not null default 'done';
 
 alter table user_identities enable row level security;
 create policy of_all on user_identities to opsc_worker using (true) with check (true);

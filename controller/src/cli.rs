@@ -24,6 +24,9 @@ pub(crate) enum Verb {
     Migrate,
     /// Make this machine another controller of an installation, with a token of `opsctl controller join-token`, and end.
     Join(Join),
+    /// Let a person in again who cannot enter any more: unlocks, enables, takes the second factor away, ends the sessions, and
+    /// prints a token for a new password. For whoever may use the database anyway, when no administrator can help.
+    Rescue(Rescue),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -35,6 +38,12 @@ pub(crate) enum Verb {
 pub(crate) enum ConfigVerb {
     /// Check the configuration and print it without its secrets.
     Check,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rescue {
+    /// Name of the person.
+    pub(crate) user: String,
 }
 
 #[derive(Debug, Args)]

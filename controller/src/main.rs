@@ -68,6 +68,10 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match verb {
         Verb::Join(join) => runtime.block_on(join::join(&config, join)),
+        Verb::Rescue(rescue) => {
+            let token = runtime.block_on(server::rescue(&config, &rescue.user))?;
+            Ok(writeln!(stdout, "{token}")?)
+        }
         Verb::Migrate => runtime.block_on(server::migrate(&config)),
         Verb::Serve | Verb::Config(_) | Verb::Version => runtime.block_on(server::serve(&config)),
     }

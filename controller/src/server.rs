@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    app::{App, boot, oidc},
+    app::{App, boot, oidc, users},
     background,
     config::{self, Config},
     grpc, http,
@@ -96,6 +96,29 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<()> {
     done?;
     tracing::info!(schema = store::newest(), "the database is up to date");
     Ok(())
+}
+
+/// Lets a person in again who cannot enter any more; answers the token for a new password.
+///
+/// # Errors
+/// When the database cannot be reached or is not of this version, or there is nobody of this name.
+pub(crate) async fn rescue(config: &Config, user: &str) -> anyhow::Result<String> {
+    let lock = match config.database.external {
+        Some(_) => None,
+        None => Some(open_folder(&config.data)?),
+    };
+    let database = Database::open(config).await?;
+    let rescued = async {
+        up_to_date(config, &database).await?;
+        let mut connection = PgConnection::connect_with(&database.options()).await?;
+        let token = users::rescue(&mut connection, user).await?;
+        connection.close().await?;
+        anyhow::Ok(token)
+    };
+    let rescued = rescued.await;
+    database.close().await;
+    drop(lock);
+    rescued
 }
 
 /// All that runs.

@@ -151,6 +151,58 @@ impl fmt::Debug for JoinToken {
     }
 }
 
+/// Lets a session go on: it is good for one new access token, and one of its kind.
+///
+/// All tokens of a session share its family secret: who shows it has, or had, one of them. Ids of sessions are no secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RefreshToken {
+    pub id: LoginSessionId,
+    family: Zeroizing<[u8; 32]>,
+    secret: Zeroizing<[u8; 32]>,
+}
+
+impl RefreshToken {
+    /// The first one of a session.
+    pub fn new(id: LoginSessionId) -> Self {
+        Self { id, family: Zeroizing::new(random()), secret: Zeroizing::new(random()) }
+    }
+
+    /// The one that takes this one's place.
+    pub fn next(&self) -> Self {
+        Self { secret: Zeroizing::new(random()), ..self.clone() }
+    }
+
+    /// The text to hand out, to be shown once. A function and no `Display`, so that no log gets it by accident.
+    pub fn reveal(&self) -> String {
+        REFRESH.write(self.id.0, &[&self.family, &self.secret])
+    }
+
+    /// Reads what [`Self::reveal`] wrote.
+    ///
+    /// # Errors
+    /// When it is something else, or was damaged on the way.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let (id, [family, secret]) = REFRESH.read(text)?;
+        Ok(Self { id: LoginSessionId(id), family, secret })
+    }
+
+    /// What is kept of the session's secret.
+    pub fn family_hash(&self) -> [u8; 32] {
+        hash_secret(&self.family[..])
+    }
+
+    /// What is kept of this token's own.
+    pub fn hash(&self) -> [u8; 32] {
+        hash_secret(&self.secret[..])
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RefreshToken({}, <redacted>)", self.id)
+    }
+}
+
 macro_rules! plain_tokens {
     ($($(#[$doc:meta])* $name:ident($id:ident) = $kind:ident;)*) => {$(
         $(#[$doc])*
@@ -197,8 +249,6 @@ macro_rules! plain_tokens {
 plain_tokens! {
     /// Lets a program speak to the API.
     ApiToken(ApiTokenId) = API;
-    /// Lets a session go on: it is good for one new access token, and one of its kind.
-    RefreshToken(LoginSessionId) = REFRESH;
     /// Lets somebody in once: an invitation, a new password.
     OneTimeToken(OneTimeTokenId) = ONE_TIME;
     /// Makes the first administrator of an installation.

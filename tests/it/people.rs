@@ -3,6 +3,7 @@
 // mod providers;
 mod rights;
 mod sessions;
+mod takeover;
 
 use model::api::auth::Tokens;
 use opsconductor_tests::{

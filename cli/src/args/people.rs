@@ -154,6 +154,8 @@ pub(crate) enum UserCommand {
         #[command(flatten)]
         shown: Shown,
     },
+    /// Take the second factor of somebody away who has lost it
+    RemoveSecondFactor(OneUser),
     /// Let somebody try again who was locked out by wrong passwords
     Unlock(OneUser),
     /// Keep somebody out of the whole installation

@@ -69,6 +69,10 @@ pub(crate) async fn run(client: &Client, command: UserCommand) -> Result<Exit> {
                 hand_over(client, created, &who, "reset-password")
             })?;
         }
+        UserCommand::RemoveSecondFactor(OneUser { name }) => {
+            client.delete(&[api, version, users, &name, "second-factor"]).await?;
+            output::note(&format!("{name} logs in by password alone now"));
+        }
         UserCommand::Unlock(user) => act(client, &user, "unlock", "may try again").await?,
         UserCommand::Disable(user) => act(client, &user, "disable", "is kept out").await?,
         UserCommand::Enable(user) => act(client, &user, "enable", "may log in").await?,

@@ -128,7 +128,11 @@ impl<P> Authorized<P> {
     }
 
     /// The audit entry of something that was done with this right.
-    pub(crate) fn entry(&self, verb: &'static str, object: String, detail: Value) -> audit::Entry<'_> {
+    pub(crate) fn entry(&self, verb: &'static str, object: String, mut detail: Value) -> audit::Entry<'_> {
+        // What a credential did that was stolen can be told from what its owner did.
+        if let Value::Object(detail) = &mut detail {
+            detail.insert("credential".to_owned(), self.actor.credential.to_string().into());
+        }
         audit::Entry {
             actor_id: self.actor.subject.to_string(),
             request_id: &self.origin.request_id,
@@ -142,16 +146,6 @@ impl<P> Authorized<P> {
     /// # Errors
     /// [`Error::Forbidden`] with the first permission that is missing.
     pub(crate) fn may_give(&self, given: Permissions) -> Result<()> {
-        let held = self.actor.unconfined();
-        match given
-            .iter()
-            .find(|permission| *permission != Permission::SelfRead && !held.contains(*permission))
-        {
-            None => Ok(()),
-            Some(missing) => Err(self.actor.refusal(
-                missing,
-                "nobody gives, or acts for somebody with, what he does not have for the whole organization",
-            )),
-        }
+        self.actor.may_give(given)
     }
 }

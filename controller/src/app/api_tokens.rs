@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     App,
-    access::{Authorized, SelfRead, Subject, TokenManage},
+    access::{Authorized, Credential, SelfRead, Subject, TokenManage},
     authenticate,
 };
 use crate::{
@@ -40,17 +40,21 @@ pub(crate) fn own(by: &Authorized<SelfRead>) -> Owner {
     owner(by.actor().subject)
 }
 
-/// Makes a token of one's own, or of a service account. Its text is in the answer and nowhere else. A token that makes one
-/// makes none that may more, or lives longer, than itself.
+/// Makes a token of one's own, which needs a login, or of a service account. Its text is in the answer and nowhere else. A
+/// token that makes one makes none that may more, or lives longer, than itself.
 ///
 /// # Errors
-/// When a field is wrong, there are too many, or the service account may what the caller may not.
+/// When a field is wrong, there are too many, or the service account may what the caller may not; and when a token asks for
+/// another one of its owner's: what was stolen must end when it is revoked.
 pub(crate) async fn create(
     app: &App,
     by: &Authorized<SelfRead>,
     mut request: CreateApiToken,
 ) -> Result<CreatedApiToken> {
     request.validate()?;
+    if request.service_account.is_none() {
+        by.session()?;
+    }
     let (org, now) = (by.org_id(), clock::now());
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let (owner, owner_name) = match &request.service_account {
@@ -140,14 +144,17 @@ fn names(permissions: Permissions) -> Vec<String> {
     permissions.iter().map(|permission| permission.as_str().to_owned()).collect()
 }
 
-/// Makes a token worthless: one of one's own, or with [`Permission::TokenManage`] any of the organization. Revoking twice
-/// is no error.
+/// Makes a token worthless: one of one's own, or with [`Permission::TokenManage`] any of the organization. A token that may
+/// not manage others can end itself. Revoking twice is no error.
 ///
 /// # Errors
 /// When there is none of this id, or it is not the caller's to revoke.
 pub(crate) async fn revoke(app: &App, by: &Authorized<SelfRead>, id: ApiTokenId) -> Result<()> {
     let (org, now) = (by.org_id(), clock::now());
     let manages = by.actor().judge(Permission::TokenManage).is_ok();
+    if !manages && by.actor().credential != Credential::ApiToken(id) {
+        by.session()?;
+    }
     let only = (!manages).then(|| own(by));
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let Some(name) = store::api_tokens::revoke(&mut tx, org, id, only, now).await? else {

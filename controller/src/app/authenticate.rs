@@ -8,6 +8,7 @@ use model::{
 };
 use pki::{access_token, token::ApiToken};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{
     App,
@@ -117,29 +118,43 @@ async fn by_access_token(app: &App, token: &str) -> Result<Actor> {
 /// # Errors
 /// When there is nobody of this name in the organization.
 pub(crate) async fn somebody(connection: &mut PgConnection, like: &Actor, name: &str) -> Result<Actor> {
-    let org_id = like.org_id;
-    let unknown = || Error::not_found("user", name);
+    let place = (like.org_id, like.organization.as_str(), like.is_home);
+    let found = as_he_is_now(connection, place, name).await?;
+    found.ok_or_else(|| Error::not_found("user", name))
+}
+
+/// Somebody by his name: a person's, or `service/NAME`. The place is an organization, its name, and whether it is at home.
+pub(crate) async fn as_he_is_now(
+    connection: &mut PgConnection,
+    (org_id, organization, is_home): (OrgId, &str, bool),
+    name: &str,
+) -> Result<Option<Actor>> {
     let (subject, reaching) = match name.strip_prefix("service/") {
         Some(account) => {
-            let id = store::service_accounts::find(connection, org_id, account).await?.ok_or_else(unknown)?;
+            let Some(id) = store::service_accounts::find(connection, org_id, account).await? else {
+                return Ok(None);
+            };
             let reaching = store::role_bindings::of_service_account(connection, org_id, id).await?;
             (Subject::ServiceAccount(id), reaching)
         }
         None => {
-            let id = store::users::find_member(connection, org_id, name).await?.ok_or_else(unknown)?;
+            let Some(id) = store::users::find_member(connection, org_id, name).await? else {
+                return Ok(None);
+            };
             (Subject::User(id), store::role_bindings::of_user(connection, org_id, id).await?)
         }
     };
     let who = Who {
         org_id,
-        organization: like.organization.clone(),
-        is_home: like.is_home,
+        organization: organization.to_owned(),
+        is_home,
         subject,
         name: name.to_owned(),
-        credential: like.credential,
+        // By which credential he would ask does not matter for what he may.
+        credential: Credential::Session(LoginSessionId(Uuid::nil())),
         narrowed: Narrowed::default(),
     };
-    Ok(Actor::new(who, grants(reaching)))
+    Ok(Some(Actor::new(who, grants(reaching))))
 }
 
 /// What bindings give. One whose scope cannot be read, or whose role is gone, gives nothing.

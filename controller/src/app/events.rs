@@ -15,12 +15,10 @@ use super::{
 use crate::{
     clock,
     error::{During, Error, Result},
-    store::{self, events::NewEvent},
+    store::{self, audit, events::NewEvent},
 };
 
 /// Adds an event. A repetition with the same `idempotency_key` answers with the first one's.
-///
-/// There is no audit entry beside it: it changes nothing but the list that it stands in, with its actor.
 ///
 /// # Errors
 /// When a field is wrong, or the key came with another request before.
@@ -45,6 +43,7 @@ pub(crate) async fn create(
         kind,
         object,
         actor: Some(actor.to_owned()),
+        outcome: "done".to_owned(),
         data,
     };
     let pool = app.db.of(org);
@@ -68,6 +67,8 @@ pub(crate) async fn create(
     let new =
         NewEvent { id: event.id, at: now, kind: &event.kind, object: &event.object, actor, data: &data };
     store::events::insert(&mut tx, org, &new).await?;
+    let detail = json!({ "kind": event.kind, "object": event.object });
+    audit::record(&mut tx, org, now, by.entry("event.create", format!("event/{}", event.id), detail)).await?;
     tx.commit().await.during("commit")?;
     Ok(event)
 }

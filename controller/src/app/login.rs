@@ -2,7 +2,8 @@
 //!
 //! 1. The answer, and the time that it takes, is the same for a wrong password, an unknown name and a disabled person.
 //! 2. A try is counted before it is made, so that many at once are no more than one after the other.
-//! 3. A refresh token is good once. One that was used before ends its session, whoever brings it.
+//! 3. A refresh token is good once. One that was used before ends its session, whoever brings it; one that never was has no
+//!    effect.
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
@@ -18,7 +19,7 @@ use sqlx::PgConnection;
 use super::{
     App,
     access::{Authorized, Credential, Origin, SelfRead, Subject},
-    totp,
+    totp::{self, Accepted},
 };
 use crate::{
     clock,
@@ -30,6 +31,8 @@ use crate::{
     },
 };
 
+/// The verb of a try to enter.
+const ENTER: &str = "session.create";
 /// Characters that are kept of what a client calls itself.
 const CLIENT_CHARS: usize = 200;
 
@@ -61,16 +64,35 @@ pub(crate) async fn login(app: &App, origin: &Origin, client: &str, request: &Lo
     let person = prove(app, origin, &request.user, &request.password, request.code.as_ref(), now).await?;
     let user = UserId(person.id);
     let mut tx = app.db.worker().begin().await.during("begin")?;
-    let memberships = store::users::memberships(&mut tx, user).await?;
-    let membership = choose(&memberships, request.organization.as_deref())?;
+    still_so(&mut tx, &person).await?;
     store::login_failures::forget(&mut tx, &person.name).await?;
+    let memberships = store::users::memberships(&mut tx, user).await?;
+    let membership = match choose(&memberships, request.organization.as_deref()) {
+        Ok(membership) => membership,
+        Err(error) => {
+            // It was no failure to enter.
+            tx.commit().await.during("commit")?;
+            return Err(error);
+        }
+    };
     let entering = Entering { origin, client, user, name: &person.name, provider: None };
     let tokens = open(app, &mut tx, &entering, membership, &memberships, now).await?;
     tx.commit().await.during("commit")?;
     Ok(tokens)
 }
 
-/// Makes sure that it is this person, by password and second factor. Failures are counted and audited.
+/// Makes sure, until the transaction ends, that nobody has changed the password meanwhile or keeps the person out: what was
+/// proved by an old password must not open what its change has closed.
+pub(crate) async fn still_so(tx: &mut PgConnection, proved: &Entrance) -> Result<()> {
+    let now = store::users::lock_entrance(tx, UserId(proved.id)).await?.ok_or_else(refused)?;
+    let is_so = !now.disabled
+        && now.password_hash == proved.password_hash
+        && now.totp_confirmed == proved.totp_confirmed;
+    is_so.then_some(()).ok_or_else(refused)
+}
+
+/// Makes sure that it is this person, by password and second factor. Failures are counted and audited; so is a right
+/// password without its code, which forgets itself when the code comes.
 pub(crate) async fn prove(
     app: &App,
     origin: &Origin,
@@ -101,18 +123,22 @@ pub(crate) async fn prove(
                 (Some(_), false) => "password",
                 (Some(_), true) => "disabled",
             };
-            note_failure(app, origin, known.as_ref(), why, now).await?;
+            note_failure(app, origin, ENTER, known.as_ref(), why, now).await?;
             return Err(refused());
         }
     };
     if person.totp_confirmed {
         let Some(code) = code else {
-            store::login_failures::uncount(app.db.worker(), &person.name).await?;
+            note_failure(app, origin, ENTER, Some(&person), "second_factor_missing", now).await?;
             return Err(Error::SecondFactor);
         };
-        if !totp::accept(app, &person, code, now).await? {
-            note_failure(app, origin, Some(&person), "code", now).await?;
-            return Err(refused());
+        match totp::accept(app, &person, code, now).await? {
+            Accepted::Code => {}
+            Accepted::RecoveryCode => note_recovery_code(app, origin, &person, now).await?,
+            Accepted::Not => {
+                note_failure(app, origin, ENTER, Some(&person), "code", now).await?;
+                return Err(refused());
+            }
         }
     }
     Ok(person)
@@ -123,34 +149,60 @@ pub(crate) async fn prove(
 async fn note_failure(
     app: &App,
     origin: &Origin,
+    verb: &'static str,
     person: Option<&Entrance>,
     why: &str,
     now: Timestamp,
 ) -> Result<()> {
-    let mut tx = app.db.worker().begin().await.during("begin")?;
-    let orgs: Vec<OrgId> = match person {
-        Some(person) => {
-            let memberships = store::users::memberships(&mut tx, UserId(person.id)).await?;
-            memberships.into_iter().map(|membership| OrgId(membership.org_id)).collect()
-        }
-        None => store::installation::home(&mut tx).await?.into_iter().collect(),
-    };
     let (name, id) = match person {
         Some(person) => (person.name.as_str(), format!("user/{}", person.id)),
         None => ("unknown", String::new()),
     };
-    let entries = orgs.into_iter().map(|org| {
-        let entry = audit::Entry {
-            actor_id: id.clone(),
-            outcome: "denied",
-            request_id: &origin.request_id,
-            source: origin.address,
-            ..audit::Entry::new(name, "session.create", "session/".to_owned(), json!({ "wrong": why }))
-        };
-        (org, entry)
-    });
-    audit::record_all(&mut tx, now, entries.collect()).await?;
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    record_for(&mut tx, person.map(|person| UserId(person.id)), now, || audit::Entry {
+        actor_id: id.clone(),
+        outcome: "denied",
+        request_id: &origin.request_id,
+        source: origin.address,
+        ..audit::Entry::new(name, verb, "session/".to_owned(), json!({ "wrong": why }))
+    })
+    .await?;
     tx.commit().await.during("commit")
+}
+
+/// A code that was kept for a bad day was used: somebody may have found it.
+async fn note_recovery_code(app: &App, origin: &Origin, person: &Entrance, now: Timestamp) -> Result<()> {
+    let user = UserId(person.id);
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    record_for(&mut tx, Some(user), now, || audit::Entry {
+        actor_id: format!("user/{user}"),
+        request_id: &origin.request_id,
+        source: origin.address,
+        ..audit::Entry::new(&person.name, "user.recovery_code.use", format!("user/{user}"), json!({}))
+    })
+    .await?;
+    tx.commit().await.during("commit")
+}
+
+/// Writes the entry into the audit of every organization that the person is a member of, or of the home organization where
+/// there is none: what happens to a person concerns all of them.
+pub(crate) async fn record_for<'e>(
+    tx: &mut PgConnection,
+    user: Option<UserId>,
+    now: Timestamp,
+    entry: impl Fn() -> audit::Entry<'e>,
+) -> Result<()> {
+    let mut orgs: Vec<OrgId> = match user {
+        Some(user) => {
+            let memberships = store::users::memberships(tx, user).await?;
+            memberships.into_iter().map(|membership| OrgId(membership.org_id)).collect()
+        }
+        None => Vec::new(),
+    };
+    if orgs.is_empty() {
+        orgs.extend(store::installation::home(tx).await?);
+    }
+    audit::record_all(tx, now, orgs.into_iter().map(|org| (org, entry())).collect()).await
 }
 
 /// The membership that was asked for, or the oldest.
@@ -206,6 +258,7 @@ pub(crate) async fn open(
         address: &address,
         client: &client,
         provider,
+        family_hash: &refresh.family_hash(),
         refresh_hash: &refresh.hash(),
     };
     store::login_sessions::insert(tx, &session).await?;
@@ -217,7 +270,7 @@ pub(crate) async fn open(
         actor_id: format!("user/{user}"),
         request_id: &origin.request_id,
         source: origin.address,
-        ..audit::Entry::new(name, "session.create", format!("session/{}", refresh.id), detail)
+        ..audit::Entry::new(name, ENTER, format!("session/{}", refresh.id), detail)
     };
     audit::record(tx, OrgId(membership.org_id), now, entry).await?;
     tokens(app, (user, name), membership, memberships, &refresh, expires_at, now).await
@@ -258,6 +311,10 @@ pub(crate) async fn refresh(app: &App, origin: &Origin, request: &Refresh) -> Re
     let now = clock::now();
     let mut tx = app.db.worker().begin().await.during("begin")?;
     let standing = store::login_sessions::lock(&mut tx, token.id).await?.ok_or_else(refused)?;
+    // Who knows only which session there is has no effect on it.
+    if standing.family_hash[..] != token.family_hash()[..] {
+        return Err(refused());
+    }
     if standing.ended || standing.disabled || standing.expires_at <= now {
         return Err(refused());
     }
@@ -293,11 +350,26 @@ pub(crate) async fn refresh(app: &App, origin: &Origin, request: &Refresh) -> Re
         None => memberships.iter().find(|m| m.org_id == standing.org_id).ok_or_else(refused)?,
         wanted => choose(&memberships, wanted)?,
     };
-    let next = RefreshToken::new(token.id);
+    let next = token.next();
     let latest = standing.created_at + longest(standing.provider.as_deref());
     let expires_at = (now + span(limits::SESSION_IDLE)).min(latest);
     let org = OrgId(membership.org_id);
     store::login_sessions::rotate(&mut tx, token.id, &next.hash(), org, now, expires_at).await?;
+    if membership.org_id != standing.org_id {
+        // Both are told: one sees somebody come, the other one go.
+        let entry = || audit::Entry {
+            actor_id: format!("user/{user}"),
+            request_id: &origin.request_id,
+            source: origin.address,
+            ..audit::Entry::new(
+                &standing.user,
+                "session.move",
+                format!("session/{}", token.id),
+                json!({ "to": membership.organization }),
+            )
+        };
+        audit::record_all(&mut tx, now, vec![(org, entry()), (OrgId(standing.org_id), entry())]).await?;
+    }
     let tokens =
         tokens(app, (user, &standing.user), membership, &memberships, &next, expires_at, now).await?;
     tx.commit().await.during("commit")?;
@@ -364,8 +436,10 @@ pub(crate) async fn change_password(
     store::one_time_tokens::void_resets(&mut tx, user).await?;
     let others =
         store::login_sessions::end_all(&mut tx, user, None, Some(session), ended::PASSWORD, now).await?;
-    let entry = by.entry("user.password.change", format!("user/{user}"), json!({ "sessions_ended": others }));
-    audit::record(&mut tx, by.org_id(), now, entry).await?;
+    record_for(&mut tx, Some(user), now, || {
+        by.entry("user.password.change", format!("user/{user}"), json!({ "sessions_ended": others }))
+    })
+    .await?;
     tx.commit().await.during("commit")?;
     app.known.forget();
     Ok(())
@@ -385,7 +459,7 @@ pub(crate) async fn prove_again(app: &App, by: &Authorized<SelfRead>, password: 
     let person = store::users::entrance(app.db.worker(), name).await?;
     let hash = person.as_ref().and_then(|person| person.password_hash.clone());
     if !app.passwords.verify(password, hash).await? {
-        note_failure(app, by.origin(), person.as_ref(), "password", now).await?;
+        note_failure(app, by.origin(), "user.password.prove", person.as_ref(), "password", now).await?;
         return Err(refused());
     }
     store::login_failures::uncount(app.db.worker(), name).await

@@ -344,7 +344,7 @@ async fn admit(
                     "the provider's claim '{claim}' is not a name that one can have here"
                 )));
             };
-            if store::users::is_taken(tx, &name).await? {
+            if store::users::find(tx, &name).await?.is_some() {
                 return Ok(Err(format!(
                     "somebody else is called '{name}' here: an administrator has to say whether it is you"
                 )));

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clock,
     error::{During, Error, Result},
-    store::{self, audit, users::Entrance},
+    store::{self, users::Entrance},
 };
 
 const DIGITS: u8 = 6;
@@ -66,8 +66,10 @@ pub(crate) async fn confirm(app: &App, by: &Authorized<SelfRead>, code: &Secret)
     if !store::users::confirm_totp(&mut tx, user, &secret, step, &hashes, now).await? {
         return Err(Error::Conflict("no second factor was begun".to_owned()));
     }
-    let entry = by.entry("user.second_factor.add", format!("user/{user}"), json!({}));
-    audit::record(&mut tx, by.org_id(), now, entry).await?;
+    login::record_for(&mut tx, Some(user), now, || {
+        by.entry("user.second_factor.add", format!("user/{user}"), json!({}))
+    })
+    .await?;
     tx.commit().await.during("commit")?;
     Ok(RecoveryCodes { recovery_codes: codes.into_iter().map(Secret::new).collect() })
 }
@@ -84,29 +86,41 @@ pub(crate) async fn remove(app: &App, by: &Authorized<SelfRead>, password: &Secr
     if !store::users::remove_totp(&mut tx, user).await? {
         return Err(Error::Conflict("there is no second factor".to_owned()));
     }
-    let entry = by.entry("user.second_factor.remove", format!("user/{user}"), json!({}));
-    audit::record(&mut tx, by.org_id(), now, entry).await?;
+    login::record_for(&mut tx, Some(user), now, || {
+        by.entry("user.second_factor.remove", format!("user/{user}"), json!({}))
+    })
+    .await?;
     tx.commit().await.during("commit")
 }
 
+/// What a code turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accepted {
+    Code,
+    RecoveryCode,
+    Not,
+}
+
 /// Whether this is a code of now that was not used yet, or a recovery code; it is used by that.
-pub(crate) async fn accept(app: &App, person: &Entrance, code: &Secret, now: Timestamp) -> Result<bool> {
+pub(crate) async fn accept(app: &App, person: &Entrance, code: &Secret, now: Timestamp) -> Result<Accepted> {
     let user = UserId(person.id);
     let text = code.expose().trim();
     let mut tx = app.db.worker().begin().await.during("begin")?;
-    let accepted = if text.len() == usize::from(DIGITS) {
+    let (kind, is_good) = if text.len() == usize::from(DIGITS) {
         let secret = person.totp_secret.as_deref().unwrap_or_default();
-        match step_of(secret, code, now)? {
+        let is_good = match step_of(secret, code, now)? {
             Some(step) if step > person.totp_last_step => {
                 store::users::use_totp_step(&mut tx, user, step).await?
             }
             _ => false,
-        }
+        };
+        (Accepted::Code, is_good)
     } else {
-        store::users::use_recovery_code(&mut tx, user, &recovery_hash(text)).await?
+        let is_good = store::users::use_recovery_code(&mut tx, user, &recovery_hash(text)).await?;
+        (Accepted::RecoveryCode, is_good)
     };
     tx.commit().await.during("commit")?;
-    Ok(accepted)
+    Ok(if is_good { kind } else { Accepted::Not })
 }
 
 fn code_of(secret: &[u8], name: &str, issuer: &str) -> Result<Totp> {

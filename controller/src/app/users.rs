@@ -12,11 +12,11 @@ use model::{
 };
 use pki::token::OneTimeToken;
 use serde_json::json;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 
 use super::{
     App,
-    access::{Authorized, Origin, UserAdminister, UserManage},
+    access::{Actor, Authorized, Origin, Subject, UserAdminister, UserManage},
     authenticate,
     login::{self, ended},
     roles,
@@ -30,6 +30,9 @@ use crate::{
         role_bindings::{Holder, NewBinding},
     },
 };
+
+/// Who makes a token on the controller's own machine: nobody's name has a slash in it.
+pub(crate) const RESCUER: &str = "controller/rescue";
 
 /// Makes an invitation; its text is in the answer and nowhere else.
 ///
@@ -111,21 +114,33 @@ pub(crate) async fn accept(app: &App, origin: &Origin, request: &AcceptInvitatio
         return Err(worthless("invitation"));
     }
     let known = store::users::entrance(app.db.worker(), &name).await?;
-    let (user, new_hash) = match &known {
+    let (user, new_hash, proved) = match &known {
         Some(_) => {
             let code = request.code.as_ref();
             let person = login::prove(app, origin, &name, &request.password, code, now).await?;
-            (UserId(person.id), None)
+            (UserId(person.id), None, Some(person))
         }
         None => {
             validate_password("password", &request.password, &name)?;
-            (UserId::new(now, clock::entropy()), Some(app.passwords.hash(&request.password).await?))
+            let hash = app.passwords.hash(&request.password).await?;
+            (UserId::new(now, clock::entropy()), Some(hash), None)
         }
     };
     let mut tx = app.db.worker().begin().await.during("begin")?;
+    if let Some(person) = &proved {
+        login::still_so(&mut tx, person).await?;
+    }
     let spent = one_time_tokens::spend(&mut tx, token.id, &token.hash(), INVITATION, now).await?;
     let spent = spent.ok_or_else(|| worthless("invitation"))?;
     let org = OrgId(spent.org_id);
+    let inviter = maker(&mut tx, &spent).await?.ok_or_else(|| worthless("invitation"))?;
+    if let Some(role) = &spent.role {
+        let given = match roles::permissions(&mut tx, org, role).await {
+            Err(Error::NotFound { .. }) => return Err(worthless("invitation")),
+            given => given?,
+        };
+        inviter.may_give(given).map_err(|_| worthless("invitation"))?;
+    }
     match &new_hash {
         Some(hash) => store::users::insert(&mut tx, user, &name, Some(hash), now).await?,
         None => drop(store::login_failures::forget(&mut tx, &name).await?),
@@ -163,8 +178,24 @@ pub(crate) async fn accept(app: &App, origin: &Origin, request: &AcceptInvitatio
     Ok(Entered { id: user, user: name, organization: spent.organization })
 }
 
+/// Whoever made a token, if he is still one who may make it: what was taken from him does not go on in what he left behind.
+async fn maker(tx: &mut PgConnection, spent: &one_time_tokens::Spent) -> Result<Option<Actor>> {
+    let org = OrgId(spent.org_id);
+    let is_home = store::installation::home(tx).await? == Some(org);
+    let place = (org, spent.organization.as_str(), is_home);
+    let found = authenticate::as_he_is_now(tx, place, &spent.created_by).await?;
+    let Some(maker) = found.filter(|maker| maker.judge(Permission::UserManage).is_ok()) else {
+        return Ok(None);
+    };
+    let is_disabled = match maker.subject {
+        Subject::User(id) => store::users::lock_entrance(tx, id).await?.is_none_or(|person| person.disabled),
+        Subject::ServiceAccount(_) => false,
+    };
+    Ok((!is_disabled).then_some(maker))
+}
+
 fn worthless(what: &str) -> Error {
-    Error::BadCredential(format!("this {what} is not known, was used, or has ended"))
+    Error::BadCredential(format!("this {what} is not known, was used, or does not count any more"))
 }
 
 /// Makes a new person without any role in the home organization, where the configuration lets everybody do that.
@@ -198,49 +229,47 @@ pub(crate) async fn register(app: &App, origin: &Origin, request: &Register) -> 
 }
 
 /// Makes a token with which somebody chooses a new password. Whoever makes one could enter as that one: he must have all
-/// that the other has, in every organization that the other is a member of.
+/// that the other has, in every organization that the other is a member of; when the token is used he must have it still.
 ///
 /// # Errors
-/// When there is nobody of this name, or one of the above is not so.
+/// When there is nobody of this name, or one of the above is not so; and without a login: no API token becomes one.
 pub(crate) async fn offer_reset(
     app: &App,
     by: &Authorized<UserManage>,
     name: &str,
 ) -> Result<CreatedOneTimeToken> {
+    by.session()?;
     let now = clock::now();
     let mut tx = app.db.worker().begin().await.during("begin")?;
     let user = member(&mut tx, by, name).await?;
-    may_act_for(&mut tx, by, user).await?;
+    may_act_for(&mut tx, by.actor(), user).await?;
     store::one_time_tokens::void_resets(&mut tx, user).await?;
     let created =
         one_time_token(&mut tx, by, Purpose::PasswordReset { user }, limits::DEFAULT_RESET_TTL_SECONDS)
             .await?;
     let detail = json!({ "expires_at": created.expires_at });
-    audit::record(
-        &mut tx,
-        by.org_id(),
-        now,
-        by.entry("user.password.offer_reset", format!("user/{user}"), detail),
-    )
+    login::record_for(&mut tx, Some(user), now, || {
+        by.entry("user.password.offer_reset", format!("user/{user}"), detail.clone())
+    })
     .await?;
     tx.commit().await.during("commit")?;
     Ok(created)
 }
 
 /// Who may do all that somebody may could as well be him.
-async fn may_act_for(tx: &mut PgConnection, by: &Authorized<UserManage>, user: UserId) -> Result<()> {
-    let bindings = store::role_bindings::of_user(tx, by.org_id(), user).await?;
+async fn may_act_for(tx: &mut PgConnection, actor: &Actor, user: UserId) -> Result<()> {
+    let bindings = store::role_bindings::of_user(tx, actor.org_id, user).await?;
     let held = authenticate::grants(bindings);
-    by.may_give(held.iter().fold(Permissions::NONE, |all, grant| all.union(grant.permissions)))?;
+    actor.may_give(held.iter().fold(Permissions::NONE, |all, grant| all.union(grant.permissions)))?;
     let memberships = store::users::memberships(tx, user).await?;
-    if memberships.iter().all(|membership| membership.org_id == by.org_id().0) {
+    if memberships.iter().all(|membership| membership.org_id == actor.org_id.0) {
         return Ok(());
     }
     let why = "this person is a member of other organizations too";
-    by.actor()
+    actor
         .judge(Permission::UserAdminister)
         .map(drop)
-        .map_err(|_| by.actor().refusal(Permission::UserAdminister, why))
+        .map_err(|_| actor.refusal(Permission::UserAdminister, why))
 }
 
 /// Gives somebody who has a token for it a new password. All of his sessions end; the second factor stays.
@@ -262,10 +291,18 @@ pub(crate) async fn reset(app: &App, origin: &Origin, request: &ResetPassword) -
     let user = spent.user_id.map(UserId).ok_or_else(|| worthless("token"))?;
     let person = store::users::entrance_of(app.db.worker(), user).await?.ok_or_else(|| worthless("token"))?;
     validate_password("password", &request.password, &person.name)?;
+    // The person may have become somebody since whom its maker could not have been.
+    if spent.created_by != RESCUER {
+        let maker = maker(&mut tx, &spent).await?.ok_or_else(|| worthless("token"))?;
+        may_act_for(&mut tx, &maker, user).await.map_err(|error| match error {
+            Error::Forbidden { .. } => worthless("token"),
+            error => error,
+        })?;
+    }
     store::users::set_password(&mut tx, user, &hash, now).await?;
     store::login_failures::forget(&mut tx, &person.name).await?;
     let sessions = store::login_sessions::end_all(&mut tx, user, None, None, ended::PASSWORD, now).await?;
-    let entry = audit::Entry {
+    login::record_for(&mut tx, Some(user), now, || audit::Entry {
         actor_id: format!("user/{user}"),
         request_id: &origin.request_id,
         source: origin.address,
@@ -275,8 +312,8 @@ pub(crate) async fn reset(app: &App, origin: &Origin, request: &ResetPassword) -
             format!("user/{user}"),
             json!({ "offered_by": spent.created_by, "sessions_ended": sessions }),
         )
-    };
-    audit::record(&mut tx, OrgId(spent.org_id), now, entry).await?;
+    })
+    .await?;
     tx.commit().await.during("commit")?;
     app.known.forget();
     Ok(())
@@ -325,16 +362,72 @@ pub(crate) async fn set_disabled(
             store::login_sessions::end_all(&mut tx, user, None, None, ended::DISABLED, now).await?;
         }
         let verb = if disabled { "user.disable" } else { "user.enable" };
-        audit::record(
-            &mut tx,
-            by.org_id(),
-            now,
-            by.entry(verb, format!("user/{user}"), json!({ "name": name })),
-        )
-        .await?;
+        let entry = || by.entry(verb, format!("user/{user}"), json!({ "name": name }));
+        login::record_for(&mut tx, Some(user), now, entry).await?;
         tx.commit().await.during("commit")?;
         app.known.forget();
     }
+    Ok(())
+}
+
+/// Lets somebody in again whom no administrator can help: for the controller's own machine, where whoever calls it could
+/// change the database itself. Answers the token for a new password.
+///
+/// # Errors
+/// When there is nobody of this name.
+pub(crate) async fn rescue(connection: &mut PgConnection, name: &str) -> Result<String> {
+    let name = canonical_user(name)?;
+    let now = clock::now();
+    let mut tx = connection.begin().await.during("begin")?;
+    let user = store::users::find(&mut tx, &name).await?.ok_or_else(|| Error::not_found("user", &name))?;
+    let org = match store::users::memberships(&mut tx, user).await?.first() {
+        Some(membership) => OrgId(membership.org_id),
+        None => {
+            return Err(Error::Conflict(format!("'{name}' is a member of no organization: invite that one")));
+        }
+    };
+    store::login_failures::forget(&mut tx, &name).await?;
+    store::users::set_disabled(&mut tx, user, None).await?;
+    store::users::remove_totp(&mut tx, user).await?;
+    store::one_time_tokens::void_resets(&mut tx, user).await?;
+    store::login_sessions::end_all(&mut tx, user, None, None, ended::PASSWORD, now).await?;
+    let token = OneTimeToken::new(OneTimeTokenId::new(now, clock::entropy()));
+    let new = NewToken {
+        id: token.id,
+        org_id: org,
+        purpose: Purpose::PasswordReset { user },
+        secret_hash: &token.hash(),
+        created_at: now,
+        created_by: RESCUER,
+        expires_at: now + SignedDuration::from_secs(limits::DEFAULT_RESET_TTL_SECONDS),
+    };
+    one_time_tokens::insert(&mut tx, &new).await?;
+    login::record_for(&mut tx, Some(user), now, || {
+        audit::Entry::new(RESCUER, "user.rescue", format!("user/{user}"), json!({ "name": name }))
+    })
+    .await?;
+    tx.commit().await.during("commit")?;
+    Ok(token.reveal())
+}
+
+/// Takes somebody's second factor away, who has lost it: one logs in by password alone then. All sessions end.
+///
+/// # Errors
+/// As of [`offer_reset`], and when there is no second factor.
+pub(crate) async fn remove_second_factor(app: &App, by: &Authorized<UserManage>, name: &str) -> Result<()> {
+    by.session()?;
+    let now = clock::now();
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    let user = member(&mut tx, by, name).await?;
+    may_act_for(&mut tx, by.actor(), user).await?;
+    if !store::users::remove_totp(&mut tx, user).await? {
+        return Err(Error::Conflict(format!("'{name}' has no second factor")));
+    }
+    store::login_sessions::end_all(&mut tx, user, None, None, ended::PASSWORD, now).await?;
+    let entry = || by.entry("user.second_factor.remove", format!("user/{user}"), json!({ "name": name }));
+    login::record_for(&mut tx, Some(user), now, entry).await?;
+    tx.commit().await.during("commit")?;
+    app.known.forget();
     Ok(())
 }
 

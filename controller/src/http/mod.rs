@@ -158,6 +158,7 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(users::list))
         .routes(routes!(users::show, users::remove))
         .routes(routes!(users::offer_reset))
+        .routes(routes!(users::remove_second_factor))
         .routes(routes!(users::unlock))
         .routes(routes!(users::disable))
         .routes(routes!(users::enable))

@@ -103,6 +103,19 @@ pub(super) async fn offer_reset(
     Ok((StatusCode::CREATED, Json(app::users::offer_reset(&door.app, &by, &name).await?)))
 }
 
+/// Takes the second factor of somebody away who has lost it. All of that one's sessions end.
+#[utoipa::path(delete, path = "/api/v1/users/{user}/second-factor", tag = "users", operation_id = "remove_second_factor",
+    params(("user" = String, Path, description = "Name")), responses((status = 204)))]
+pub(super) async fn remove_second_factor(
+    Access(by): Access<UserManage>,
+    State(door): State<Arc<Door>>,
+    Name(name): Name,
+) -> Result<StatusCode> {
+    find(&door, by.org_id(), &name).await?;
+    app::users::remove_second_factor(&door.app, &by, &name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Lets somebody try again who was locked out by failures to enter.
 #[utoipa::path(post, path = "/api/v1/users/{user}/unlock", tag = "users", operation_id = "unlock_user",
     params(("user" = String, Path, description = "Name")), responses((status = 204)))]

@@ -50,6 +50,9 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// What the events of these kinds tell whoever may see events. Of all others the details are for those who may read the audit.
+const TOLD: [&str; 4] = ["agent.", "controller.", "enroll_token.", "execution."];
+
 /// Writes the entry, and the event of the same name for those who listen.
 pub(crate) async fn record(
     connection: &mut PgConnection,
@@ -83,11 +86,14 @@ pub(crate) async fn record_all(
         .collect();
     let details: Vec<Value> =
         entries.iter().map(|(_, entry)| model::audit::whole(entry.detail.clone())).collect();
+    let told: Vec<bool> =
+        entries.iter().map(|(_, entry)| TOLD.iter().any(|kind| entry.verb.starts_with(kind))).collect();
+    // An event that somebody adds is in the list already.
     sqlx::query!(
         "with new as (
              select * from unnest($1::uuid[], $2::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                                  $9::jsonb[], $10::text[], $11::text[])
-                  as n(id, org_id, actor, verb, object, outcome, request_id, detail, actor_id, source)
+                                  $9::jsonb[], $10::text[], $11::text[], $12::bool[])
+                  as n(id, org_id, actor, verb, object, outcome, request_id, detail, actor_id, source, told)
          ), entry as (
              insert into audit_entries
                  (id, org_id, at, actor, actor_id, verb, object, outcome, request_id, source, detail)
@@ -95,8 +101,9 @@ pub(crate) async fn record_all(
          ), queued as (
              insert into audit_queue (org_id, at, entry_id) select org_id, $3, id from new
          )
-         insert into events (id, org_id, at, kind, object, actor, data)
-         select id, org_id, $3, verb, object, actor, detail from new",
+         insert into events (id, org_id, at, kind, object, actor, outcome, data)
+         select id, org_id, $3, verb, object, actor, outcome, case when told then detail else '{}' end
+         from new where verb <> 'event.create'",
         &ids,
         &orgs,
         now.to_sqlx(),
@@ -108,6 +115,7 @@ pub(crate) async fn record_all(
         &details,
         &actor_ids as _,
         &sources,
+        &told,
     )
     .execute(connection)
     .await

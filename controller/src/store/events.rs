@@ -102,6 +102,7 @@ macro_rules! event {
             kind: $r.kind,
             object: $r.object,
             actor: Some($r.actor).filter(|actor| !actor.is_empty()),
+            outcome: $r.outcome,
             data: match $r.data {
                 Value::Object(data) => data,
                 other => Map::from_iter([("value".to_owned(), other)]),
@@ -121,7 +122,7 @@ pub(crate) async fn page(
     let (kind, start) = filter.kinds();
     let (at, id) = after.unzip();
     let records = sqlx::query!(
-        r#"select id, at as "at: jiff_sqlx::Timestamp", kind, object, actor, data from events
+        r#"select id, at as "at: jiff_sqlx::Timestamp", kind, object, actor, outcome, data from events
            where org_id = $1 and ($2::text is null or kind = $2) and ($3::text is null or starts_with(kind, $3))
              and ($4::text is null or object = $4)
              and at >= coalesce($5::timestamptz, '-infinity') and at < coalesce($6::timestamptz, 'infinity')
@@ -155,7 +156,7 @@ pub(crate) async fn following(
     let complete = now(pool).await?;
     let (kind, start) = filter.kinds();
     let records = sqlx::query!(
-        r#"select id, at as "at: jiff_sqlx::Timestamp", kind, object, actor, data, tx::text::bigint as "tx!" from events
+        r#"select id, at as "at: jiff_sqlx::Timestamp", kind, object, actor, outcome, data, tx::text::bigint as "tx!" from events
            where org_id = $1 and (tx, id) > ($2::bigint::text::xid8, $3::uuid)
              and (tx < pg_snapshot_xmin(pg_current_snapshot()) or at < now() - make_interval(secs => $10))
              and ($4::text is null or kind = $4) and ($5::text is null or starts_with(kind, $5))

@@ -23,6 +23,7 @@ pub(crate) struct NewSession<'a> {
     pub client: &'a str,
     /// The OpenID provider that opened it.
     pub provider: Option<&'a str>,
+    pub family_hash: &'a [u8],
     pub refresh_hash: &'a [u8],
 }
 
@@ -37,6 +38,7 @@ pub(crate) struct Standing {
     pub ended: bool,
     pub disabled: bool,
     pub address: String,
+    pub family_hash: Vec<u8>,
     pub refresh_hash: Vec<u8>,
     pub previous_hash: Option<Vec<u8>>,
     pub rotated_at: Timestamp,
@@ -46,8 +48,9 @@ pub(crate) struct Standing {
 pub(crate) async fn insert(connection: &mut PgConnection, new: &NewSession<'_>) -> Result<()> {
     sqlx::query!(
         "insert into login_sessions
-             (id, user_id, org_id, created_at, last_used_at, expires_at, address, client, refresh_hash, rotated_at, provider)
-         values ($1, $2, $3, $4, $4, $5, $6, $7, $8, $4, $9)",
+             (id, user_id, org_id, created_at, last_used_at, expires_at, address, client, refresh_hash, rotated_at, provider,
+              family_hash)
+         values ($1, $2, $3, $4, $4, $5, $6, $7, $8, $4, $9, $10)",
         new.id.0,
         new.user_id.0,
         new.org_id.0,
@@ -56,7 +59,8 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewSession<'_>) 
         new.address,
         new.client,
         new.refresh_hash,
-        new.provider
+        new.provider,
+        new.family_hash
     )
     .execute(connection)
     .await
@@ -70,7 +74,7 @@ pub(crate) async fn lock(connection: &mut PgConnection, id: LoginSessionId) -> R
         Standing,
         r#"select s.user_id, u.name as "user", s.org_id, s.created_at,
                   s.expires_at, s.ended_at is not null as "ended!",
-                  u.disabled_at is not null as "disabled!", s.address, s.refresh_hash, s.previous_hash,
+                  u.disabled_at is not null as "disabled!", s.address, s.family_hash, s.refresh_hash, s.previous_hash,
                   s.rotated_at, s.provider
            from login_sessions s join users u on u.id = s.user_id where s.id = $1 for update of s"#,
         id.0

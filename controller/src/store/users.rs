@@ -52,12 +52,13 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// Whether somebody has this canonical name.
-pub(crate) async fn is_taken(connection: &mut PgConnection, name: &str) -> Result<bool> {
-    sqlx::query_scalar!(r#"select exists (select from users where name = $1) as "taken!""#, name)
-        .fetch_one(connection)
+/// Who has this canonical name, in whatever organization.
+pub(crate) async fn find(connection: &mut PgConnection, name: &str) -> Result<Option<UserId>> {
+    let id = sqlx::query_scalar!("select id from users where name = $1", name)
+        .fetch_optional(connection)
         .await
-        .during("query for the user")
+        .during("query for the user")?;
+    Ok(id.map(UserId))
 }
 
 /// Makes somebody a member; `false` when he was one.
@@ -115,6 +116,20 @@ pub(crate) async fn entrance_of(pool: &PgPool, id: UserId) -> Result<Option<Entr
     .fetch_optional(pool)
     .await
     .during("query for the user")
+}
+
+/// As [`entrance_of`]; nobody changes the row until the transaction ends.
+pub(crate) async fn lock_entrance(connection: &mut PgConnection, id: UserId) -> Result<Option<Entrance>> {
+    sqlx::query_as!(
+        Entrance,
+        r#"select id, name, password_hash, disabled_at is not null as "disabled!", totp_secret,
+                  totp_confirmed_at is not null as "totp_confirmed!", totp_last_step
+           from users where id = $1 for share"#,
+        id.0
+    )
+    .fetch_optional(connection)
+    .await
+    .during("lock of the user")
 }
 
 /// A member of the organization by the canonical name.

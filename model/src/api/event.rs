@@ -24,7 +24,15 @@ pub struct Event {
     /// Who did it; absent where nobody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
+    /// `done`, `denied` or `alarm`.
+    #[serde(default = "done")]
+    pub outcome: String,
+    /// Of what concerns people and their rights the details are in the audit alone.
     pub data: Map<String, Value>,
+}
+
+fn done() -> String {
+    "done".to_owned()
 }
 
 /// One page of events.

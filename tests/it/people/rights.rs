@@ -216,16 +216,36 @@ async fn tokens_are_narrow_and_end() {
     ci.post("/api/v1/executions", &on("env=token-staging")).await.accepted();
     ci.post("/api/v1/executions", &on("env=token-prod")).await.refused(403, "out_of_scope");
     ci.get("/api/v1/users").await.refused(403, "forbidden");
-    // A token makes none that may more or lives longer.
-    let wider = json!({ "name": "wider", "permissions": ["user.read"] });
-    ci.post("/api/v1/tokens", &wider).await.refused(400, "invalid");
-    let child = ci.post("/api/v1/tokens", &json!({ "name": "child", "ttl_seconds": 300 * 24 * 3600 })).await;
-    let child = child.accepted().value();
-    assert_eq!(child["permissions"], json!(["agent.read", "execution.create"]));
-    assert_eq!(child["hosts"], "env=token-staging");
-    let parent = admin.get("/api/v1/tokens").await.accepted().value();
-    let parent =
-        parent["items"].as_array().expect("a list").iter().find(|token| token["name"] == "ci").cloned();
+    // A token makes no other one of its owner's, and ends none but itself: what is stolen ends when it is revoked.
+    ci.post("/api/v1/tokens", &json!({ "name": "child" })).await.refused(403, "needs_login");
+    let spare = admin.post("/api/v1/tokens", &json!({ "name": "spare" })).await.accepted().value();
+    let spare = format!("/api/v1/tokens/{}", text(&spare["id"]));
+    ci.delete(&spare).await.refused(403, "needs_login");
+    admin.delete(&spare).await.accepted();
+    let itself = make(&admin, json!({ "name": "itself", "permissions": ["agent.read"] })).await;
+    let listed = admin.get("/api/v1/tokens").await.accepted().value();
+    let of = |name: &str| {
+        let all = listed["items"].as_array().expect("a list");
+        all.iter().find(|token| token["name"] == name).cloned().expect("it is there")
+    };
+    itself.delete(&format!("/api/v1/tokens/{}", text(&of("itself")["id"]))).await.accepted();
+    itself.get("/api/v1/whoami").await.refused(401, "bad_credential");
+    // One that manages tokens makes none that may more or lives longer.
+    admin.post("/api/v1/service-accounts", &json!({ "name": "minted" })).await.accepted();
+    let minter = json!({ "name": "minter", "permissions": ["token.manage", "agent.read"] });
+    let minter = make(&admin, minter).await;
+    let mint = |more: Value| {
+        let mut request =
+            json!({ "name": "child", "service_account": "minted", "ttl_seconds": 300 * 24 * 3600 });
+        request.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        request
+    };
+    let wider = mint(json!({ "permissions": ["user.read"] }));
+    minter.post("/api/v1/tokens", &wider).await.refused(400, "invalid");
+    let child = minter.post("/api/v1/tokens", &mint(json!({}))).await.accepted().value();
+    assert_eq!(child["permissions"], json!(["agent.read", "token.manage"]));
+    let listed = admin.get("/api/v1/tokens").await.accepted().value();
+    let parent = listed["items"].as_array().expect("a list").iter().find(|token| token["name"] == "minter");
     assert_eq!(child["expires_at"], parent.expect("it is there")["expires_at"]);
     for (body, field) in [
         (json!({ "name": "x", "ttl_seconds": 400 * 24 * 3600 }), "ttl_seconds"),

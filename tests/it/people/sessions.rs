@@ -42,6 +42,25 @@ async fn a_refresh_token_that_is_used_twice_ends_its_session() {
 }
 
 #[tokio::test]
+async fn who_knows_only_which_session_there_is_has_no_effect_on_it() {
+    let stage = stage().await;
+    let world = &stage.world;
+    world.person("watched", Some("viewer")).await;
+    let tokens = world.log_in("watched", &password_of("watched"), None).await;
+    let id = text(&tokens["session_id"]).parse().expect("an id");
+    let guessed = pki::RefreshToken::new(id).reveal();
+    refresh(world, &json!(guessed)).await.refused(401, "bad_credential");
+    refresh(world, &tokens["refresh_token"]).await.accepted();
+    let alarms: i64 = sqlx::query_scalar(
+        "select count(*) from audit_entries where outcome = 'alarm' and actor = 'watched'",
+    )
+    .fetch_one(&mut world.sql().await)
+    .await
+    .expect("it counts");
+    assert_eq!(alarms, 0);
+}
+
+#[tokio::test]
 async fn an_answer_that_was_lost_may_be_asked_for_again_at_once() {
     let stage = stage().await;
     let world = &stage.world;

@@ -101,6 +101,23 @@ pub(crate) enum Hosts {
 }
 
 impl Actor {
+    /// Nobody gives what he does not have: all of `given` must be held, for the whole organization.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] with the first permission that is missing.
+    pub(crate) fn may_give(&self, given: Permissions) -> Result<(), Error> {
+        let held = self.unconfined();
+        let missing = given
+            .iter()
+            .find(|permission| *permission != Permission::SelfRead && !held.contains(*permission));
+        missing.map_or(Ok(()), |missing| {
+            Err(self.refusal(
+                missing,
+                "nobody gives, or acts for somebody with, what he does not have for the whole organization",
+            ))
+        })
+    }
+
     /// Somebody with what is granted to him. Every permission is judged here, once.
     pub(crate) fn new(who: Who, grants: Vec<Grant>) -> Self {
         let Who { org_id, organization, is_home, subject, name, credential, narrowed } = who;
