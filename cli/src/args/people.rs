@@ -154,6 +154,25 @@ pub(crate) enum UserCommand {
         #[command(flatten)]
         shown: Shown,
     },
+    /// Say who somebody is at a login provider: that login is this person from now on
+    Link {
+        #[command(flatten)]
+        user: OneUser,
+        /// The login provider
+        #[arg(long, value_name = "NAME", value_parser = parse::slug)]
+        provider: String,
+        /// Whom the provider means, its 'sub': 'opsctl audit list --verb session.create' shows it for a login that was refused
+        #[arg(long)]
+        subject: String,
+    },
+    /// Forget who somebody is at a login provider, and end the sessions
+    Unlink {
+        #[command(flatten)]
+        user: OneUser,
+        /// The login provider
+        #[arg(long, value_name = "NAME", value_parser = parse::slug)]
+        provider: String,
+    },
     /// Take the second factor of somebody away who has lost it
     RemoveSecondFactor(OneUser),
     /// Let somebody try again who was locked out by wrong passwords

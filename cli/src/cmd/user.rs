@@ -3,7 +3,7 @@
 use anyhow::Result;
 use jiff::Timestamp;
 use model::api::{
-    auth::LoginSession,
+    auth::{LinkIdentity, LoginSession},
     user::{CreateInvitation, CreatedOneTimeToken, User},
 };
 use serde_json::json;
@@ -68,6 +68,15 @@ pub(crate) async fn run(client: &Client, command: UserCommand) -> Result<Exit> {
                 let who = format!("{} types, and pastes the token", user.name);
                 hand_over(client, created, &who, "reset-password")
             })?;
+        }
+        UserCommand::Link { user: OneUser { name }, provider, subject } => {
+            let path = [api, version, users, &name, "identities", &provider];
+            client.put::<()>(&path, &LinkIdentity { subject }).await?;
+            output::note(&format!("{name} may log in by {provider} now"));
+        }
+        UserCommand::Unlink { user: OneUser { name }, provider } => {
+            client.delete(&[api, version, users, &name, "identities", &provider]).await?;
+            output::note(&format!("nobody is {name} by {provider} any more"));
         }
         UserCommand::RemoveSecondFactor(OneUser { name }) => {
             client.delete(&[api, version, users, &name, "second-factor"]).await?;

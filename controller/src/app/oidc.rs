@@ -13,8 +13,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use jiff::Timestamp;
 use model::{
+    Invalid,
     access::canonical_user,
-    api::auth::{LoginProvider, RedeemLogin, Tokens},
+    api::auth::{LinkIdentity, LoginProvider, RedeemLogin, Tokens},
     id::{OrgId, RoleBindingId, UserId},
     limits,
 };
@@ -26,9 +27,9 @@ pub(crate) use self::provider::Provider;
 use self::provider::{Person, Sent};
 use super::{
     App,
-    access::Origin,
+    access::{Authorized, Origin, UserAdminister},
     login::{self, Entering, span},
-    roles,
+    roles, users,
 };
 use crate::{
     clock,
@@ -41,6 +42,9 @@ use crate::{
         user_identities,
     },
 };
+
+/// Bytes of the longest name that a provider has for a person, by the specification.
+const SUBJECT_BYTES: usize = 255;
 
 /// The providers of this controller.
 #[derive(Debug, Clone, Default)]
@@ -298,6 +302,70 @@ async fn enter(
     let membership = membership
         .ok_or_else(|| Error::NotAdmitted("you are not a member of this organization any more".to_owned()))?;
     login::open(app, tx, entering, membership, &memberships, now).await
+}
+
+/// Says that a provider's person is somebody who has a name here already.
+///
+/// # Errors
+/// When there is no such provider or nobody of this name, the caller could not act for that one, or the provider's person is
+/// somebody already.
+pub(crate) async fn link(
+    app: &App,
+    by: &Authorized<UserAdminister>,
+    user_name: &str,
+    provider: &str,
+    request: &LinkIdentity,
+) -> Result<()> {
+    by.session()?;
+    let config = &app.providers.find(provider)?.config;
+    let subject = request.subject.as_str();
+    if subject.is_empty() || subject.len() > SUBJECT_BYTES || subject.chars().any(char::is_control) {
+        return Err(Invalid::new("subject", format!("must be 1 to {SUBJECT_BYTES} bytes of text")).into());
+    }
+    let now = clock::now();
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    let user = users::member(&mut tx, by, user_name).await?;
+    users::may_act_for(&mut tx, by.actor(), user).await?;
+    user_identities::lock(&mut tx, &config.issuer, subject).await?;
+    if let Some(known) = user_identities::find(&mut tx, &config.issuer, subject).await? {
+        return Err(Error::Conflict(format!("this is '{}' already", known.name)));
+    }
+    user_identities::insert(&mut tx, &config.issuer, subject, user, now).await?;
+    let detail = json!({ "user": user_name, "provider": provider, "subject": subject });
+    login::record_for(&mut tx, Some(user), now, || {
+        by.entry("user.identity.link", format!("user/{user}"), detail.clone())
+    })
+    .await?;
+    tx.commit().await.during("commit")
+}
+
+/// Ends that: by this provider nobody is this person any more. Sessions that are open end.
+///
+/// # Errors
+/// When there is no such provider, nobody of this name, or the person is nobody's there.
+pub(crate) async fn unlink(
+    app: &App,
+    by: &Authorized<UserAdminister>,
+    user_name: &str,
+    provider: &str,
+) -> Result<()> {
+    let config = &app.providers.find(provider)?.config;
+    let now = clock::now();
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    let user = users::member(&mut tx, by, user_name).await?;
+    users::may_act_for(&mut tx, by.actor(), user).await?;
+    if user_identities::remove(&mut tx, &config.issuer, user).await? == 0 {
+        return Err(Error::not_found("identity of this provider", user_name));
+    }
+    store::login_sessions::end_all(&mut tx, user, None, None, login::ended::ENDED, now).await?;
+    let detail = json!({ "user": user_name, "provider": provider });
+    login::record_for(&mut tx, Some(user), now, || {
+        by.entry("user.identity.unlink", format!("user/{user}"), detail.clone())
+    })
+    .await?;
+    tx.commit().await.during("commit")?;
+    app.known.forget();
+    Ok(())
 }
 
 /// Where the provider's people work.

@@ -257,7 +257,7 @@ pub(crate) async fn offer_reset(
 }
 
 /// Who may do all that somebody may could as well be him.
-async fn may_act_for(tx: &mut PgConnection, actor: &Actor, user: UserId) -> Result<()> {
+pub(crate) async fn may_act_for(tx: &mut PgConnection, actor: &Actor, user: UserId) -> Result<()> {
     let bindings = store::role_bindings::of_user(tx, actor.org_id, user).await?;
     let held = authenticate::grants(bindings);
     actor.may_give(held.iter().fold(Permissions::NONE, |all, grant| all.union(grant.permissions)))?;
@@ -464,7 +464,7 @@ pub(crate) async fn end_sessions(app: &App, by: &Authorized<UserManage>, name: &
     Ok(())
 }
 
-async fn member<P>(tx: &mut PgConnection, by: &Authorized<P>, name: &str) -> Result<UserId> {
+pub(crate) async fn member<P>(tx: &mut PgConnection, by: &Authorized<P>, name: &str) -> Result<UserId> {
     let found = store::users::find_member(tx, by.org_id(), name).await?;
     found.ok_or_else(|| Error::not_found("user", name))
 }

@@ -145,6 +145,7 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(oidc::begin))
         .routes(routes!(oidc::finish))
         .routes(routes!(oidc::redeem))
+        .routes(routes!(oidc::link, oidc::unlink))
         .routes(routes!(sessions::logout))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::end))

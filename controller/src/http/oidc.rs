@@ -8,21 +8,24 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use model::api::auth::{LoginProvider, RedeemLogin, Tokens};
+use model::api::auth::{LinkIdentity, LoginProvider, RedeemLogin, Tokens};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
     Door,
-    auth::Stranger,
+    auth::{Access, Stranger},
     body::JsonBody,
     cookies,
-    id::Name,
+    id::{Name, Names},
     problem::{Failure, Result},
     query::Query,
     sessions,
 };
-use crate::app::oidc::{self, Answer, End, Outcome};
+use crate::app::{
+    access::UserAdminister,
+    oidc::{self, Answer, End, Outcome},
+};
 
 /// Characters of the longest path that a browser goes to in the end.
 const RETURN_CHARS: usize = 512;
@@ -152,6 +155,33 @@ pub(super) async fn redeem(
     JsonBody(request): JsonBody<RedeemLogin>,
 ) -> Result<Json<Tokens>> {
     Ok(Json(oidc::redeem(&door.app, &stranger.origin, &stranger.client, &request).await?))
+}
+
+/// Says that a provider's person is this one, who has a name here already.
+#[utoipa::path(put, path = "/api/v1/users/{user}/identities/{provider}", tag = "users", operation_id = "link_identity",
+    params(("user" = String, Path, description = "Name"), ("provider" = String, Path)), request_body = LinkIdentity,
+    responses((status = 204)))]
+pub(super) async fn link(
+    Access(by): Access<UserAdminister>,
+    State(door): State<Arc<Door>>,
+    Names(user, provider): Names,
+    JsonBody(request): JsonBody<LinkIdentity>,
+) -> Result<StatusCode> {
+    oidc::link(&door.app, &by, &user, &provider, &request).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Nobody is this person by that provider any more; that one's sessions end.
+#[utoipa::path(delete, path = "/api/v1/users/{user}/identities/{provider}", tag = "users",
+    operation_id = "unlink_identity",
+    params(("user" = String, Path, description = "Name"), ("provider" = String, Path)), responses((status = 204)))]
+pub(super) async fn unlink(
+    Access(by): Access<UserAdminister>,
+    State(door): State<Arc<Door>>,
+    Names(user, provider): Names,
+) -> Result<StatusCode> {
+    oidc::unlink(&door.app, &by, &user, &provider).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn redirect(to: &str, mut headers: HeaderMap) -> Result<Response> {

@@ -62,6 +62,15 @@ pub(crate) async fn insert(
     Ok(())
 }
 
+/// Forgets who the person is at this provider; answers how many there were.
+pub(crate) async fn remove(connection: &mut PgConnection, issuer: &str, user: UserId) -> Result<u64> {
+    let done = sqlx::query!("delete from user_identities where issuer = $1 and user_id = $2", issuer, user.0)
+        .execute(connection)
+        .await
+        .during("delete of the identity")?;
+    Ok(done.rows_affected())
+}
+
 /// A binding that was made by `by`.
 #[derive(Debug)]
 pub(crate) struct Given {

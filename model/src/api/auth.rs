@@ -113,6 +113,14 @@ pub struct LoginProvider {
     pub login: String,
 }
 
+/// `PUT /api/v1/users/{user}/identities/{provider}`: who a person is at an OpenID provider.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LinkIdentity {
+    /// The provider's `sub`; a login that was refused because the name is taken has it in the audit.
+    pub subject: String,
+}
+
 /// `POST /api/v1/auth/oidc/redeem`: a program that a person let in by a provider fetches the session.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
