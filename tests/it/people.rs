@@ -1,6 +1,6 @@
 //! How people get in, stay in and are let go.
 
-// mod providers;
+mod providers;
 mod rights;
 mod sessions;
 mod takeover;

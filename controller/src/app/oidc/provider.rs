@@ -65,6 +65,11 @@ struct TokenAnswer {
     id_token: String,
 }
 
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}
+
 /// What is sent with a login, and must come back with it or be shown to redeem it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent<'a> {
@@ -280,8 +285,9 @@ impl Provider {
         if status.is_success() {
             return Ok(body);
         }
-        // What it says of the reason is for the log: it may be anything.
-        let said = String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned();
+        // Of what it says of the reason only the code goes into the log: the rest may have anything in it.
+        let said = serde_json::from_slice::<Refusal>(&body).map(|refusal| refusal.error).unwrap_or_default();
+        let said: String = said.chars().filter(char::is_ascii_graphic).take(60).collect();
         tracing::warn!(provider = self.config.name, %status, said, "the provider refused the {what}");
         if what == "code" && status.is_client_error() {
             return Err(Error::BadCredential(format!(
