@@ -8,6 +8,7 @@ mod audit;
 mod database;
 mod http;
 mod oidc;
+mod proxies;
 
 use std::{
     net::SocketAddr,
@@ -26,6 +27,7 @@ pub(crate) use self::{
     database::{Database, DatabaseLayer, External},
     http::{Http, HttpLayer, Tls},
     oidc::{OidcLayer, OidcProvider},
+    proxies::Proxies,
 };
 
 /// Read when no other file is named, if it exists.

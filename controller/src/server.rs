@@ -156,6 +156,7 @@ impl Controller {
                 dispatch_key_life: config.agents.dispatch_key_life,
                 is_shared: config.database.external.is_some(),
                 registration: config.people.registration,
+                proxies: config.http.proxies.clone(),
                 providers: oidc::Providers::new(config.http.url.as_deref(), config.oidc.clone())?,
                 timing: config.timing,
                 audit: config.audit.clone(),

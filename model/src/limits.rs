@@ -128,6 +128,12 @@ pub const OIDC_SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// How long somebody may take at the provider, and a program to fetch the session that it is given then.
 pub const OIDC_LOGIN_WITHIN: Duration = Duration::from_secs(600);
 pub const OIDC_CODE_LIFE: Duration = Duration::from_secs(60);
+/// Refusals for want of a right that one credential gets in a minute, and how many are remembered so that equal ones are one
+/// entry of the audit.
+pub const DENIALS_PER_MINUTE: u32 = 600;
+pub const DENIALS_REMEMBERED: usize = 10_000;
+/// Proxies, or networks of them, that may say whence a request is.
+pub const TRUSTED_PROXIES: usize = 64;
 /// Providers, groups of one person that are looked at, and bytes of one answer of a provider.
 pub const OIDC_PROVIDERS: usize = 16;
 pub const OIDC_GROUPS: usize = 2000;

@@ -33,6 +33,7 @@ async fn who_may_and_who_did_is_what_requests_would_show() {
     dora.post("/api/v1/executions", &run("s1")).await.accepted();
     admin.post("/api/v1/executions", &run("p1")).await.accepted();
 
+    admin.post("/api/v1/invitations", &json!({ "role": "viewer" })).await.accepted();
     let report: AccessReport = admin.get("/api/v1/reports/access").await.accepted().json();
     let of = |who: &str, host: Option<&str>| {
         report.may.iter().find(|row| row.who == who && row.host.as_deref() == host)
@@ -44,19 +45,35 @@ async fn who_may_and_who_did_is_what_requests_would_show() {
         for permission in [Permission::AgentRead, Permission::ExecutionCreate, Permission::AgentManage] {
             let path = format!("/api/v1/auth/can-i?permission={permission}&host={host}&as={who}");
             let verdict = admin.get(&path).await.accepted().value();
-            let reported = of(who, Some(host)).is_some_and(|row| row.permissions.contains(&permission));
+            let rows = [of(who, Some(host)), of(who, None)];
+            let reported = rows.into_iter().flatten().any(|row| row.permissions.contains(&permission));
             assert_eq!(verdict["allowed"], reported, "{who} {permission} {host}: {verdict}");
         }
     }
     assert_eq!(of("dora", Some("s1")).expect("a row").by, ["operator (group deployers)"]);
     assert_eq!(of("dora", Some("p1")).expect("a row").by, ["viewer"]);
     assert!(of("dora", None).is_none() && of("idle", Some("s1")).is_none());
+    // Who may it everywhere has no row for each host.
+    assert!(of("administrator", Some("p1")).is_none());
+    assert!(
+        report.ways.iter().any(|way| way.kind == "api_token" && way.who.as_deref() == Some("administrator"))
+    );
+    assert!(
+        report.ways.iter().any(|way| way.kind == "invitation" && way.gives == "viewer"),
+        "{:?}",
+        report.ways
+    );
     assert!(of("service/robot", None).expect("a row").permissions.contains(&Permission::AuditRead));
     let did: Vec<(&str, &str)> = report.did.iter().map(|row| (row.who.as_str(), row.host.as_str())).collect();
     assert_eq!(did, [("dora", "s1"), ("administrator", "p1")]);
 
     let one: AccessReport = admin.get("/api/v1/reports/access?who=dora&host=s1").await.accepted().json();
     assert_eq!((one.may.len(), one.did.len()), (1, 1));
+    for (query, noun) in [("who=nobody", "user"), ("host=nowhere", "agent")] {
+        let problem = admin.get(&format!("/api/v1/reports/access?{query}")).await.refused(404, "not_found");
+        assert!(problem.detail.contains(noun), "{problem:?}");
+    }
+    admin.get("/api/v1/reports/access?who=Dora").await.accepted();
     admin.get("/api/v1/reports/access?since=2020-01-01T00:00:00Z").await.refused(400, "invalid");
     let before = "/api/v1/reports/access?since=2020-01-01T00:00:00Z&until=2020-02-01T00:00:00Z";
     let before: AccessReport = admin.get(before).await.accepted().json();

@@ -81,7 +81,24 @@ fn describe(report: &AccessReport) -> String {
     for row in &report.may {
         let names: Vec<&str> = row.permissions.iter().map(|permission| permission.as_str()).collect();
         let who = if row.disabled { format!("{} (disabled)", row.who) } else { row.who.clone() };
-        may.row([who, human::or_dash(row.host.as_ref()), names.join(" "), row.by.join(", ")]);
+        may.row([
+            who,
+            row.host.clone().unwrap_or_else(|| "*".to_owned()),
+            names.join(" "),
+            row.by.join(", "),
+        ]);
+    }
+    let mut ways = Table::new(&["TOKEN", "WHO", "NAME", "GIVES", "HOSTS", "BY", "UNTIL"]);
+    for row in &report.ways {
+        ways.row([
+            row.kind.clone(),
+            human::or_dash(row.who.as_ref()),
+            row.name.clone(),
+            row.gives.clone(),
+            row.hosts.clone().unwrap_or_else(|| "*".to_owned()),
+            row.created_by.clone(),
+            row.expires_at.to_string(),
+        ]);
     }
     let mut did = Table::new(&["AT", "WHO", "HOST", "STATE", "RAN"]);
     for row in &report.did {
@@ -93,5 +110,5 @@ fn describe(report: &AccessReport) -> String {
             row.summary.clone(),
         ]);
     }
-    format!("{}\n{}", may.take(), did.take())
+    format!("{}\n{}\n{}", may.take(), ways.take(), did.take())
 }

@@ -21,7 +21,7 @@ pub(crate) use known::Known;
 use super::App;
 use crate::{
     clock,
-    error::{During, Result},
+    error::{During, Error, Result},
     store::audit,
 };
 
@@ -73,7 +73,7 @@ pub(crate) fn authorize<P: Right>(actor: Arc<Actor>, origin: Origin) -> Result<A
     }
 }
 
-/// Notes in the audit that somebody was refused.
+/// Notes in the audit that somebody was refused for want of a right.
 ///
 /// # Errors
 /// When it cannot be noted.
@@ -81,21 +81,27 @@ pub(crate) async fn note_denial(
     app: &App,
     actor: &Actor,
     origin: &Origin,
-    permission: &'static str,
+    denial: &Error,
     request: &str,
 ) -> Result<()> {
     let now = clock::now();
+    let (object, mut detail) = match denial {
+        Error::Forbidden { permission, why, .. } => {
+            (format!("permission/{permission}"), json!({ "why": why }))
+        }
+        Error::OutOfScope { permission, selected, denied, .. } => {
+            (format!("permission/{permission}"), json!({ "selected": selected, "denied": denied }))
+        }
+        _ => ("permission/".to_owned(), json!({ "why": denial.to_string() })),
+    };
+    detail["request"] = request.into();
+    detail["credential"] = actor.credential.to_string().into();
     let entry = audit::Entry {
         actor_id: actor.subject.to_string(),
         outcome: "denied",
         request_id: &origin.request_id,
         source: origin.address,
-        ..audit::Entry::new(
-            &actor.name,
-            "access.denied",
-            format!("permission/{permission}"),
-            json!({ "request": request, "credential": actor.credential.to_string() }),
-        )
+        ..audit::Entry::new(&actor.name, "access.denied", object, detail)
     };
     let mut tx = app.db.of(actor.org_id).begin().await.during("begin")?;
     audit::record(&mut tx, actor.org_id, now, entry).await?;
@@ -125,6 +131,15 @@ impl<P> Authorized<P> {
             Hosts::All => None,
             Hosts::Where(selector) => Some(selector),
         }
+    }
+
+    /// That the right does not hold for `denied` of the hosts that were selected.
+    pub(crate) fn out_of_scope(&self, selected: usize, denied: usize) -> Error
+    where
+        P: Right,
+    {
+        let (actor, permission) = (self.actor.name.clone(), P::PERMISSION.as_str());
+        Error::OutOfScope { actor, permission, selected, denied }
     }
 
     /// The audit entry of something that was done with this right.

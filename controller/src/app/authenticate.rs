@@ -8,6 +8,7 @@ use model::{
 };
 use pki::{access_token, token::ApiToken};
 use sqlx::PgConnection;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::{
@@ -20,6 +21,20 @@ use crate::{
     store::{self, role_bindings::Reaching},
 };
 
+/// Credentials that are looked up at a time: whoever sends bad ones, many at once, has these places and not all connections to
+/// the database, by which work is dispatched and leases are kept.
+const LOOKUPS: usize = 6;
+
+/// The places for credentials that are looked up.
+#[derive(Debug)]
+pub(crate) struct Lookups(Semaphore);
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Self(Semaphore::new(LOOKUPS))
+    }
+}
+
 /// The actor that an API token or an access token belongs to.
 ///
 /// # Errors
@@ -30,6 +45,7 @@ pub(crate) async fn by_bearer(app: &App, bearer: &str, origin: &Origin) -> Resul
         Ok(actor) => return Ok(actor),
         Err(era) => era,
     };
+    let _place = app.lookups.0.acquire().await.map_err(|error| Error::internal("no place to look", error))?;
     let actor = if access_token::looks_like_one(bearer) {
         by_access_token(app, bearer).await?
     } else {

@@ -15,8 +15,8 @@ use model::id::ControllerId;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
-    App, Installation, access, access_keys, audit, ca, clocks, host_metrics, live, manifest, oidc, output,
-    parts, passwords, runs, sessions, setup, wake,
+    App, Installation, access, access_keys, audit, authenticate, ca, clocks, host_metrics, live, manifest,
+    oidc, output, parts, passwords, runs, sessions, setup, wake,
 };
 use crate::{
     clock,
@@ -35,6 +35,7 @@ pub(crate) struct Boot {
     pub is_shared: bool,
     /// Everybody may become a member of the home organization.
     pub registration: bool,
+    pub proxies: config::Proxies,
     pub providers: oidc::Providers,
     pub timing: Timing,
     pub audit: config::Audit,
@@ -85,6 +86,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
             dispatch_key_life: boot.dispatch_key_life,
             is_shared: boot.is_shared,
             registration: boot.registration,
+            proxies: boot.proxies,
             setup_token: data.join(setup::TOKEN_FILE),
             timing: boot.timing,
             audit: boot.audit,
@@ -101,6 +103,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
         samples: host_metrics::Samples::new(),
         manifests: manifest::Cache::default(),
         known: access::Known::default(),
+        lookups: authenticate::Lookups::default(),
         access_keys: access_keys::AccessKeys::default(),
         passwords: passwords::Passwords::default(),
         providers: boot.providers,

@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 use model::{
     Invalid,
+    access::Permission,
     api::execution::{CreateExecution, Execution, Targets},
     id::{AgentId, ExecutionId, RunId},
     limits,
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     App,
-    access::{Authorized, ExecutionCancel, ExecutionCreate, Right as _},
+    access::{Authorized, ExecutionCancel, ExecutionCreate, ExecutionRead, Hosts, Right},
     idempotency::check_key,
     manifest,
 };
@@ -82,8 +83,7 @@ pub(crate) async fn start(
 
     let denied = targets.iter().filter(|target| !target.allowed).count();
     if denied > 0 {
-        let (actor, permission) = (actor.to_owned(), ExecutionCreate::PERMISSION.as_str());
-        return Err(Error::OutOfScope { actor, permission, selected: targets.len(), denied });
+        return Err(by.out_of_scope(targets.len(), denied));
     }
 
     let id = ExecutionId::new(now, clock::entropy());
@@ -195,7 +195,7 @@ async fn replay(
 /// confirm that no process is left. Cancelling what has ended changes nothing and is no error.
 ///
 /// # Errors
-/// When there is no such execution.
+/// When there is no such execution, or it has hosts on which the caller may not cancel anything.
 pub(crate) async fn cancel(
     app: &App,
     by: &Authorized<ExecutionCancel>,
@@ -204,7 +204,7 @@ pub(crate) async fn cancel(
     let now = clock::now();
     let org = by.org_id();
     let pool = app.db.of(org);
-    seen_whole(app, by, id).await?;
+    touched_whole(app, by, id).await?;
     let mut tx = pool.begin().await.during("begin")?;
     if store::executions::request_cancel(&mut tx, org, id, now).await? {
         let entry = audit::Entry {
@@ -224,18 +224,51 @@ pub(crate) async fn cancel(
     execution.ok_or_else(|| Error::not_found("execution", id.to_string()))
 }
 
-/// An execution is seen, and touched, whole or not at all.
+/// An execution is seen whole or not at all.
 ///
 /// # Errors
 /// That there is none, when one of its hosts is not among those that the right holds for.
-pub(crate) async fn seen_whole<P>(app: &App, by: &Authorized<P>, id: ExecutionId) -> Result<()> {
-    match by.hosts() {
-        Some(hosts)
-            if store::executions::unseen(&app.db.of(by.org_id()), by.org_id(), id, hosts).await? > 0 =>
-        {
-            Err(Error::not_found("execution", id.to_string()))
-        }
-        _ => Ok(()),
+pub(crate) async fn seen_whole(app: &App, by: &Authorized<ExecutionRead>, id: ExecutionId) -> Result<()> {
+    match unreached(app, by, by.hosts(), id).await? {
+        0 => Ok(()),
+        _ => Err(Error::not_found("execution", id.to_string())),
+    }
+}
+
+/// And touched whole or not at all.
+///
+/// # Errors
+/// That there is none, where it is not seen either.
+async fn touched_whole<P: Right>(app: &App, by: &Authorized<P>, id: ExecutionId) -> Result<()> {
+    let denied = unreached(app, by, by.hosts(), id).await?;
+    if denied == 0 {
+        return Ok(());
+    }
+    let is_seen = match by.actor().judge(Permission::ExecutionRead) {
+        Ok(Hosts::All) => true,
+        Ok(Hosts::Where(seen)) => unreached(app, by, Some(&seen), id).await? == 0,
+        Err(_) => false,
+    };
+    let unknown = || Error::not_found("execution", id.to_string());
+    if !is_seen {
+        return Err(unknown());
+    }
+    let pool = app.db.of(by.org_id());
+    let execution = store::executions::get(&pool, by.org_id(), id).await?.ok_or_else(unknown)?;
+    let count = |hosts: i64| usize::try_from(hosts).unwrap_or(usize::MAX);
+    Err(by.out_of_scope(count(execution.runs.total.into()), count(denied)))
+}
+
+/// How many of an execution's hosts are not among these; `None`: these are all.
+async fn unreached<P>(
+    app: &App,
+    by: &Authorized<P>,
+    hosts: Option<&Selector>,
+    id: ExecutionId,
+) -> Result<i64> {
+    match hosts {
+        None => Ok(0),
+        Some(hosts) => store::executions::unseen(&app.db.of(by.org_id()), by.org_id(), id, hosts).await,
     }
 }
 

@@ -60,6 +60,7 @@ pub(crate) struct App {
     pub(crate) samples: host_metrics::Samples,
     pub(crate) manifests: manifest::Cache,
     pub(crate) known: access::Known,
+    pub(crate) lookups: authenticate::Lookups,
     pub(crate) access_keys: access_keys::AccessKeys,
     pub(crate) passwords: passwords::Passwords,
     pub(crate) providers: oidc::Providers,
@@ -95,6 +96,8 @@ pub(crate) struct Installation {
     pub(crate) is_shared: bool,
     /// Everybody may become a member of the home organization.
     pub(crate) registration: bool,
+    /// Whose word counts for whence a request is.
+    pub(crate) proxies: config::Proxies,
     /// The file of the token that sets the installation up.
     pub(crate) setup_token: PathBuf,
     pub(crate) timing: Timing,

@@ -9,7 +9,7 @@ use std::{
 use model::limits;
 use serde::{Deserialize, Deserializer};
 
-use super::{ConfigError, address, duration, duration_text, flag, is_web_address, wrong};
+use super::{ConfigError, Proxies, address, duration, duration_text, flag, is_web_address, wrong};
 
 /// Shortest and longest life of a certificate that the installation's own CA issues for this door.
 const CERTIFICATE_LIFE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(90 * 24 * 3600)];
@@ -22,6 +22,8 @@ pub(crate) struct Http {
     pub(crate) tls: Option<Tls>,
     /// By which address people reach this door, without a path; whatever names it to others needs it.
     pub(crate) url: Option<String>,
+    /// Whose word counts for whence a request is.
+    pub(crate) proxies: Proxies,
     /// Origins of other sites, as browsers send them, whose pages may read answers.
     pub(crate) cors_origins: Vec<String>,
 }
@@ -48,6 +50,8 @@ pub(crate) struct HttpLayer {
     pub(crate) tls_certificate: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
     pub(crate) url: Option<String>,
+    #[serde(deserialize_with = "list")]
+    pub(crate) trusted_proxies: Option<Vec<String>>,
     #[serde(deserialize_with = "list")]
     pub(crate) cors_origins: Option<Vec<String>>,
 }
@@ -80,6 +84,7 @@ impl HttpLayer {
             tls_certificate: above.tls_certificate.or(self.tls_certificate),
             tls_key: above.tls_key.or(self.tls_key),
             url: above.url.or(self.url),
+            trusted_proxies: above.trusted_proxies.or(self.trusted_proxies),
             cors_origins: above.cors_origins.or(self.cors_origins),
         }
     }
@@ -133,7 +138,15 @@ impl Http {
             let message = format!("'{url}' is not an address as https://ops.example.com, without a path");
             return Err(wrong("[http] url", message));
         }
-        Ok(Self { listen, insecure_any_address, tls, url, cors_origins: origins(layer.cors_origins)? })
+        let proxies = Proxies::read(layer.trusted_proxies)?;
+        Ok(Self {
+            listen,
+            insecure_any_address,
+            tls,
+            url,
+            proxies,
+            cors_origins: origins(layer.cors_origins)?,
+        })
     }
 
     /// As the file would say it.
@@ -157,6 +170,10 @@ impl Http {
         }
         if let Some(url) = &self.url {
             table.insert("url".into(), url.as_str().into());
+        }
+        let proxies = self.proxies.texts();
+        if !proxies.is_empty() {
+            table.insert("trusted_proxies".into(), texts(&proxies));
         }
         if !self.cors_origins.is_empty() {
             table.insert("cors_origins".into(), texts(&self.cors_origins));

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     app::{
         self,
-        access::{AgentDrain, AgentManage, AgentRead, ExecutionRead},
+        access::{AgentDrain, AgentManage, AgentRead, Authorized, ExecutionRead, Right},
         executions::parse_selector,
     },
     error::Error,
@@ -119,7 +119,7 @@ pub(super) async fn approve(
     State(door): State<Arc<Door>>,
     Name(agent): Name,
 ) -> Result<Json<Agent>> {
-    let id = id_of(&door, by.org_id(), by.hosts(), &agent).await?;
+    let id = id_of(&door, &by, &agent).await?;
     Ok(Json(app::agents::approve(&door.app, &by, id).await?))
 }
 
@@ -131,7 +131,7 @@ pub(super) async fn revoke(
     State(door): State<Arc<Door>>,
     Name(agent): Name,
 ) -> Result<Json<Agent>> {
-    let id = id_of(&door, by.org_id(), by.hosts(), &agent).await?;
+    let id = id_of(&door, &by, &agent).await?;
     Ok(Json(app::agents::revoke(&door.app, &by, id).await?))
 }
 
@@ -143,7 +143,7 @@ pub(super) async fn drain(
     State(door): State<Arc<Door>>,
     Name(agent): Name,
 ) -> Result<Json<Agent>> {
-    let id = id_of(&door, by.org_id(), by.hosts(), &agent).await?;
+    let id = id_of(&door, &by, &agent).await?;
     Ok(Json(app::agents::drain(&door.app, &by, id).await?))
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn resume(
     State(door): State<Arc<Door>>,
     Name(agent): Name,
 ) -> Result<Json<Agent>> {
-    let id = id_of(&door, by.org_id(), by.hosts(), &agent).await?;
+    let id = id_of(&door, &by, &agent).await?;
     Ok(Json(app::agents::resume(&door.app, &by, id).await?))
 }
 
@@ -198,9 +198,20 @@ pub(super) async fn find(door: &Door, org: OrgId, seen: Option<&Selector>, text:
     found.filter(is_seen).ok_or_else(|| Failure::from(Error::not_found("agent", text)))
 }
 
-async fn id_of(door: &Door, org: OrgId, seen: Option<&Selector>, text: &str) -> Result<AgentId> {
-    match text.parse::<AgentId>() {
-        Ok(id) if seen.is_none() => Ok(id),
-        _ => find(door, org, seen, text).await.map(|agent| agent.id),
+/// The agent that somebody acts on: one that he does not see is none, one that he sees and may not touch is refused.
+async fn id_of<P: Right>(door: &Door, by: &Authorized<P>, text: &str) -> Result<AgentId> {
+    let touched = by.hosts();
+    if let (None, Ok(id)) = (touched, text.parse::<AgentId>()) {
+        return Ok(id);
+    }
+    // Whoever may act on hosts without seeing any knows them by that right alone.
+    let seen = by.actor().hosts_seen();
+    let seen = seen.as_ref().map_or(touched, Option::as_deref);
+    let agent = find(door, by.org_id(), seen, text).await?;
+    match touched {
+        Some(touched) if !touched.matches(&agent.name, &agent.labels, &agent.facts) => {
+            Err(by.out_of_scope(1, 1).into())
+        }
+        _ => Ok(agent.id),
     }
 }

@@ -16,6 +16,7 @@ use utoipa::IntoParams;
 
 use super::{
     Door, agents, cookies,
+    denials::Asking,
     problem::{Failure, Result},
     query::Query,
     request_id::RequestId,
@@ -36,7 +37,7 @@ impl<P: Right> FromRequestParts<Arc<Door>> for Access<P> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self> {
-        let origin = origin(parts);
+        let origin = origin(parts, door);
         let actor = match authenticate(parts, door, &origin).await {
             Ok(actor) => actor,
             Err(error @ (Error::Unauthenticated | Error::BadCredential(_))) => {
@@ -47,20 +48,11 @@ impl<P: Right> FromRequestParts<Arc<Door>> for Access<P> {
             }
             Err(error) => return Err(error.into()),
         };
-        door.limits.request(match actor.credential {
-            Credential::ApiToken(id) => id.0,
-            Credential::Session(id) => id.0,
-        })?;
-        match access::authorize(Arc::clone(&actor), origin.clone()) {
-            Ok(authorized) => Ok(Self(authorized)),
-            Err(error @ Error::Forbidden { permission, .. }) => {
-                let path: String = parts.uri.path().chars().take(200).collect();
-                let request = format!("{} {path}", parts.method);
-                access::note_denial(&door.app, &actor, &origin, permission, &request).await?;
-                Err(error.into())
-            }
-            Err(error) => Err(error.into()),
+        door.limits.request(actor.credential.id())?;
+        if let Some(asking) = parts.extensions.get::<Asking>() {
+            asking.is(&actor, &origin);
         }
+        Ok(Self(access::authorize(actor, origin)?))
     }
 }
 
@@ -76,7 +68,7 @@ impl FromRequestParts<Arc<Door>> for Stranger {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self> {
-        let origin = origin(parts);
+        let origin = origin(parts, door);
         if let Some(address) = origin.address {
             door.limits.login(address)?;
         }
@@ -94,8 +86,8 @@ pub(super) struct Unknown {
 impl FromRequestParts<Arc<Door>> for Unknown {
     type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<Door>) -> Result<Self> {
-        Ok(Self { origin: origin(parts) })
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self> {
+        Ok(Self { origin: origin(parts, door) })
     }
 }
 
@@ -118,11 +110,13 @@ fn client(parts: &Parts) -> String {
     text.unwrap_or_default().to_owned()
 }
 
-/// Which request this is, and whence.
-pub(super) fn origin(parts: &Parts) -> Origin {
+/// Which request this is, and whence: from the peer, or from whom a proxy of ours says.
+pub(super) fn origin(parts: &Parts, door: &Door) -> Origin {
     let request_id = parts.extensions.get::<RequestId>().map_or("", RequestId::as_str).to_owned();
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    Origin { request_id, address: peer.map(|ConnectInfo(peer)| peer.ip().to_canonical()) }
+    let address =
+        peer.map(|ConnectInfo(peer)| door.app.info.proxies.client(peer.ip().to_canonical(), &parts.headers));
+    Origin { request_id, address }
 }
 
 /// The bearer's token, or the browser's cookie; the first wins.

@@ -13,6 +13,7 @@ mod controllers;
 mod cookies;
 mod cors;
 mod credential;
+mod denials;
 mod docs;
 mod enroll_tokens;
 mod events;
@@ -80,6 +81,7 @@ pub(crate) struct Door {
     app: Arc<App>,
     metrics: Metrics,
     limits: rate::Limits,
+    noted: denials::Noted,
     streams: Arc<streams::Streams>,
     /// Followers end when the controller stops.
     stop: CancellationToken,
@@ -99,8 +101,16 @@ impl std::fmt::Debug for Metrics {
 impl Door {
     pub(crate) fn new(app: Arc<App>, metrics: PrometheusHandle, stop: CancellationToken) -> Arc<Self> {
         let document = docs::whole().to_json().expect("the document is plain data");
-        let (limits, streams) = (rate::Limits::new(), Arc::default());
-        Arc::new(Self { app, metrics: Metrics(metrics), limits, streams, stop, document: document.into() })
+        let (limits, noted, streams) = (rate::Limits::new(), denials::Noted::default(), Arc::default());
+        Arc::new(Self {
+            app,
+            metrics: Metrics(metrics),
+            limits,
+            noted,
+            streams,
+            stop,
+            document: document.into(),
+        })
     }
 
     /// Starts what the door does besides answering.
@@ -208,6 +218,7 @@ fn router(door: Arc<Door>, settings: &Settings) -> Router {
     router
         .layer(CompressionLayer::new().compress_when(worth_it))
         .layer(from_fn(headers::bound))
+        .layer(from_fn_with_state(Arc::clone(&door), denials::note))
         .layer(from_fn(problem::render))
         .layer(from_fn_with_state(transport, headers::secure))
         .layer(from_fn_with_state(origins, cors::share))

@@ -2,7 +2,12 @@
 //!
 //! The state is this process's own: two controllers allow twice as much.
 
-use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
 
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
@@ -21,6 +26,7 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Limits {
     requests: DefaultKeyedRateLimiter<Uuid>,
     denials: DefaultKeyedRateLimiter<IpAddr>,
+    denied: DefaultKeyedRateLimiter<Uuid>,
     logins: DefaultKeyedRateLimiter<IpAddr>,
 }
 
@@ -29,9 +35,8 @@ impl Limits {
         Self {
             requests: RateLimiter::keyed(quota(limits::API_REQUESTS_PER_SECOND)),
             denials: RateLimiter::keyed(quota(limits::API_DENIALS_PER_SECOND)),
-            logins: RateLimiter::keyed(Quota::per_minute(
-                NonZeroU32::new(limits::LOGINS_PER_MINUTE).expect("limits are above zero"),
-            )),
+            denied: RateLimiter::keyed(by_minute(limits::DENIALS_PER_MINUTE)),
+            logins: RateLimiter::keyed(by_minute(limits::LOGINS_PER_MINUTE)),
         }
     }
 
@@ -48,7 +53,15 @@ impl Limits {
     /// # Errors
     /// [`Error::TooMany`] over `API_DENIALS_PER_SECOND`.
     pub(super) fn denial(&self, address: IpAddr) -> Result<()> {
-        check(&self.denials, &address)
+        check(&self.denials, &network(address))
+    }
+
+    /// Counts what a known actor is refused for want of a right.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] over `DENIALS_PER_MINUTE`.
+    pub(super) fn denied(&self, credential: Uuid) -> Result<()> {
+        check(&self.denied, &credential)
     }
 
     /// Counts a try to log in, good or bad, before its password is looked at: that is what costs.
@@ -56,7 +69,22 @@ impl Limits {
     /// # Errors
     /// [`Error::TooMany`] over `LOGINS_PER_MINUTE`.
     pub(super) fn login(&self, address: IpAddr) -> Result<()> {
-        check(&self.logins, &address)
+        check(&self.logins, &network(address))
+    }
+}
+
+fn by_minute(most: u32) -> Quota {
+    Quota::per_minute(NonZeroU32::new(most).expect("limits are above zero"))
+}
+
+/// What counts as one address: of IPv6 the first half, because one host has all of the other.
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -80,6 +108,8 @@ pub(super) async fn forget_the_quiet(door: Arc<Door>) {
             _ = every.tick() => {
                 door.limits.requests.retain_recent();
                 door.limits.denials.retain_recent();
+                door.limits.denied.retain_recent();
+                door.noted.forget();
                 door.limits.logins.retain_recent();
             }
         }
@@ -89,6 +119,20 @@ pub(super) async fn forget_the_quiet(door: Arc<Door>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_host_is_one_address() {
+        for (address, counts_as) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2::1", "2001:db8:1:2::"),
+            ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ] {
+            let [address, counts_as] = [address, counts_as].map(|text| text.parse().expect("an address"));
+            assert_eq!(network(address), counts_as);
+        }
+    }
 
     #[test]
     fn one_address_does_not_hold_up_another() {

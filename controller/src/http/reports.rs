@@ -10,7 +10,7 @@ use axum::{
 };
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    api::report::{AccessReport, Did, May},
+    api::report::{AccessReport, Did, May, Way},
     limits,
 };
 use serde::Deserialize;
@@ -56,7 +56,7 @@ pub(super) struct Parameters {
     who: Option<String>,
     /// Only of this host.
     host: Option<String>,
-    /// `json` (the default) or `csv`: one table, whose first column is `may` or `did`.
+    /// `json` (the default) or `csv`: one table, whose first column is `may`, `way` or `did`.
     #[param(inline)]
     format: Option<Format>,
 }
@@ -95,7 +95,7 @@ fn csv(report: &AccessReport) -> Result<Vec<u8>, csv::Error> {
     for May { who, host, permissions, by, disabled } in &report.may {
         let names: Vec<&str> = permissions.iter().map(|permission| permission.as_str()).collect();
         let state = if *disabled { "disabled" } else { "" };
-        let host = host.as_deref().unwrap_or_default();
+        let host = host.as_deref().unwrap_or("*");
         table.write_record([
             "may",
             &plain(who),
@@ -105,6 +105,21 @@ fn csv(report: &AccessReport) -> Result<Vec<u8>, csv::Error> {
             "",
             "",
             state,
+        ])?;
+    }
+    for Way { kind, who, name, gives, hosts, created_by, expires_at } in &report.ways {
+        let (who, hosts) = (who.as_deref().unwrap_or_default(), hosts.as_deref().unwrap_or("*"));
+        let what = format!("{kind} {name}: {gives}");
+        let end = format!("until {expires_at}");
+        table.write_record([
+            "way",
+            &plain(who),
+            &plain(hosts),
+            &plain(&what),
+            &plain(created_by),
+            "",
+            "",
+            &end,
         ])?;
     }
     for Did { at, who, host, execution_id, summary, state } in &report.did {
@@ -137,6 +152,15 @@ mod tests {
                 by: vec!["auditor".to_owned(), "x (group y)".to_owned()],
                 disabled: true,
             }],
+            ways: vec![Way {
+                kind: "api_token".to_owned(),
+                who: Some("ada".to_owned()),
+                name: "ci".to_owned(),
+                gives: "agent.read".to_owned(),
+                hosts: None,
+                created_by: "ada".to_owned(),
+                expires_at: Timestamp::UNIX_EPOCH,
+            }],
             did: vec![Did {
                 at: Timestamp::UNIX_EPOCH,
                 who: "ada".to_owned(),
@@ -150,7 +174,8 @@ mod tests {
         assert_eq!(
             text,
             "kind,who,host,what,by,at,execution,state\n\
-             may,ada,,audit.read,\"auditor, x (group y)\",,,disabled\n\
+             may,ada,*,audit.read,\"auditor, x (group y)\",,,disabled\n\
+             way,ada,*,api_token ci: agent.read,ada,,,until 1970-01-01T00:00:00Z\n\
              did,ada,web-1,\"'=cmd|'/c calc'!A1, \"\"a\"\"\nb\",,1970-01-01T00:00:00Z,00000000-0000-0000-0000-000000000000,succeeded\n"
         );
     }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use model::{
-    api::report::Did,
+    api::report::{Did, Way},
     id::{OrgId, uuid_v7_floor},
     label::Labels,
 };
@@ -94,6 +94,55 @@ pub(crate) async fn hosts(pool: &PgPool, org: OrgId, only: Option<&str>, limit: 
     .fetch_all(pool)
     .await
     .during("query for hosts")
+}
+
+/// What was handed out and is open now: API tokens, invitations, tokens for a new password. Of somebody, or all of it.
+pub(crate) async fn ways(
+    pool: &PgPool,
+    org: OrgId,
+    who: Option<&str>,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<Way>> {
+    let rows = sqlx::query!(
+        r#"select w.kind as "kind!", w.who as "who?", w.name as "name!", w.gives as "gives!", w.hosts as "hosts?",
+                  w.created_by as "created_by!", w.expires_at as "expires_at!"
+           from (
+               select 'api_token' as kind, coalesce(u.name, 'service/' || s.name) as who, t.name,
+                      case when t.permissions = '{*}' then 'all' else array_to_string(t.permissions, ' ') end as gives,
+                      t.hosts, t.created_by, t.expires_at
+               from api_tokens t
+                    left join users u on u.id = t.user_id
+                    left join service_accounts s on s.id = t.service_account_id
+               where t.org_id = $1 and t.revoked_at is null and t.expires_at > $3
+               union all
+               select o.purpose, u.name, o.id::text,
+                      case when o.purpose = 'invitation' then coalesce(o.role, '') else 'all' end, null, o.created_by, o.expires_at
+               from one_time_tokens o left join users u on u.id = o.user_id
+               where o.org_id = $1 and o.used_at is null and o.expires_at > $3
+           ) w
+           where $2::text is null or w.who = $2
+           order by w.kind, w.who, w.name, w.expires_at limit $4"#,
+        org.0,
+        who,
+        now.to_sqlx(),
+        limit
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for what was handed out")?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Way {
+            kind: row.kind,
+            who: row.who,
+            name: row.name,
+            gives: row.gives,
+            hosts: row.hosts,
+            created_by: row.created_by,
+            expires_at: row.expires_at.to_jiff(),
+        })
+        .collect())
 }
 
 /// What was started in that time, on each host, the oldest first.

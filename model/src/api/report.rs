@@ -18,15 +18,38 @@ pub struct AccessReport {
     #[schema(value_type = String, format = DateTime)]
     pub until: Timestamp,
     pub may: Vec<May>,
+    /// What was handed out and is open: whoever holds one of them has what it gives.
+    pub ways: Vec<Way>,
     pub did: Vec<Did>,
 }
 
-/// What somebody may do on a host, or in the organization as a whole.
+/// A token that opens something, beside passwords.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Way {
+    /// `api_token`, `invitation` or `password_reset`.
+    pub kind: String,
+    /// Whose rights it has; absent of an invitation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// What it is called, or its id.
+    pub name: String,
+    /// What it leaves of these rights: `all`, or permissions; of an invitation the role.
+    pub gives: String,
+    /// The hosts that it leaves; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<String>,
+    pub created_by: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+}
+
+/// What somebody may do on a host, or on all of them and in the organization as a whole. A host has a row of its own for what
+/// is not on all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct May {
     /// A person's name, or `service/NAME`.
     pub who: String,
-    /// Absent: what concerns no single host.
+    /// Absent: on all hosts, and what concerns none of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     pub permissions: Vec<Permission>,

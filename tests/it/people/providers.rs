@@ -202,7 +202,7 @@ async fn nobody_becomes_somebody_else() {
     let entries =
         world.api().get("/api/v1/audit?verb=session.create&outcome=denied").await.accepted().value();
     let entry = entries["items"].as_array().expect("a page").iter().map(|item| &item["entry"]);
-    let entry = entry.filter(|entry| entry["actor"] == "ada").next().expect("it is there");
+    let entry = { entry }.find(|entry| entry["actor"] == "ada").expect("it is there");
     let subject =
         entry["actor_id"].as_str().and_then(|id| id.strip_prefix("oidc/corporate/")).expect("a subject");
     let admin = world.administrator().await;

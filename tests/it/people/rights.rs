@@ -308,6 +308,49 @@ async fn denials_are_in_the_audit() {
     assert_eq!(row.get::<String, _>("outcome"), "denied");
     assert!(row.get::<String, _>("source").starts_with("127.1."));
     assert_eq!(row.get::<Value, _>("detail")["request"], "GET /api/v1/users");
+
+    // Whoever refuses, the door or a verb, once; what is asked again and again is one entry.
+    host(world, "denied-staging", "denied-staging").await;
+    host(world, "denied-prod", "denied-prod").await;
+    let admin = world.administrator().await;
+    world.person("limited", None).await;
+    for binding in [
+        json!({ "role": "viewer", "user": "limited" }),
+        json!({ "role": "operator", "user": "limited", "hosts": "env=denied-staging" }),
+    ] {
+        admin.post("/api/v1/role-bindings", &binding).await.accepted();
+    }
+    let limited = world.session(&world.log_in("limited", &password_of("limited"), None).await);
+    let entries = async |request: String| -> i64 {
+        sqlx::query_scalar(
+            "select count(*) from audit_entries where outcome = 'denied' and verb = 'access.denied' and request_id = $1",
+        )
+        .bind(request)
+        .fetch_one(&mut world.sql().await)
+        .await
+        .expect("it counts")
+    };
+    let too_many = limited.post("/api/v1/executions", &on("env=denied-prod")).await.refused(403, "out_of_scope");
+    assert_eq!(entries(too_many.request_id).await, 1);
+    let again = limited.post("/api/v1/executions", &on("env=denied-prod")).await.refused(403, "out_of_scope");
+    assert_eq!(entries(again.request_id).await, 0);
+    // What one sees and may not touch is refused; what one does not see is not there.
+    let drain = |name: &str| format!("/api/v1/agents/{name}/drain");
+    limited.act(&drain("denied-staging")).await.accepted();
+    let seen = limited.act(&drain("denied-prod")).await.refused(403, "out_of_scope");
+    assert_eq!(entries(seen.request_id).await, 1);
+    limited.act(&drain("nowhere")).await.refused(404, "not_found");
+    let execution = admin.post("/api/v1/executions", &on("env=denied-prod")).await.accepted().value();
+    let cancel = format!("/api/v1/executions/{}/cancel", text(&execution["id"]));
+    let problem = limited.act(&cancel).await.refused(403, "out_of_scope");
+    assert!(problem.detail.contains("1 of the 1"), "{problem:?}");
+    let token = json!({ "name": "robots", "service_account": "nobody" });
+    let problem = limited.post("/api/v1/tokens", &token).await.refused(403, "forbidden");
+    assert_eq!(entries(problem.request_id).await, 1);
+    let by_token = world.api().act("/api/v1/users/limited/reset-password").await.refused(403, "needs_login");
+    assert_eq!(entries(by_token.request_id).await, 1);
+    let as_another = limited.get("/api/v1/auth/can-i?permission=agent.read&as=curious").await;
+    assert_eq!(entries(as_another.refused(403, "forbidden").request_id).await, 1);
 }
 
 /// Row-level security, without the `org_id = …` of the queries before it.

@@ -33,6 +33,16 @@ pub(crate) enum Credential {
     Session(LoginSessionId),
 }
 
+impl Credential {
+    /// Of its row.
+    pub(crate) const fn id(self) -> uuid::Uuid {
+        match self {
+            Self::ApiToken(id) => id.0,
+            Self::Session(id) => id.0,
+        }
+    }
+}
+
 impl fmt::Display for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
