@@ -58,6 +58,7 @@ use bytes::Bytes;
 use hyper_util::rt::TokioTimer;
 use metrics_exporter_prometheus::PrometheusHandle;
 use model::limits;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::compression::{
     CompressionLayer, Predicate,
@@ -81,6 +82,7 @@ pub(crate) struct Door {
     metrics: Metrics,
     limits: rate::Limits,
     streams: Arc<streams::Streams>,
+    exports: Arc<Semaphore>,
     /// Followers end when the controller stops.
     stop: CancellationToken,
     /// The OpenAPI document, as JSON.
@@ -99,8 +101,15 @@ impl std::fmt::Debug for Metrics {
 impl Door {
     pub(crate) fn new(app: Arc<App>, metrics: PrometheusHandle, stop: CancellationToken) -> Arc<Self> {
         let document = docs::whole().to_json().expect("the document is plain data");
-        let (limits, streams) = (rate::Limits::new(), Arc::default());
-        Arc::new(Self { app, metrics: Metrics(metrics), limits, streams, stop, document: document.into() })
+        Arc::new(Self {
+            app,
+            metrics: Metrics(metrics),
+            limits: rate::Limits::new(),
+            streams: Arc::default(),
+            exports: Arc::new(Semaphore::new(limits::EXPORTS)),
+            stop,
+            document: document.into(),
+        })
     }
 
     /// Starts what the door does besides answering.
