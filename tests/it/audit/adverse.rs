@@ -186,6 +186,20 @@ async fn a_key_that_is_out_of_use_vouches_for_nothing_new() {
 }
 
 #[tokio::test]
+async fn where_nothing_happens_the_newest_checkpoint_is_of_a_key_in_use() {
+    let world = World::builder().with_an_empty_audit().dispatch_key_life("8s").start().await;
+    act(&world, 1).await;
+    eventually(SOON, "a controller writes an entry", async || {
+        let list = world.api().get("/api/v1/audit?verb=audit.idle").await.accepted().value();
+        (list["items"].as_array()?.len() >= 2).then_some(())
+    })
+    .await;
+    assert_eq!(findings(&world, &export(&world, &[]).await).await, [""; 0]);
+    let status = world.api().get("/status").await.accepted().text();
+    assert!(!status.contains("was tampered with"), "{status}");
+}
+
+#[tokio::test]
 async fn only_so_many_exports_run_at_a_time() {
     let world = World::builder().with_an_empty_audit().start().await;
     act(&world, 1).await;
