@@ -496,6 +496,12 @@ pub(crate) struct VerifyArgs {
     /// Keep the newest checkpoint here, for a later '--after'
     #[arg(long, value_name = "FILE")]
     pub(crate) keep: Option<PathBuf>,
+    /// It must be of this organization: its id, or the name that the key has
+    #[arg(long, value_name = "NAME|ID")]
+    pub(crate) organization: Option<String>,
+    /// Its newest checkpoint must not be older (1h)
+    #[arg(long, value_name = "DURATION", value_parser = parse::seconds)]
+    pub(crate) not_older_than: Option<i64>,
     /// The export; - is the standard input
     #[arg(value_name = "EXPORT")]
     pub(crate) export: PathBuf,

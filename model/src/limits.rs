@@ -159,6 +159,8 @@ pub const GROUPS: i64 = 1000;
 /// Streams (output or events that are followed) of one principal, and of all of them at one controller.
 pub const STREAMS_PER_PRINCIPAL: usize = 100;
 pub const STREAMS: usize = 2000;
+/// Exports of the audit that one controller gives out at once: each reads all of it.
+pub const EXPORTS: usize = 2;
 /// How often the credential of an open stream is looked at again.
 pub const STREAM_RECHECK: Duration = Duration::from_secs(30);
 /// Bytes of an HTTP request's body.

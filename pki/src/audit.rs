@@ -3,13 +3,14 @@
 //! 1. The hash of an entry is over its organization, its number, its predecessor's hash and its own bytes
 //!    ([`AuditEntry::encode`](model::audit::AuditEntry::encode)); number 1 follows [`BEGINNING`].
 //! 2. A checkpoint names the one before it: of the checkpoints of an organization none can be left out quietly.
-//! 3. A checkpoint counts if its certificate was valid when the checkpoint says that it was made.
+//! 3. A checkpoint counts if its certificate was valid when the checkpoint says that it was made, and for whoever hears of
+//!    it as the newest if the certificate is valid now: a key that is out of use can date what it signs into its life.
 
 mod verify;
 
 pub use verify::{Finding, Outcome, Verification};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{api::audit::SignedCheckpoint, id::OrgId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -18,6 +19,8 @@ use crate::{Error, Signer, Verifier};
 
 /// What a checkpoint's signature says it is.
 pub const KIND: &str = "audit-checkpoint";
+/// As [`KIND`], of the answer to one witness: the checkpoint before is the newest that it remembers. It is in no export.
+pub const LINK: &str = "audit-link";
 const DOMAIN: &[u8] = b"OPSC-AUDIT1";
 
 /// A SHA-256.
@@ -84,8 +87,13 @@ pub enum Refused {
 impl Checkpoint {
     /// Signs it.
     pub fn sign(&self, signer: &Signer) -> SignedCheckpoint {
+        self.sign_as(KIND, signer)
+    }
+
+    /// Signs it as a [`KIND`] or a [`LINK`].
+    pub fn sign_as(&self, kind: &str, signer: &Signer) -> SignedCheckpoint {
         let payload = serde_json::to_string(self).expect("plain data becomes JSON");
-        let signature = signer.sign(KIND, payload.as_bytes());
+        let signature = signer.sign(kind, payload.as_bytes());
         SignedCheckpoint {
             seq: self.place.seq,
             hash: hex::encode(self.place.hash),
@@ -120,14 +128,45 @@ impl Checkpoint {
         certificate: &[u8],
         verifier: &Verifier,
     ) -> Result<Self, Refused> {
+        Self::read_as(KIND, payload, signature, certificate, verifier)
+    }
+
+    /// As [`Self::read`], of what was signed as a [`KIND`] or a [`LINK`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn read_as(
+        kind: &str,
+        payload: &[u8],
+        signature: &[u8],
+        certificate: &[u8],
+        verifier: &Verifier,
+    ) -> Result<Self, Refused> {
         let mut read = None;
         let date = |payload: &[u8]| {
             let checkpoint: Self = serde_json::from_slice(payload).ok()?;
             read = Some(checkpoint);
             Some(checkpoint.at)
         };
-        verifier.verify_dated(KIND, payload, signature, certificate, date).map_err(Refused::Signature)?;
+        verifier.verify_dated(kind, payload, signature, certificate, date).map_err(Refused::Signature)?;
         read.ok_or(Refused::Payload)
+    }
+
+    /// As [`Self::read_as`], of one that was signed lately: its certificate is valid at `now` too, give or take `skew`.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and when the certificate is not valid now.
+    pub fn read_fresh(
+        kind: &str,
+        payload: &[u8],
+        signature: &[u8],
+        certificate: &[u8],
+        verifier: &Verifier,
+        (now, skew): (Timestamp, SignedDuration),
+    ) -> Result<Self, Refused> {
+        let checkpoint = Self::read_as(kind, payload, signature, certificate, verifier)?;
+        verifier.still_counts(certificate, now, skew).map_err(Refused::Signature)?;
+        Ok(checkpoint)
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::id::ControllerId;
 use x509_parser::oid_registry::OID_SIG_ED25519;
 use zeroize::Zeroizing;
@@ -172,6 +172,25 @@ impl Verifier {
         let at = date(payload).ok_or(Error::Undated)?;
         certificate.validity.check(at).map_err(Error::Certificate)?;
         Ok(certificate.controller)
+    }
+
+    /// Whether the certificate of something that was verified as of its own time counts at `now` as well, give or take
+    /// `skew`. Without this a key that is out of use could sign for ever what it dates into its life.
+    ///
+    /// # Errors
+    /// When the certificate is none of this installation's, or not valid then.
+    pub fn still_counts(
+        &self,
+        certificate_der: &[u8],
+        now: Timestamp,
+        skew: SignedDuration,
+    ) -> Result<(), Error> {
+        let Validity { not_before, not_after } = self.certificate(certificate_der)?.validity;
+        let widened = Validity {
+            not_before: not_before.saturating_sub(skew).unwrap_or(not_before),
+            not_after: not_after.saturating_add(skew).unwrap_or(not_after),
+        };
+        widened.check(now).map_err(Error::Certificate)
     }
 
     fn certificate(&self, der: &[u8]) -> Result<Arc<DispatchCertificate>, Error> {

@@ -1,6 +1,7 @@
 //! The audit cannot be changed quietly: entries are chained and signed, an export shows what was done to it, and agents
 //! remember.
 
+mod adverse;
 mod database;
 mod forwarded;
 mod tampering;
@@ -211,15 +212,43 @@ async fn verify_tells_a_file_that_is_not_what_it_should_be() {
     let [file, key] = [&file, &key].map(|path| path.to_str().expect("our paths are UTF-8"));
     world.opsctl(&["audit", "export", "--file", file]).await.ended(0);
     let said = world.opsctl(&["audit", "verify", "--key", key, file]).await.ended(0);
-    assert_eq!(said.text(), "all is well: 5 entries up to number 5, 2 checkpoints\n");
+    let text = said.text();
+    assert!(
+        text.starts_with("all is well: 5 entries up to number 5, 2 checkpoints\norganization "),
+        "{text}"
+    );
+    assert!(text.contains(", newest checkpoint 2"), "{text}");
     let edited = String::from_utf8(exported).expect("JSON is UTF-8").replace("administrator", "nobody");
     std::fs::write(file, edited).expect("it is our folder");
     let said = world.opsctl(&["audit", "verify", "--key", key, file]).await.ended(1).text();
-    assert_eq!(said.lines().count(), 6, "{said}");
+    assert_eq!(said.lines().count(), 7, "{said}");
     assert!(
         said.contains("edited: entry 3 ")
-            && said.ends_with("5 findings in 5 entries up to number 5, 2 checkpoints\n")
+            && said.contains("\n5 findings in 5 entries up to number 5, 2 checkpoints\n")
     );
+}
+
+#[tokio::test]
+async fn an_export_must_be_of_whom_it_should_and_new() {
+    let world = World::builder().with_an_empty_audit().start().await;
+    act(&world, 2).await;
+    let exported = export(&world, &[]).await;
+    let id = text(&verify(&world, &exported, &[]).await.ended(0).json()["organization"]);
+    for of in ["main", &id] {
+        verify(&world, &exported, &["--organization", of, "--not-older-than", "1h"]).await.ended(0);
+    }
+    let kept = world.folder().join("newest.json");
+    let kept = kept.to_str().expect("our paths are UTF-8");
+    let other = uuid::Uuid::now_v7().to_string();
+    let said = verify(&world, &exported, &["--organization", &other, "--keep", kept]).await.ended(1).json();
+    assert!(text(&said["findings"][0]).starts_with("another organization: "), "{said}");
+    assert_eq!(said["is_well"], false);
+    assert!(!std::path::Path::new(kept).exists(), "nothing is kept of it");
+    verify(&world, &exported, &["--organization", "nobody"]).await.ended(2);
+    // An old one is well by itself.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let said = verify(&world, &exported, &["--not-older-than", "1s"]).await.ended(1).json();
+    assert!(text(&said["findings"][0]).starts_with("too old: "), "{said}");
 }
 
 #[tokio::test]

@@ -108,6 +108,11 @@ impl Playing<'_> {
         found.await.expect("the frame comes, or the session ends")
     }
 
+    /// Says this.
+    pub async fn tell(&self, frame: agent_frame::Frame) {
+        send(&self.frames, frame).await;
+    }
+
     /// The next order.
     pub async fn order(&mut self) -> WorkOrder {
         let order = self.next(|frame| match frame {

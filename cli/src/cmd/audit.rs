@@ -10,7 +10,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use model::api::audit::{AuditKey, Audited, SignedCheckpoint};
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    api::audit::{AuditKey, Audited, SignedCheckpoint},
+    id::OrgId,
+};
 use pki::{
     Verifier,
     audit::{Checkpoint, Outcome, Verification},
@@ -115,7 +119,9 @@ async fn export(client: &Client, query: &[(&'static str, String)], file: Option<
 /// What `verify` says to programs.
 #[derive(Serialize)]
 struct Verdict {
-    organization: Option<model::id::OrgId>,
+    organization: Option<OrgId>,
+    /// When the newest checkpoint that holds was signed.
+    newest_checkpoint_at: Option<Timestamp>,
     entries: u64,
     checkpoints: u64,
     last_seq: i64,
@@ -140,6 +146,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<Exit> {
     let kept = after.as_ref().map(|signed| Checkpoint::open(signed, &verifier)).transpose();
     let kept = kept.context("the checkpoint that was kept does not count")?;
 
+    let organization = wanted(args, &key)?;
     let mut verification = Verification::new(&verifier, kept.as_ref());
     let what = || format!("cannot read the export '{}'", args.export.display());
     if args.export == Path::new("-") {
@@ -149,11 +156,46 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<Exit> {
         lines(BufReader::with_capacity(1 << 20, file), &mut verification).with_context(what)?;
     }
     let outcome = verification.finish();
+    let unmet = unmet(args, organization, &outcome);
+    let is_well = outcome.is_well() && unmet.is_empty();
     if let Some(path) = &args.keep {
-        keep(path, &outcome)?;
+        keep(path, outcome.newest.as_ref().filter(|_| is_well))?;
     }
-    show(args.shown.output, &outcome)?;
-    Ok(if outcome.is_well() { Exit::Succeeded } else { Exit::Failed })
+    show(args.shown.output, &outcome, unmet)?;
+    Ok(if is_well { Exit::Succeeded } else { Exit::Failed })
+}
+
+/// The organization that was asked for.
+fn wanted(args: &VerifyArgs, key: &AuditKey) -> Result<Option<OrgId>> {
+    let Some(wanted) = &args.organization else { return Ok(None) };
+    if let Ok(id) = wanted.parse() {
+        return Ok(Some(id));
+    }
+    let of_key = key.organization.as_ref().filter(|organization| organization.name == *wanted);
+    let unknown =
+        || Usage(format!("'{}' does not know an organization '{wanted}': give its id", args.key.display()));
+    Ok(Some(of_key.ok_or_else(unknown)?.id))
+}
+
+/// What was asked for and is not so, though the export may be well.
+fn unmet(args: &VerifyArgs, wanted: Option<OrgId>, outcome: &Outcome) -> Vec<String> {
+    let mut unmet = Vec::new();
+    if let (Some(wanted), Some(is)) = (wanted, outcome.organization)
+        && wanted != is
+    {
+        unmet.push(format!("another organization: it is of {is}, not of {wanted}"));
+    }
+    if let Some(seconds) = args.not_older_than {
+        let since = clock::now() - SignedDuration::from_secs(seconds);
+        match &outcome.newest {
+            Some(newest) if newest.at >= since => {}
+            Some(newest) => {
+                unmet.push(format!("too old: its newest checkpoint was signed at {}", newest.at));
+            }
+            None => unmet.push("too old: it has no checkpoint that holds".to_owned()),
+        }
+    }
+    unmet
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
@@ -172,8 +214,7 @@ fn lines(mut reader: impl BufRead, verification: &mut Verification<'_>) -> io::R
 }
 
 /// Writes the newest checkpoint that holds, unless something is wrong: what is kept is believed later.
-fn keep(path: &PathBuf, outcome: &Outcome) -> Result<()> {
-    let newest = outcome.newest.as_ref().filter(|_| outcome.is_well());
+fn keep(path: &PathBuf, newest: Option<&SignedCheckpoint>) -> Result<()> {
     let Some(newest) = newest else {
         output::note("no checkpoint is kept: the export is not well");
         return Ok(());
@@ -182,15 +223,17 @@ fn keep(path: &PathBuf, outcome: &Outcome) -> Result<()> {
     std::fs::write(path, text + "\n").with_context(|| format!("cannot write '{}'", path.display()))
 }
 
-fn show(format: Format, outcome: &Outcome) -> Result<()> {
-    let total = outcome.findings.len() as u64 + outcome.more;
+fn show(format: Format, outcome: &Outcome, unmet: Vec<String>) -> Result<()> {
+    let total = (outcome.findings.len() + unmet.len()) as u64 + outcome.more;
+    let found = outcome.findings.iter().map(ToString::to_string);
     let verdict = Verdict {
         organization: outcome.organization,
+        newest_checkpoint_at: outcome.newest.as_ref().map(|newest| newest.at),
         entries: outcome.entries,
         checkpoints: outcome.checkpoints,
         last_seq: outcome.last_seq,
-        is_well: outcome.is_well(),
-        findings: outcome.findings.iter().take(SHOWN).map(ToString::to_string).collect(),
+        is_well: total == 0,
+        findings: unmet.into_iter().chain(found).take(SHOWN).collect(),
         findings_total: total,
     };
     output::show(format, &verdict, |verdict| {
@@ -203,10 +246,16 @@ fn show(format: Format, outcome: &Outcome) -> Result<()> {
             "{} entries up to number {}, {} checkpoints",
             verdict.entries, verdict.last_seq, verdict.checkpoints
         );
-        text + &match verdict.findings_total {
+        text += &match verdict.findings_total {
             0 => format!("all is well: {checked}\n"),
             1 => format!("1 finding in {checked}\n"),
             total => format!("{total} findings in {checked}\n"),
-        }
+        };
+        // What lies behind that time, or in another organization, this says nothing of.
+        let of = verdict
+            .organization
+            .map_or_else(|| "unknown".to_owned(), |organization| organization.to_string());
+        let at = verdict.newest_checkpoint_at.map_or_else(|| "none".to_owned(), |at| at.to_string());
+        text + &format!("organization {of}, newest checkpoint {at}\n")
     })
 }

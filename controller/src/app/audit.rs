@@ -5,20 +5,26 @@
 //!    of the queue, chains them and signs, or does nothing.
 //! 2. The chain goes on behind the newest checkpoint where that contradicts it: what is missing stays missing for all to
 //!    see, and what comes after can be verified.
+//! 3. The newest checkpoint is always one of a key that is in use: where nothing happens for a quarter of such a key's life,
+//!    an entry says so, and is signed.
+//! 4. An entry that cannot be chained stops no other.
 
 pub(crate) mod alarms;
 mod export;
 pub(crate) mod forward;
+mod link;
 mod newest;
 
 use jiff::{SignedDuration, Timestamp};
-use model::{api::audit::SignedCheckpoint, id::OrgId};
-use pki::audit::{Checkpoint, Place, link};
+use model::{api::audit::SignedCheckpoint, id::OrgId, limits};
+use pki::audit::{Checkpoint, Place};
+use serde_json::json;
 use sqlx::PgConnection;
 
 pub(crate) use self::{
     alarms::Alarms,
     export::range,
+    link::link,
     newest::{Newest, refresh},
 };
 use super::App;
@@ -26,6 +32,7 @@ use crate::{
     clock,
     error::{During, Result},
     store::{
+        audit::{self, Entry},
         audit_chain as store,
         audit_chain::{Chained, Kept},
     },
@@ -77,31 +84,41 @@ async fn advance_once(app: &App, org: OrgId, mode: Mode) -> Result<i64> {
     let now = clock::now();
     let newest = read_newest(app, &mut tx, org).await?;
     let mut head = head(app, &mut tx, org, newest.as_ref()).await?;
-    let entries = store::next(&mut tx, org, BATCH).await?;
+    let passed_over = app.audit.passed_over(org);
+    let mut entries = store::next(&mut tx, org, &passed_over, BATCH).await?;
+    let ages = newest.as_ref().is_some_and(|(newest, _)| ages(app, newest, now));
+    if ages && entries.is_empty() && newest.as_ref().is_some_and(|(newest, _)| newest.place == head) {
+        let detail = json!({ "seq": head.seq });
+        let entry = Entry::new("controller", "audit.idle", format!("organization/{org}"), detail);
+        audit::record(&mut tx, org, now, entry).await?;
+        entries = store::next(&mut tx, org, &passed_over, BATCH).await?;
+    }
     let taken = i64::try_from(entries.len()).unwrap_or(BATCH);
     let mut chained = Vec::with_capacity(entries.len());
     for entry in entries {
         let bytes = match entry.encode() {
             Ok(bytes) => bytes,
-            // Nothing of ours writes such a one: it stays in the queue, and is shown there.
+            // Nothing of ours writes such a one: it stays in the queue.
             Err(error) => {
-                app.audit.contradict(org, format!("the entry {} cannot be chained: {error}", entry.id));
+                app.audit.pass_over(org, entry.id, &error);
                 continue;
             }
         };
         let seq = head.seq + 1;
-        head = Place { seq, hash: link(org, seq, &head.hash, &bytes) };
+        head = Place { seq, hash: pki::audit::link(org, seq, &head.hash, &bytes) };
         chained.push(Chained { seq, entry_id: entry.id, at: entry.at, hash: head.hash });
     }
     if !chained.is_empty() {
         store::insert(&mut tx, org, &chained).await?;
     }
-    let is_last = taken < BATCH || chained.is_empty();
+    // Where none of them could be chained, none of them comes again.
+    let is_last = taken < BATCH;
     let signs = match &newest {
         None => head.seq > 0 || (mode == Mode::Now && is_last),
         Some((newest, _)) => {
             let more = head.seq - newest.place.seq;
-            let is_old = now.duration_since(newest.at) >= AFTER;
+            // One that was signed by a clock that runs ahead is due too: else nothing would be signed until then.
+            let is_old = ages || !(SignedDuration::ZERO..AFTER).contains(&now.duration_since(newest.at));
             more > 0 && (more >= ENTRIES || is_old || (mode == Mode::Now && is_last))
         }
     };
@@ -115,22 +132,41 @@ async fn advance_once(app: &App, org: OrgId, mode: Mode) -> Result<i64> {
     Ok(if is_last { 0 } else { taken })
 }
 
-/// The newest checkpoint that counts.
+/// Whether the key of the newest checkpoint will be out of use before long.
+fn ages(app: &App, newest: &Checkpoint, now: Timestamp) -> bool {
+    let quarter = SignedDuration::try_from(app.info.dispatch_key_life / 4).unwrap_or(SignedDuration::MAX);
+    now.duration_since(newest.at) >= quarter
+}
+
+/// The newest checkpoint that counts: of a key that is in use. Where there is none, no controller has run for as long as a
+/// key lives, or somebody signs with an old one; the chain goes on behind the newest of an old key all the same.
 async fn read_newest(
     app: &App,
     connection: &mut PgConnection,
     org: OrgId,
 ) -> Result<Option<(Checkpoint, Kept)>> {
+    let mut old = None;
     for kept in store::checkpoints(connection, org, LOOKED_AT).await? {
-        match open(app, org, &kept) {
-            Ok(checkpoint) => return Ok(Some((checkpoint, kept))),
-            Err(why) => {
-                let what = format!("the checkpoint of entry {} does not count: {why}", kept.seq);
-                app.audit.contradict(org, what);
-            }
-        }
+        let refused = match open(app, org, &kept) {
+            Ok(checkpoint) => match is_fresh(app, &kept) {
+                Ok(()) => return Ok(Some((checkpoint, kept))),
+                Err(why) => {
+                    old.get_or_insert((checkpoint, kept.clone()));
+                    why
+                }
+            },
+            Err(why) => why,
+        };
+        app.audit.contradict(org, format!("the checkpoint of entry {} does not count: {refused}", kept.seq));
     }
-    Ok(None)
+    Ok(old)
+}
+
+/// Whether the key that signed it is in use.
+fn is_fresh(app: &App, kept: &Kept) -> std::result::Result<(), String> {
+    let skew = SignedDuration::try_from(limits::CLOCK_SKEW).unwrap_or(SignedDuration::ZERO);
+    let counts = app.ca.verifier().still_counts(&kept.certificate, clock::now(), skew);
+    counts.map_err(|refused| format!("the key that signed it is out of use: {refused}"))
 }
 
 /// Verifies a checkpoint as it is kept.
@@ -183,13 +219,17 @@ async fn sign(
         // What it says now is signed, so that whoever knows better can tell.
         before.hash = hash;
     }
-    let checkpoint = Checkpoint { organization: org, place, at: now, previous };
+    // Their times do not go back, unless a clock was far ahead.
+    let skew = SignedDuration::try_from(limits::CLOCK_SKEW).unwrap_or(SignedDuration::ZERO);
+    let before = newest.map(|(checkpoint, _)| checkpoint.at).filter(|at| at.duration_since(now) <= skew);
+    let at = before.map_or(now, |before| before.max(now));
+    let checkpoint = Checkpoint { organization: org, place, at, previous };
     let signer = app.ca.signer();
     let SignedCheckpoint { payload, signature, .. } = checkpoint.sign(&signer);
     let kept = Kept {
         seq: place.seq,
         hash: place.hash.to_vec(),
-        at: now,
+        at,
         payload: payload.into_bytes(),
         signature: hex::decode(signature).unwrap_or_default(),
         certificate: signer.certificate().to_vec(),

@@ -19,7 +19,7 @@ use proto::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use super::{admit, refuse};
 use crate::{
     app::{
         App,
-        audit::alarms,
+        audit::{self, alarms},
         runs::{self, Finish, Happening, Verdict},
         sessions::{self, Connected, Opening, PROTOCOL_MAX},
     },
@@ -46,6 +46,8 @@ const RECORD_BYTES: usize = 16 * 1024;
 const HASH_BYTES: usize = 32;
 /// An agent's time counts if it is within this of the controller's.
 const BELIEVED: SignedDuration = SignedDuration::from_hours(24 * 366);
+/// How often one agent is shown what the audit's chain has at the number that it remembers. It asks half as often.
+const LINK_EVERY: Duration = Duration::from_secs(5);
 /// How long a goodbye may take to be taken.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 /// Characters of a detail that an agent sends.
@@ -133,6 +135,7 @@ impl SessionTask {
             now: clock::now().as_microsecond(),
             silence_ms: millis(timing.silence),
             controllers: self.app.sessions.doors(),
+            shows_links: true,
         };
         // Before the session is entered: nothing may overtake the welcome.
         if self.send(controller_frame::Frame::Welcome(welcome)).await.is_ok() {
@@ -153,6 +156,7 @@ impl SessionTask {
         let rate = NonZeroU32::new(limits::AGENT_FRAMES_PER_SECOND).expect("the limit is not zero");
         let frames_left: DefaultDirectRateLimiter = RateLimiter::direct(Quota::per_second(rate));
         let silence = self.app.info.timing.silence;
+        let mut linked: Option<Instant> = None;
         let (answers, waiting) = mpsc::channel(REPORTS);
         let mut answering = tokio::spawn(answer(waiting, self.outbound.clone()));
         loop {
@@ -195,6 +199,13 @@ impl SessionTask {
                     let what = text(&alarm.what);
                     if let Err(error) = alarms::take(&self.app, session, &alarm, what).await {
                         tracing::warn!(agent.id = %self.agent_id, error = &error as &dyn std::error::Error, "an alarm was not stored");
+                    }
+                }
+                Frame::Witnessed(_) if linked.is_some_and(|last| last.elapsed() < LINK_EVERY) => {}
+                Frame::Witnessed(witnessed) => {
+                    linked = Some(Instant::now());
+                    if let Err(error) = audit::link(&self.app, session, witnessed.seq).await {
+                        tracing::warn!(agent.id = %self.agent_id, error = &error as &dyn std::error::Error, "a witness got no answer");
                     }
                 }
                 Frame::Heartbeat(_) => {}

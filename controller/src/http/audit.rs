@@ -1,12 +1,16 @@
 //! `/api/v1/audit`: who did what, and the means to show that nobody changed it since.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Json,
     body::Body,
     extract::State,
-    http::header,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -16,18 +20,22 @@ use model::{
     api::{
         Page,
         audit::{
-            AuditKey, Audited, EXPORT_FORMAT, ExportHeader, ExportRecord, ExportUnchained, SignedCheckpoint,
+            AuditKey, Audited, EXPORT_FORMAT, ExportHeader, ExportRecord, ExportUnchained, KeyOrganization,
+            SignedCheckpoint,
         },
     },
     id::OrgId,
+    limits,
 };
 use serde::Deserialize;
+use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle, time::sleep};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::{
     Door,
     auth::Access,
+    credential::{Credential, Lasting},
     page::Window,
     problem::{Failure, Result},
     query::Query,
@@ -42,6 +50,8 @@ use crate::{
 const PIECE: i64 = 1000;
 /// Checkpoints between two entries, and entries without a number, that one export shows.
 const MOST: i64 = 100_000;
+/// For so long a client may not read on.
+const UNREAD_FOR: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -134,31 +144,39 @@ pub(super) async fn checkpoints(
 /// What checkpoints and exports are verified with. Keep it where the controller cannot change it.
 #[utoipa::path(get, path = "/api/v1/audit/key", tag = "audit", operation_id = "audit_key",
     responses((status = 200, body = AuditKey)))]
-pub(super) async fn key(_: Access<AuditRead>, State(door): State<Arc<Door>>) -> Json<AuditKey> {
+pub(super) async fn key(Access(by): Access<AuditRead>, State(door): State<Arc<Door>>) -> Json<AuditKey> {
     let authority = door.app.ca.authority();
     Json(AuditKey {
         trust_domain: authority.trust_domain().to_owned(),
         certificate: pki::pem::encode(authority.controllers_ca_der()),
+        organization: Some(KeyOrganization { id: by.org_id(), name: by.actor().organization.clone() }),
     })
 }
 
 /// The audit as lines of JSON, to be verified with `opsctl audit verify`: a header, then entries in the order of their
 /// numbers with the checkpoints at their places. It ends with a checkpoint of its last entry. What is committed when it
-/// begins is in it.
+/// begins is in it. One controller gives out two at a time, and breaks off one that is not read on for a minute.
 #[utoipa::path(get, path = "/api/v1/audit/export", tag = "audit", operation_id = "export_audit", params(Export),
     responses((status = 200, body = ExportRecord, content_type = "application/x-ndjson")))]
 pub(super) async fn export(
-    Access(by): Access<AuditRead>,
+    Lasting(by, credential): Lasting<AuditRead>,
     State(door): State<Arc<Door>>,
     Query(query): Query<Export>,
 ) -> Result<Response> {
     if query.from_seq.is_some_and(|from| from < 1) {
         return Err(Failure::invalid("from_seq", "must be 1 or more"));
     }
+    let place = Arc::clone(&door.exports).try_acquire_owned().map_err(|_| {
+        let detail = format!(
+            "the limit EXPORTS of {} exports at a time is reached at this controller: wait for one to end",
+            limits::EXPORTS
+        );
+        Failure::refuse(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", detail)
+    })?;
     let org = by.org_id();
     audit::catch_up(&door.app, org).await?;
     // Before the range is read: what is chained since is no entry without a number.
-    let unchained = audit_export::unchained(door.app.db.worker(), org, MOST).await?;
+    let unchained = audit_export::unchained(&door.app.db.of(org), org, MOST).await?;
     let range = audit::range(&door.app, org, query.since, query.until, query.from_seq).await?;
     let header = ExportHeader {
         format: EXPORT_FORMAT,
@@ -178,10 +196,12 @@ pub(super) async fn export(
         is_over: false,
         org,
         door,
+        credential,
+        place: Held::new(place),
     };
     let pieces = stream::unfold(lines, |mut lines| async move {
-        let piece = lines.next().await?.map_err(|error| {
-            Failure::from(error).log();
+        let piece = lines.next().await?.map_err(|failure| {
+            failure.log();
             Broken
         });
         lines.is_over |= piece.is_err();
@@ -197,9 +217,47 @@ pub(super) async fn export(
 #[error("the export was broken off")]
 struct Broken;
 
+/// A place among the exports. It is given up when nobody reads on, so that a client that hangs keeps nobody out.
+struct Held {
+    place: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    /// Ends the wait that is under way, and with its end the next begins.
+    giving_up: JoinHandle<()>,
+}
+
+impl Held {
+    fn new(place: OwnedSemaphorePermit) -> Self {
+        let place = Arc::new(Mutex::new(Some(place)));
+        let giving_up = Self::wait(&place);
+        Self { place, giving_up }
+    }
+
+    fn wait(place: &Arc<Mutex<Option<OwnedSemaphorePermit>>>) -> JoinHandle<()> {
+        let place = Arc::clone(place);
+        tokio::spawn(async move {
+            sleep(UNREAD_FOR).await;
+            *place.lock().expect("no holder of this lock panics") = None;
+        })
+    }
+
+    /// The client reads on. `false` when that is too late.
+    fn goes_on(&mut self) -> bool {
+        self.giving_up.abort();
+        self.giving_up = Self::wait(&self.place);
+        self.place.lock().expect("no holder of this lock panics").is_some()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.giving_up.abort();
+    }
+}
+
 /// An export under way: one piece at a time, as fast as the client reads.
 struct Lines {
     door: Arc<Door>,
+    credential: Credential,
+    place: Held,
     org: OrgId,
     first: Vec<ExportRecord>,
     after: (i64, Uuid),
@@ -212,13 +270,20 @@ struct Lines {
 
 impl Lines {
     /// The next piece; none behind the last.
-    async fn next(&mut self) -> Option<error::Result<Vec<u8>>> {
+    async fn next(&mut self) -> Option<Result<Vec<u8>>> {
         if self.is_over {
             return None;
         }
+        if !self.place.goes_on() {
+            let detail = format!("nobody read on for {} seconds", UNREAD_FOR.as_secs());
+            return Some(Err(Failure::refuse(StatusCode::REQUEST_TIMEOUT, "slow_reader", detail)));
+        }
+        if let Err(failure) = self.credential.still_counts().await {
+            return Some(Err(failure));
+        }
         let mut records = std::mem::take(&mut self.first);
         if let Err(error) = self.piece(&mut records).await {
-            return Some(Err(error));
+            return Some(Err(error.into()));
         }
         let mut bytes = Vec::new();
         for record in records {

@@ -59,6 +59,7 @@ use bytes::Bytes;
 use hyper_util::rt::TokioTimer;
 use metrics_exporter_prometheus::PrometheusHandle;
 use model::limits;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::compression::{
     CompressionLayer, Predicate,
@@ -83,6 +84,7 @@ pub(crate) struct Door {
     limits: rate::Limits,
     noted: denials::Noted,
     streams: Arc<streams::Streams>,
+    exports: Arc<Semaphore>,
     /// Followers end when the controller stops.
     stop: CancellationToken,
     /// The OpenAPI document, as JSON.
@@ -101,13 +103,13 @@ impl std::fmt::Debug for Metrics {
 impl Door {
     pub(crate) fn new(app: Arc<App>, metrics: PrometheusHandle, stop: CancellationToken) -> Arc<Self> {
         let document = docs::whole().to_json().expect("the document is plain data");
-        let (limits, noted, streams) = (rate::Limits::new(), denials::Noted::default(), Arc::default());
         Arc::new(Self {
             app,
             metrics: Metrics(metrics),
-            limits,
-            noted,
-            streams,
+            limits: rate::Limits::new(),
+            noted: denials::Noted::default(),
+            streams: Arc::default(),
+            exports: Arc::new(Semaphore::new(limits::EXPORTS)),
             stop,
             document: document.into(),
         })

@@ -159,17 +159,23 @@ pub(crate) async fn newest_checkpoints(pool: &PgPool) -> Result<Vec<(OrgId, Kept
     Ok(rows.into_iter().map(|row| (row.org_id.into(), kept!(row))).collect())
 }
 
-/// The next entries that wait for their number.
-pub(crate) async fn next(connection: &mut PgConnection, org: OrgId, limit: i64) -> Result<Vec<AuditEntry>> {
+/// The next entries that wait for their number, without those of `passed_over`.
+pub(crate) async fn next(
+    connection: &mut PgConnection,
+    org: OrgId,
+    passed_over: &[Uuid],
+    limit: i64,
+) -> Result<Vec<AuditEntry>> {
     let rows = sqlx::query!(
         r#"select e.id, e.org_id, e.at as "at: jiff_sqlx::Timestamp", e.actor, e.actor_id, e.verb, e.object, e.outcome,
                   e.request_id, e.source, e.detail
            from audit_queue q
            join audit_entries e on e.at = q.at and e.id = q.entry_id and e.org_id = q.org_id
-           where q.org_id = $1
+           where q.org_id = $1 and q.entry_id <> all($3)
            order by q.at, q.entry_id limit $2"#,
         org.0,
-        limit
+        limit,
+        passed_over
     )
     .fetch_all(connection)
     .await
@@ -225,20 +231,24 @@ pub(crate) async fn insert_checkpoint(connection: &mut PgConnection, org: OrgId,
     Ok(done.rows_affected() == 1)
 }
 
-/// Notes an alarm; `false` when it was noted before.
+/// Notes an alarm; `false` when it was noted before, or another one of its kind and agent in the same hour (of those since
+/// 1970).
 pub(crate) async fn insert_alarm(
     connection: &mut PgConnection,
     org: OrgId,
     agent: model::id::AgentId,
-    id: Uuid,
-    now: Timestamp,
+    (id, kind): (Uuid, &str),
+    (now, hour): (Timestamp, i64),
 ) -> Result<bool> {
     let done = sqlx::query!(
-        "insert into audit_alarms (id, org_id, agent_id, at) values ($1, $2, $3, $4) on conflict do nothing",
+        "insert into audit_alarms (id, org_id, agent_id, at, kind, hour) values ($1, $2, $3, $4, $5, $6)
+         on conflict do nothing",
         id,
         org.0,
         agent.0,
-        now.to_sqlx()
+        now.to_sqlx(),
+        kind,
+        hour
     )
     .execute(connection)
     .await

@@ -41,6 +41,16 @@ pub struct AuditKey {
     pub trust_domain: String,
     /// The controllers' intermediate, PEM.
     pub certificate: String,
+    /// Of whoever asked; `opsctl audit verify` knows its name by this. Not in keys of older controllers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization: Option<KeyOrganization>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct KeyOrganization {
+    #[schema(value_type = String, format = Uuid)]
+    pub id: OrgId,
+    pub name: String,
 }
 
 /// One line of `GET /api/v1/audit/export`.

@@ -197,11 +197,20 @@ fn what_was_removed_is_named() {
                 .retain(|record| !matches!(record, ExportRecord::Entry(entry) if range.contains(&entry.seq)));
         })
     };
-    assert_eq!(without(7..=7), [Finding::Removed { from: 7, to: 7 }]);
-    assert_eq!(without(1..=3), [Finding::Removed { from: 1, to: 3 }]);
-    assert_eq!(without(8..=22), [Finding::Removed { from: 8, to: 22 }]);
-    assert_eq!(without(33..=35), [Finding::Cut { from: 33, to: 35 }]);
-    assert_eq!(found(|records, _| entry_mut(records, 7).entry = None), [Finding::Removed { from: 7, to: 7 }]);
+    // What stands around a hole cannot be checked, back to the last checkpoint.
+    let (uncovered, unverifiable) =
+        (|from, to| Finding::Uncovered { from, to }, |seq| Finding::Unverifiable { seq });
+    assert_eq!(without(7..=7), [uncovered(1, 6), unverifiable(8), Finding::Removed { from: 7, to: 7 }]);
+    assert_eq!(without(1..=3), [unverifiable(4), Finding::Removed { from: 1, to: 3 }]);
+    assert_eq!(without(8..=22), [uncovered(1, 7), unverifiable(23), Finding::Removed { from: 8, to: 22 }]);
+    assert_eq!(without(33..=35), [Finding::Cut { from: 33, to: 35 }, uncovered(31, 32)]);
+    // A checkpoint says what stood before the entry behind the hole.
+    assert_eq!(without(10..=10), [uncovered(1, 9), Finding::Removed { from: 10, to: 10 }]);
+    // As the hash does that was left.
+    assert_eq!(
+        found(|records, _| entry_mut(records, 7).entry = None),
+        [uncovered(1, 6), Finding::Removed { from: 7, to: 7 }]
+    );
 }
 
 #[test]
@@ -233,7 +242,14 @@ fn what_stands_at_another_number_is_named() {
         let (one, other) = (at(records, 5), at(records, 6));
         records.swap(one, other);
     });
-    assert_eq!(lines, [Finding::Reordered { seq: 5 }]);
+    assert_eq!(
+        lines,
+        [
+            Finding::Uncovered { from: 1, to: 4 },
+            Finding::Unverifiable { seq: 6 },
+            Finding::Reordered { seq: 5 }
+        ]
+    );
 }
 
 #[test]
@@ -301,6 +317,147 @@ fn checkpoints_that_do_not_count_are_named() {
     assert_eq!(removed, [10, 30].map(|seq| Finding::CheckpointRemoved { seq }));
 }
 
+/// Moves the checkpoints with these numbers directly behind the header, in their order.
+fn hoist(records: &mut Vec<ExportRecord>, seqs: &[i64]) {
+    let is_one = |record: &ExportRecord| matches!(record, ExportRecord::Checkpoint(signed) if seqs.contains(&signed.seq));
+    let (moved, rest): (Vec<_>, Vec<_>) = std::mem::take(records).into_iter().partition(is_one);
+    *records = rest;
+    records.splice(1..1, moved);
+}
+
+/// Changes the entries with these numbers, and computes the hashes of the numbers from `from` up to `to` anew.
+fn forge(records: &mut [ExportRecord], edited: &[i64], from: i64, to: i64) {
+    for seq in edited {
+        entry_of(records, *seq).actor = "nobody".to_owned();
+    }
+    let mut previous = match from {
+        1 => BEGINNING,
+        _ => parse_hash(&entry_mut(records, from - 1).hash).unwrap(),
+    };
+    for seq in from..=to {
+        let bytes = entry_of(records, seq).encode().unwrap();
+        previous = link(ORG, seq, &previous, &bytes);
+        entry_mut(records, seq).hash = hex::encode(previous);
+    }
+}
+
+fn names(findings: &[Finding], seq: i64) -> bool {
+    findings.iter().any(|finding| matches!(finding, Finding::BadCheckpoint { seq: bad, .. } if *bad == seq))
+}
+
+#[test]
+fn a_checkpoint_before_its_entry_vouches_for_nothing() {
+    // A whole history of somebody's own, behind checkpoints that are genuine.
+    let all = found(|records, _| {
+        hoist(records, &[10, 20, 30, 35]);
+        forge(records, &[1, 12, 34], 1, 35);
+    });
+    assert!([10, 20, 30, 35].into_iter().all(|seq| names(&all, seq)), "{all:?}");
+    assert!(all.contains(&Finding::Uncovered { from: 1, to: 35 }), "{all:?}");
+    // One segment, and the newest.
+    for (moved, edited, to) in [(10, 5, 10), (20, 15, 20), (35, 33, 35)] {
+        let one = found(|records, _| {
+            hoist(records, &[moved]);
+            forge(records, &[edited], edited, to);
+        });
+        assert!(names(&one, moved), "{one:?}");
+    }
+    // Only moved by one line.
+    let early = found(|records, _| {
+        let index = at(records, 20);
+        records.swap(index, index + 1);
+    });
+    assert!(names(&early, 20), "{early:?}");
+    // By one line the other way.
+    let late = found(|records, _| {
+        let index = at(records, 20);
+        records.swap(index + 1, index + 2);
+    });
+    assert!(names(&late, 20), "{late:?}");
+}
+
+#[test]
+fn a_checkpoint_that_was_kept_is_not_contained_by_standing_there() {
+    let authority = authority();
+    let signer = signer(&authority);
+    let mut records = export(&signer, 35);
+    let kept = Place { seq: 20, hash: parse_hash(&entry_mut(&mut records, 20).hash).unwrap() };
+    hoist(&mut records, &[20]);
+    forge(&mut records, &[15], 15, 20);
+    let findings = verified(&authority, &records, Some(kept)).findings;
+    assert!(findings.contains(&Finding::RolledBack { seq: 20 }), "{findings:?}");
+}
+
+/// The export as one from the entry with this number on, which follows `previous`.
+fn part(records: &mut Vec<ExportRecord>, from: i64, previous: &str) {
+    let first = at(records, from);
+    records.drain(1..first);
+    let ExportRecord::Header(header) = &mut records[0] else { panic!() };
+    (header.from_seq, header.prev_hash) = (from, previous.to_owned());
+}
+
+#[test]
+fn what_follows_nothing_that_is_known_is_named() {
+    let before = |records: &mut Vec<ExportRecord>, seq: i64| entry_mut(records, seq - 1).hash.clone();
+    // The checkpoint behind it vouches for the hash before the first entry too.
+    for from in [5, 11, 12] {
+        let honest = found(|records, _| {
+            let previous = before(records, from);
+            part(records, from, &previous);
+        });
+        assert_eq!(honest, [], "{from}");
+        let edited = found(|records, _| {
+            let previous = before(records, from);
+            entry_of(records, from).actor.push('x');
+            part(records, from, &previous);
+        });
+        assert_eq!(edited, [Finding::Edited { seq: from }]);
+        // Without that hash it may say anything.
+        let free = found(|records, _| {
+            entry_of(records, from).actor.push('x');
+            part(records, from, "");
+        });
+        assert_eq!(free, [Finding::Unverifiable { seq: from }]);
+    }
+}
+
+#[test]
+fn a_hole_hides_no_edit() {
+    // The entry with the checkpoint is gone, so nothing contradicts those before it.
+    let before = found(|records, _| {
+        forge(records, &[5], 5, 9);
+        let index = at(records, 10);
+        records.remove(index);
+    });
+    assert_eq!(before, [Finding::Uncovered { from: 1, to: 9 }, Finding::Removed { from: 10, to: 10 }]);
+    // The entry behind the hole, of which the hash alone stays.
+    let behind = found(|records, _| {
+        entry_of(records, 8).actor.push('x');
+        let index = at(records, 7);
+        records.remove(index);
+    });
+    assert!(behind.contains(&Finding::Unverifiable { seq: 8 }), "{behind:?}");
+    let with_rows = found(|records, _| {
+        forge(records, &[5], 5, 6);
+        entry_mut(records, 7).entry = None;
+    });
+    assert_eq!(with_rows, [Finding::Uncovered { from: 1, to: 6 }, Finding::Removed { from: 7, to: 7 }]);
+}
+
+#[test]
+fn checkpoints_are_signed_one_after_the_other() {
+    let earlier = found(|records, signer| {
+        let index = at(records, 20) + 1;
+        let hash = |records: &mut [ExportRecord], seq| parse_hash(&entry_mut(records, seq).hash).unwrap();
+        let previous = Some(Place { seq: 10, hash: hash(records, 10) });
+        let place = Place { seq: 20, hash: hash(records, 20) };
+        let at = now() - jiff::SignedDuration::from_secs(1);
+        records[index] =
+            ExportRecord::Checkpoint(Checkpoint { organization: ORG, place, at, previous }.sign(signer));
+    });
+    assert!(matches!(&earlier[..], [Finding::BadCheckpoint { seq: 20, .. }]), "{earlier:?}");
+}
+
 #[test]
 fn a_checkpoint_counts_at_its_own_time_alone() {
     let authority = authority();
@@ -315,6 +472,27 @@ fn a_checkpoint_counts_at_its_own_time_alone() {
     assert!(Checkpoint::read(b"{}", &undated, signer.certificate(), &verifier).is_err());
     let order = signer.sign("work-order", b"{}");
     assert!(Checkpoint::read(b"{}", &order, signer.certificate(), &verifier).is_err());
+}
+
+#[test]
+fn a_key_that_is_out_of_use_signs_nothing_that_is_new() {
+    let authority = authority();
+    let signer = signer(&authority);
+    let verifier = Verifier::new(authority.controllers_ca_der(), DOMAIN).unwrap();
+    let minute = SignedDuration::from_mins(1);
+    let signed =
+        Checkpoint { organization: ORG, place: Place::BEGINNING, at: now(), previous: None }.sign(&signer);
+    let signature = hex::decode(&signed.signature).unwrap();
+    let read = |at| {
+        let (payload, certificate) = (signed.payload.as_bytes(), signer.certificate());
+        Checkpoint::read_fresh(KIND, payload, &signature, certificate, &verifier, (at, minute))
+    };
+    // Its certificate ends in an hour; the clocks may be a minute apart.
+    assert!(read(now()).is_ok());
+    assert!(read(now() + HOUR + minute).is_ok());
+    assert!(read(now() + HOUR + minute * 2).is_err());
+    assert!(read(now() - HOUR - minute * 2).is_err());
+    assert!(Checkpoint::open(&signed, &verifier).is_ok());
 }
 
 #[test]

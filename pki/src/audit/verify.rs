@@ -4,12 +4,15 @@
 //!    at its own number and not at all that follow.
 //! 2. What does not agree is set aside, up to [`SUSPECTS`], and looked at again at the end ([`resolve`]): an entry that would
 //!    be right at another number was moved, and a hash that its neighbours contradict was edited itself.
-//! 3. That a whole chain was computed anew shows at the checkpoints alone: they are signed.
+//! 3. That a whole chain was computed anew shows at the checkpoints alone: they are signed. A checkpoint vouches for the
+//!    entries before it if it stands directly behind its own, and no hole parts them from it.
+//! 4. What cannot be checked is a finding: the entry behind a hole, and those before it back to the last checkpoint.
 
 mod resolve;
 
 use std::fmt;
 
+use jiff::Timestamp;
 use model::{
     api::audit::{EXPORT_FORMAT, ExportEntry, ExportHeader, ExportRecord, SignedCheckpoint},
     id::OrgId,
@@ -64,10 +67,14 @@ pub enum Finding {
     CheckpointRemoved {
         seq: i64,
     },
-    /// No checkpoint vouches for the entries at the end.
+    /// No checkpoint vouches for these entries: none comes behind them, or a hole parts them from it.
     Uncovered {
         from: i64,
         to: i64,
+    },
+    /// What the entry follows is missing, so nothing shows what it said.
+    Unverifiable {
+        seq: i64,
     },
     NoCheckpoint,
     /// An entry has no place in the chain.
@@ -106,10 +113,10 @@ impl fmt::Display for Finding {
                 write!(f, "removed checkpoint: that of entry {seq} is missing")
             }
             Self::Uncovered { from, to } => {
-                write!(
-                    f,
-                    "not covered: no checkpoint vouches for entries {from} to {to}; was the file cut off?"
-                )
+                write!(f, "not covered: no checkpoint vouches for entries {from} to {to}")
+            }
+            Self::Unverifiable { seq } => {
+                write!(f, "not verifiable: what entry {seq} follows is missing, so it may say anything")
             }
             Self::NoCheckpoint => write!(f, "not covered: there is no checkpoint that counts"),
             Self::Unchained { id } => write!(f, "not chained: the entry {id} has no place in the chain"),
@@ -167,9 +174,15 @@ pub struct Verification<'a> {
     deferred: Vec<(i64, Place)>,
     missing: Vec<(i64, i64)>,
     before: Before,
+    /// When the checkpoint before says that it was signed.
+    signed_at: Option<Timestamp>,
     /// The last checkpoint that holds, and whether one since does not.
     holds: i64,
     is_remade: bool,
+    /// Up to where it was said what is known of the entries.
+    told: i64,
+    /// Checkpoints that stand before the place where their entries could be, by their numbers.
+    ahead: Vec<i64>,
     highest: Option<Place>,
     newest: Option<SignedCheckpoint>,
     kept: Option<Place>,
@@ -194,8 +207,11 @@ impl<'a> Verification<'a> {
             deferred: Vec::new(),
             missing: Vec::new(),
             before: Before::First,
+            signed_at: None,
             holds: 0,
             is_remade: false,
+            told: 0,
+            ahead: Vec::new(),
             highest: None,
             newest: None,
             kept: kept.map(|kept| kept.place),
@@ -235,7 +251,7 @@ impl<'a> Verification<'a> {
         }
         self.organization = header.organization;
         self.next = header.from_seq;
-        self.holds = header.from_seq - 1;
+        (self.holds, self.told) = (header.from_seq - 1, header.from_seq - 1);
         self.previous = if header.from_seq == 1 { Some(super::BEGINNING) } else { previous };
         if let Some(hash) = self.previous {
             self.look_for_kept(Place { seq: self.next - 1, hash });
@@ -250,18 +266,28 @@ impl<'a> Verification<'a> {
             self.came_late(seq);
             return self.find(Finding::Reordered { seq });
         }
+        for early in std::mem::take(&mut self.ahead) {
+            // Those of entries that are missing stand where they should.
+            if early >= seq {
+                let why = "it stands before its entry".to_owned();
+                self.find(Finding::BadCheckpoint { seq: early, why });
+            }
+        }
         if seq > self.next {
-            self.missing.push((self.next, seq - 1));
+            self.hole(self.next, seq - 1);
             // A checkpoint may say what stood before it.
             self.previous = self.highest.filter(|place| place.seq == seq - 1).map(|place| place.hash);
         }
         self.next = seq.saturating_add(1);
         let stored = parse_hash(&hash);
         let Some(entry) = entry else {
-            self.missing.push((seq, seq));
+            self.hole(seq, seq);
             self.previous = stored;
             return;
         };
+        if self.previous.is_none() {
+            self.find(Finding::Unverifiable { seq });
+        }
         let bytes = entry.encode().ok().filter(|_| entry.org_id == self.organization);
         let stored = match (stored, &bytes) {
             (Some(stored), Some(bytes)) => {
@@ -296,6 +322,15 @@ impl<'a> Verification<'a> {
         self.previous = Some(stored);
     }
 
+    /// Entries are missing. Nothing leads from those before them, back to the last checkpoint, to the next one.
+    fn hole(&mut self, from: i64, to: i64) {
+        self.missing.push((from, to));
+        if self.told + 1 < from {
+            self.find(Finding::Uncovered { from: self.told + 1, to: from - 1 });
+        }
+        self.told = to;
+    }
+
     /// An entry that was missing stands at another place.
     fn came_late(&mut self, seq: i64) {
         if let Some(index) = self.missing.iter().position(|(from, to)| (*from..=*to).contains(&seq)) {
@@ -314,6 +349,12 @@ impl<'a> Verification<'a> {
         };
         self.checkpoints += 1;
         let place = checkpoint.place;
+        // Controllers do not sign so; whoever has a key that is out of use can date what he signs only into its life.
+        if let Some(before) = self.signed_at.filter(|before| *before > checkpoint.at) {
+            let why = format!("it was signed at {}, and the one before it at {before}", checkpoint.at);
+            self.find(Finding::BadCheckpoint { seq, why });
+        }
+        self.signed_at = Some(checkpoint.at);
         self.follows(&checkpoint);
         self.before = Before::Known(place);
         if place.seq < self.next - 1 {
@@ -322,22 +363,29 @@ impl<'a> Verification<'a> {
         if self.highest.is_none_or(|highest| highest.seq <= place.seq) {
             self.highest = Some(place);
         }
+        // Its entry is still to come, and then it stands wrong, or is missing: what is said of that is said then.
+        if place.seq > self.next - 1 {
+            if self.ahead.last().is_none_or(|last| *last < place.seq) {
+                self.ahead.push(place.seq);
+            }
+            return;
+        }
+        self.told = self.told.max(place.seq);
         if self.suspects.last().is_some_and(|suspect| suspect.seq == place.seq) {
             self.deferred.push((self.holds, place));
             self.newest = Some(signed);
             return;
         }
-        // Of entries that are still to come, or are missing: what is said of them is said then.
-        let is_known = place.seq == self.next - 1;
-        match self.previous.filter(|_| is_known) {
+        match self.previous {
             Some(hash) if hash != place.hash => self.remade(place.seq),
             Some(_) => {
                 (self.holds, self.is_remade) = (place.seq, false);
                 self.newest = Some(signed);
+                self.look_for_kept(place);
             }
-            None => {}
+            // It says what stood there; there is nothing that it could be held against.
+            None => self.previous = Some(place.hash),
         }
-        self.look_for_kept(place);
     }
 
     fn refuse(&mut self, seq: i64, why: String) {
@@ -411,8 +459,8 @@ impl<'a> Verification<'a> {
         }
         match self.highest {
             None => self.find(Finding::NoCheckpoint),
-            Some(highest) if highest.seq < last => {
-                self.find(Finding::Uncovered { from: highest.seq + 1, to: last });
+            Some(_) if self.told < last => {
+                self.find(Finding::Uncovered { from: self.told + 1, to: last });
             }
             Some(_) => {}
         }

@@ -159,7 +159,8 @@ async fn what_is_removed_or_moved_is_named() {
     ] {
         let found = found(&world, &mut sql, &statement, UNDO).await;
         assert!(found.contains(&want.to_owned()), "{statement}: {found:?}");
-        let named = ["removed: ", "not chained: "];
+        // What stands around a hole cannot be checked any more.
+        let named = ["removed: ", "not chained: ", "not covered: ", "not verifiable: "];
         assert!(found.iter().all(|finding| named.iter().any(|name| finding.starts_with(name))), "{found:?}");
     }
     for swap in [
@@ -191,12 +192,13 @@ async fn a_tail_that_is_cut_off_is_found_and_stays_so() {
     )
     .await;
     let cut = findings(&world, &export(&world, &[]).await).await;
-    assert_eq!(cut, ["cut: entries 26 to 30, at the end, are missing"]);
+    let uncovered = "not covered: no checkpoint vouches for entries 16 to 25";
+    assert_eq!(cut, ["cut: entries 26 to 30, at the end, are missing", uncovered]);
     degraded(&world).await;
     // The chain goes on behind what was signed: what is missing stays missing, and what comes can be verified.
     act(&world, 5).await;
     let gone = findings(&world, &export(&world, &[]).await).await;
-    assert_eq!(gone, ["removed: entries 26 to 30 are missing"]);
+    assert_eq!(gone, [uncovered, "removed: entries 26 to 30 are missing"]);
 }
 
 /// Edits an entry and computes the hashes of the whole chain anew, as somebody would who knows how.
@@ -234,6 +236,40 @@ async fn a_chain_that_was_computed_anew_is_found_by_its_checkpoints() {
         assert!(found.iter().all(|finding| finding.starts_with("computed")), "{found:?}");
         degraded(&world).await;
     }
+}
+
+#[tokio::test]
+async fn genuine_checkpoints_at_other_places_vouch_for_nothing() {
+    let (world, _sql) = world().await;
+    let whole = records(&export(&world, &[]).await);
+    let text_of = |records: &[ExportRecord]| -> Vec<u8> {
+        let line = |record| serde_json::to_string(record).expect("plain data becomes JSON") + "\n";
+        records.iter().map(line).collect::<String>().into_bytes()
+    };
+    assert_eq!(findings(&world, &text_of(&whole)).await, [""; 0]);
+    // A history of somebody's own, with hashes that fit each other, behind what controllers signed of the true one.
+    let (header, rest) = whole.split_first().expect("a header");
+    let (mut forged, entries): (Vec<_>, Vec<_>) =
+        rest.iter().cloned().partition(|record| matches!(record, ExportRecord::Checkpoint(_)));
+    let signed = forged.len();
+    forged.insert(0, header.clone());
+    let mut previous: Hash = BEGINNING;
+    for record in entries {
+        let ExportRecord::Entry(mut record) = record else { panic!("it is an entry") };
+        let entry = record.entry.as_mut().expect("it is there");
+        entry.actor = "nobody".to_owned();
+        previous = link(entry.org_id, record.seq, &previous, &entry.encode().expect("it has bytes"));
+        record.hash = hex::encode(previous);
+        forged.push(ExportRecord::Entry(record));
+    }
+    let found = findings(&world, &text_of(&forged)).await;
+    let early = found.iter().filter(|finding| finding.ends_with("it stands before its entry")).count();
+    // That of the beginning is where it should be.
+    assert_eq!(early, signed - 1, "{found:?}");
+    assert!(
+        found.contains(&"not covered: no checkpoint vouches for entries 1 to 30".to_owned()),
+        "{found:?}"
+    );
 }
 
 #[tokio::test]

@@ -102,6 +102,38 @@ async fn a_database_that_was_rolled_back_is_noticed_by_its_agents() {
 }
 
 #[tokio::test]
+async fn what_was_written_anew_while_an_agent_was_away_is_noticed() {
+    let world = World::builder().with_an_empty_audit().impatient_but_for_absence().start().await;
+    let mut agent = world.agent("one").start().await;
+    act(&world, 3).await;
+    let seq = sign(&world).await;
+    remembers(&agent, seq).await;
+    // It misses some, and nothing is wrong.
+    agent.stop();
+    act(&world, 1).await;
+    sign(&world).await;
+    act(&world, 1).await;
+    let seq = sign(&world).await;
+    agent.run();
+    remembers(&agent, seq).await;
+    assert!(status(&agent)["audit"]["alarm"].is_null());
+
+    agent.stop();
+    let mut sql = world.sql().await;
+    let anew = "delete from audit_checkpoints; update audit_chain set hash = sha256(hash)";
+    sql.execute(sqlx::raw_sql(AssertSqlSafe(anew.to_owned()))).await.expect("the owner may");
+    // So many that the newest does not name what the agent remembers.
+    for _ in 0..3 {
+        act(&world, 1).await;
+        sign(&world).await;
+    }
+    agent.run();
+    alarms(&world, &agent).await;
+    let gaps = world.api().get("/api/v1/audit?verb=audit.gap_seen").await.accepted().value();
+    assert_eq!(gaps["items"], serde_json::json!([]));
+}
+
+#[tokio::test]
 async fn an_alarm_is_told_again_and_has_one_entry() {
     let world = World::builder().with_an_empty_audit().impatient_but_for_absence().start().await;
     let mut agent = world.agent("one").start().await;

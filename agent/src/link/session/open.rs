@@ -30,7 +30,7 @@ use crate::{
         report::{ReportKind, attempt_key},
         session::{chain, end_of},
         shipper,
-        witness::Alarm,
+        witness::{Alarm, Step},
     },
     messages::{Inventory, ToExecutor},
 };
@@ -67,6 +67,8 @@ struct Open {
     urgent: Option<agent_frame::Frame>,
     /// What there is to tell of the audit's alarm goes before that.
     alarm: Option<proto::Alarm>,
+    /// And then what is asked about it.
+    asks: Option<proto::Witnessed>,
     facts: Facts,
     /// Those of them that the executor found.
     host_facts: Facts,
@@ -122,6 +124,7 @@ impl Session {
         fault::point("link.welcome.received");
         self.silence = period(welcome.silence_ms, self.silence);
         self.learn(address, &welcome.controllers);
+        self.witness.begin(welcome.shows_links);
         tracing::info!(agent.id = %self.agent_id(), controller = %address, session.epoch = welcome.session_epoch,
             "session opened");
         let behind = welcome.now.saturating_sub(clock::now_micros());
@@ -149,6 +152,7 @@ impl Session {
             pace: Pace::new(Instant::now()),
             urgent: None,
             alarm: self.witness.alarm().map(Alarm::frame),
+            asks: None,
             facts,
             host_facts,
             local_ip,
@@ -201,7 +205,8 @@ impl Session {
         let mut renewal: Option<Renewal> = None;
         open.outbox.fill(&self.spool).await;
         loop {
-            let wants = open.alarm.is_some() || open.urgent.is_some() || !open.outbox.is_empty();
+            let speaks = open.alarm.is_some() || open.asks.is_some() || open.urgent.is_some();
+            let wants = speaks || !open.outbox.is_empty();
             let pause = if wants { open.pace.wait(Instant::now()) } else { Duration::ZERO };
             tokio::select! {
                 received = inbound.message() => {
@@ -220,7 +225,8 @@ impl Session {
                 permit = outbound.reserve(), if wants && pause.is_zero() => {
                     let Ok(permit) = permit else { return End::Lost("the connection is closed".to_owned()) };
                     let alarm = open.alarm.take().map(agent_frame::Frame::Alarm);
-                    let next = alarm.or_else(|| open.urgent.take()).or_else(|| open.outbox.pop().map(agent_frame::Frame::Report));
+                    let of_audit = alarm.or_else(|| open.asks.take().map(agent_frame::Frame::Witnessed));
+                    let next = of_audit.or_else(|| open.urgent.take()).or_else(|| open.outbox.pop().map(agent_frame::Frame::Report));
                     if let Some(next) = next {
                         open.pace.spend();
                         fault::point("link.frame.sending");
@@ -300,20 +306,28 @@ impl Session {
                 None
             }
             controller_frame::Frame::Checkpoint(checkpoint) => {
-                if self.witness.see(&self.identity, &checkpoint) {
-                    open.alarm = self.witness.alarm().map(Alarm::frame);
-                }
+                let step = self.witness.see(&self.identity, self.clock_skew, &checkpoint);
+                self.tell(open, step);
                 None
             }
             controller_frame::Frame::Welcome(_) => None,
         }
     }
 
+    /// Tells what the witness has to say.
+    fn tell(&self, open: &mut Open, step: Step) {
+        match step {
+            Step::Nothing => {}
+            Step::Alarm => open.alarm = self.witness.alarm().map(Alarm::frame),
+            Step::Gap(gap) => open.alarm = Some(*gap),
+            Step::Ask(seq) => open.asks = Some(proto::Witnessed { seq }),
+        }
+    }
+
     /// Tells of an alarm that was due, or of one that a person has forgotten.
     fn look_after_alarm(&mut self, open: &mut Open) {
-        if self.witness.tick(Instant::now()) {
-            open.alarm = self.witness.alarm().map(Alarm::frame);
-        }
+        let step = self.witness.tick(Instant::now());
+        self.tell(open, step);
         if self.witness.was_forgotten() {
             open.alarm = Some(proto::Alarm::default());
         }

@@ -10,9 +10,14 @@ fn checkpoint(place: Place, previous: Option<Place>) -> Checkpoint {
     Checkpoint { organization: OWN, place, at: clock::now(), previous }
 }
 
+fn step(witness: &mut Witness, kind: &str, checkpoint: Checkpoint) -> Step {
+    let envelope = proto::Envelope { kind: kind.to_owned(), ..proto::Envelope::default() };
+    witness.accept(OWN, kind, checkpoint, signed(&envelope, &checkpoint))
+}
+
+/// Whether there is an alarm since.
 fn take(witness: &mut Witness, checkpoint: Checkpoint) -> bool {
-    let envelope = proto::Envelope { kind: KIND.to_owned(), ..proto::Envelope::default() };
-    witness.take(OWN, checkpoint, signed(&envelope, &checkpoint))
+    step(witness, KIND, checkpoint) == Step::Alarm
 }
 
 /// One that remembers the checkpoints of the entries 10, 20, 30 and 40.
@@ -31,7 +36,7 @@ fn witness() -> (tempfile::TempDir, Witness) {
 fn what_fits_is_remembered_also_by_the_next_process() {
     let (folder, mut witness) = witness();
     assert!(!take(&mut witness, checkpoint(place(40, 1), Some(place(30, 1)))));
-    // It was away, and misses some.
+    // It was away, and misses some; the controller is an older one, and shows no links.
     assert!(!take(&mut witness, checkpoint(place(90, 3), Some(place(70, 3)))));
     let again = Witness::open(folder.path());
     assert_eq!(
@@ -86,15 +91,72 @@ fn an_older_one_may_come_but_not_stay() {
         let (_folder, mut witness) = witness();
         assert!(!take(&mut witness, checkpoint(place(seq, line), Some(place(seq - 10, 1)))));
         let now = Instant::now();
-        assert!(!witness.tick(now));
+        assert_eq!(witness.tick(now), Step::Nothing);
         // A newer one comes in time.
         assert!(!take(&mut witness, checkpoint(place(40, 1), Some(place(30, 1)))));
-        assert!(!witness.tick(now + BEHIND_FOR * 2));
+        assert_eq!(witness.tick(now + BEHIND_FOR * 2), Step::Nothing);
         assert!(!take(&mut witness, checkpoint(place(seq, line), Some(place(seq - 10, 1)))));
-        assert!(witness.tick(Instant::now() + BEHIND_FOR));
+        assert_eq!(witness.tick(Instant::now() + BEHIND_FOR), Step::Alarm);
         assert_eq!(witness.alarm().unwrap().seen.seq, seq);
-        assert!(!witness.tick(Instant::now() + BEHIND_FOR * 2));
+        assert_eq!(witness.tick(Instant::now() + BEHIND_FOR * 2), Step::Nothing);
     }
+}
+
+/// As [`witness`], in a session with a controller that shows links, where one came that does not name the newest.
+fn unlinked() -> (tempfile::TempDir, Witness) {
+    let (folder, mut witness) = witness();
+    witness.begin(true);
+    assert_eq!(step(&mut witness, KIND, checkpoint(place(90, 1), Some(place(80, 1)))), Step::Ask(40));
+    assert_eq!(shown(folder.path()).newest_seq, Some(40));
+    (folder, witness)
+}
+
+#[test]
+fn what_was_missed_is_believed_once_it_is_shown_to_follow() {
+    let (folder, mut witness) = unlinked();
+    // Another one comes before the answer does, which is of the one before; it is asked again.
+    assert_eq!(step(&mut witness, KIND, checkpoint(place(95, 1), Some(place(90, 1)))), Step::Nothing);
+    let link = checkpoint(place(90, 1), Some(place(40, 1)));
+    assert_eq!(step(&mut witness, LINK, link), Step::Nothing);
+    assert_eq!(shown(folder.path()).newest_seq, Some(40));
+    assert_eq!(witness.tick(Instant::now()), Step::Nothing);
+    assert_eq!(witness.tick(Instant::now() + ASK_EVERY), Step::Ask(40));
+    // An answer to another question.
+    let other = checkpoint(place(95, 1), Some(place(30, 1)));
+    assert_eq!(step(&mut witness, LINK, other), Step::Nothing);
+    let link = checkpoint(place(95, 1), Some(place(40, 1)));
+    assert_eq!(step(&mut witness, LINK, link), Step::Nothing);
+    assert_eq!(shown(folder.path()).newest_seq, Some(95));
+    assert_eq!(witness.tick(Instant::now() + UNLINKED_FOR), Step::Nothing);
+    // What nobody asked for says nothing.
+    let stray = checkpoint(place(95, 2), Some(place(40, 2)));
+    assert_eq!(step(&mut witness, LINK, stray), Step::Nothing);
+}
+
+#[test]
+fn a_rewrite_while_it_was_away_raises_an_alarm() {
+    for link in [checkpoint(place(90, 1), Some(place(40, 2))), checkpoint(place(90, 2), Some(place(40, 1)))] {
+        let (folder, mut witness) = unlinked();
+        assert_eq!(step(&mut witness, LINK, link), Step::Alarm);
+        let alarm = Witness::open(folder.path()).alarm().unwrap().frame();
+        assert_eq!((alarm.seen.unwrap().kind, alarm.kind), (LINK.to_owned(), String::new()));
+    }
+}
+
+#[test]
+fn where_nothing_is_shown_that_is_told_and_it_goes_on() {
+    let (folder, mut witness) = unlinked();
+    assert_eq!(witness.tick(Instant::now()), Step::Nothing);
+    let Step::Gap(gap) = witness.tick(Instant::now() + UNLINKED_FOR) else { panic!("it is told") };
+    assert_eq!((gap.kind.as_str(), gap.id.len()), (GAP, 16));
+    assert!(witness.alarm().is_none());
+    assert_eq!(shown(folder.path()).newest_seq, Some(90));
+    assert_eq!(witness.tick(Instant::now() + UNLINKED_FOR * 2), Step::Nothing);
+    // A new session asks anew.
+    let (_folder, mut witness) = unlinked();
+    witness.begin(true);
+    assert_eq!(witness.tick(Instant::now() + UNLINKED_FOR), Step::Nothing);
+    assert_eq!(step(&mut witness, KIND, checkpoint(place(90, 1), Some(place(80, 1)))), Step::Ask(40));
 }
 
 #[test]
@@ -115,10 +177,18 @@ fn what_nobody_signed_does_not_count() {
     let controller = model::id::ControllerId(Uuid::from_u128(7));
     let certificate = authority.issue_dispatch(controller, &key, now - hour, now + hour).unwrap();
     let signer = pki::Signer::new(key, certificate);
-    let sent = envelope(&checkpoint(place(1, 1), None).sign(&signer));
-    let read = |ca: &[u8], sent: &proto::Envelope| read_checkpoint(ca, "lab.example", sent);
+    let sent = envelope(KIND, &checkpoint(place(1, 1), None).sign(&signer));
+    let minute = Duration::from_secs(60);
+    let read = |ca: &[u8], sent: &proto::Envelope| read_checkpoint(ca, "lab.example", sent, now, minute);
     assert_eq!(read(authority.controllers_ca_der(), &sent).unwrap().place, place(1, 1));
     assert!(read(other.controllers_ca_der(), &sent).is_err());
+    // Of a key that is out of use, though it says that it was signed in time.
+    let later = now + hour * 2;
+    assert!(read_checkpoint(authority.controllers_ca_der(), "lab.example", &sent, later, minute).is_err());
+    // What one witness was answered is no checkpoint, and the other way.
+    let link = Checkpoint { at: now, ..checkpoint(place(2, 1), Some(place(1, 1))) }.sign_as(LINK, &signer);
+    assert!(read(authority.controllers_ca_der(), &envelope(LINK, &link)).is_ok());
+    assert!(read(authority.controllers_ca_der(), &envelope(KIND, &link)).is_err());
     let mut order = sent.clone();
     order.kind = "work-order".to_owned();
     assert!(read(authority.controllers_ca_der(), &order).is_err());

@@ -2,16 +2,17 @@
 //! contradicts them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Mutex, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use model::id::OrgId;
+use model::{audit::NotCanonical, id::OrgId};
 use pki::audit::{Checkpoint, KIND, Place};
 use proto::{ControllerFrame, Envelope, controller_frame::Frame};
+use uuid::Uuid;
 
 use crate::{
     app::App,
@@ -31,6 +32,8 @@ pub(crate) struct Newest {
     known: RwLock<HashMap<OrgId, Known>>,
     /// What is wrong with an organization's chain; the first that was seen stays.
     contradictions: Mutex<BTreeMap<OrgId, String>>,
+    /// Entries of the queue that cannot be chained.
+    passed_over: Mutex<HashMap<OrgId, HashSet<Uuid>>>,
     rounds: AtomicU64,
 }
 
@@ -76,7 +79,7 @@ impl Newest {
         }
     }
 
-    fn place(&self, org: OrgId) -> Option<Place> {
+    pub(super) fn place(&self, org: OrgId) -> Option<Place> {
         self.known.read().expect("no holder of this lock panics").get(&org).map(|known| known.place)
     }
 
@@ -101,6 +104,21 @@ impl Newest {
         contradictions.insert(org, what);
     }
 
+    /// An entry cannot be chained; it is told once.
+    pub(super) fn pass_over(&self, org: OrgId, entry: Uuid, why: &NotCanonical) {
+        let mut passed_over = self.passed_over.lock().expect("no holder of this lock panics");
+        if passed_over.entry(org).or_default().insert(entry) {
+            tracing::error!(organization.id = %org, entry.id = %entry, "an entry of the audit cannot be chained: {why}");
+            self.contradict(org, format!("the entry {entry} cannot be chained: {why}"));
+        }
+    }
+
+    /// Those entries, which the queue need not give out again.
+    pub(super) fn passed_over(&self, org: OrgId) -> Vec<Uuid> {
+        let passed_over = self.passed_over.lock().expect("no holder of this lock panics");
+        passed_over.get(&org).map(|entries| entries.iter().copied().collect()).unwrap_or_default()
+    }
+
     /// What is wrong, if anything is.
     pub(crate) fn problem(&self) -> Option<String> {
         let contradictions = self.contradictions.lock().expect("no holder of this lock panics");
@@ -119,7 +137,8 @@ pub(crate) async fn refresh(app: &App) -> Result<()> {
     let mut before = app.audit.places();
     for (org, kept) in audit_chain::newest_checkpoints(app.db.worker()).await? {
         let known = before.remove(&org);
-        match super::open(app, org, &kept) {
+        let opened = super::open(app, org, &kept);
+        match opened.and_then(|checkpoint| super::is_fresh(app, &kept).map(|()| checkpoint)) {
             Ok(checkpoint) => match known.filter(|known| known.seq > checkpoint.place.seq) {
                 Some(known) => {
                     let now = checkpoint.place.seq;
