@@ -25,7 +25,7 @@ pub enum Reach {
 macro_rules! permissions {
     ($($variant:ident = $text:literal, $reach:ident, $about:literal;)*) => {
         /// One thing that somebody may do.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Permission {
             $(#[doc = $about] #[serde(rename = $text)] $variant,)*
         }
@@ -83,6 +83,19 @@ impl Permission {
         Self::ALL.into_iter().find(|permission| permission.as_str() == text)
     }
 }
+
+// By hand: utoipa does not see the names that the macro above gives to serde.
+impl utoipa::PartialSchema for Permission {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::Type::String)
+            .description(Some("One thing that somebody may do."))
+            .enum_values(Some(Self::ALL.map(Self::as_str)))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for Permission {}
 
 impl fmt::Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -265,6 +278,8 @@ mod tests {
             let one: Permissions = [permission].into_iter().collect();
             assert_eq!(one.iter().collect::<Vec<_>>(), [permission]);
         }
+        let schema = serde_json::to_value(<Permission as utoipa::PartialSchema>::schema()).unwrap();
+        assert_eq!(schema["enum"], serde_json::json!(Permission::ALL));
         assert_eq!(Permissions::all().iter().count(), Permission::ALL.len());
         assert_eq!(Permissions::of_names(["agent.read", "no.such"]).iter().count(), 1);
     }

@@ -11,6 +11,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use model::api::audit::{AuditKey, ExportRecord};
 use opsconductor_tests::{SOON, World, eventually, opsctl::Said};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Does something that leaves an entry, so many times.
@@ -98,6 +99,10 @@ async fn entries_are_chained_within_seconds_and_an_export_verifies() {
     assert_eq!(findings(&world, &exported).await, [""; 0]);
     // Twice says twice the same.
     assert_eq!(export(&world, &[]).await, exported);
+    // It comes whole to who wants it compressed, too.
+    let request = api.request(Method::GET, "/api/v1/audit/export").header("accept-encoding", "gzip");
+    let compressed = api.send(request).await.accepted();
+    assert_eq!(compressed.headers["content-encoding"], "gzip");
 }
 
 #[tokio::test]

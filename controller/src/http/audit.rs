@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use model::{
     api::{
@@ -207,6 +207,8 @@ pub(super) async fn export(
         lines.is_over |= piece.is_err();
         Some((piece.map(Bytes::from), lines))
     });
+    // The compressor asks once more behind the end.
+    let pieces = pieces.fuse();
     let name = "attachment; filename=\"audit.ndjson\"";
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CONTENT_DISPOSITION, name)];
     Ok((headers, Body::from_stream(pieces)).into_response())

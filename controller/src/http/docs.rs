@@ -88,9 +88,20 @@ fn refusals(operation: &Operation) -> Vec<(&'static str, &'static str)> {
     if operation.operation_id.as_deref().is_some_and(|id| id.ends_with("_oidc_login")) {
         all.push(("502", "The login provider does not answer as it should"));
     }
-    let mut parameters = operation.parameters.iter().flatten();
-    let is_in_path = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Path);
-    if parameters.any(is_in_path) {
+    if operation.security.is_some() && operation.request_body.is_some() {
+        all.extend([
+            ("401", "What is to let somebody in is not valid, or a code is missing"),
+            ("403", "Not possible here"),
+            ("429", "Too many tries; `Retry-After` says when"),
+        ]);
+    }
+    let names_something = |parameter: &RefOr<Parameter>| match parameter {
+        RefOr::T(parameter) => {
+            parameter.parameter_in == ParameterIn::Path || NAMING.contains(&parameter.name.as_str())
+        }
+        RefOr::Ref(_) => false,
+    };
+    if operation.request_body.is_some() || operation.parameters.iter().flatten().any(names_something) {
         all.push(("404", "There is nothing of this name or id"));
     }
     if operation.request_body.is_some() {
@@ -111,7 +122,10 @@ fn refusals(operation: &Operation) -> Vec<(&'static str, &'static str)> {
 }
 
 /// How the names of operations begin that change nothing.
-const READS: [&str; 3] = ["list_", "show_", "whoami"];
+const READS: [&str; 4] = ["list_", "show_", "whoami", "can_i"];
+
+/// Parameters of a query that have to name something that is there.
+const NAMING: [&str; 2] = ["host", "as"];
 
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", tag = "controller", security(()),
