@@ -330,7 +330,8 @@ async fn denials_are_in_the_audit() {
         .await
         .expect("it counts")
     };
-    let too_many = limited.post("/api/v1/executions", &on("env=denied-prod")).await.refused(403, "out_of_scope");
+    let too_many =
+        limited.post("/api/v1/executions", &on("env=denied-prod")).await.refused(403, "out_of_scope");
     assert_eq!(entries(too_many.request_id).await, 1);
     let again = limited.post("/api/v1/executions", &on("env=denied-prod")).await.refused(403, "out_of_scope");
     assert_eq!(entries(again.request_id).await, 0);
