@@ -1,5 +1,6 @@
 //! The controller of OpsConductor.
 
+mod address;
 mod app;
 mod background;
 mod cli;

@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use model::limits;
 
 use super::{ConfigError, wrong};
+use crate::address::Network;
 
 const KEY: &str = "[http] trusted_proxies";
 const HEADER: &str = "x-forwarded-for";
@@ -14,33 +15,6 @@ const HEADER: &str = "x-forwarded-for";
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Proxies(Vec<Network>);
 
-#[derive(Debug, Clone, Copy)]
-struct Network {
-    address: IpAddr,
-    /// Bits that count.
-    bits: u8,
-}
-
-impl Network {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, bits) =
-            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().ok()?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Some(most), |bits| bits.parse().ok())?;
-        (bits <= most).then_some(Self { address, bits })
-    }
-
-    fn has(&self, address: IpAddr) -> bool {
-        let differ = match (self.address, address) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
-            (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
-            _ => return false,
-        };
-        differ >= u32::from(self.bits)
-    }
-}
-
 impl Proxies {
     pub(super) fn read(texts: Option<Vec<String>>) -> Result<Self, ConfigError> {
         let texts = texts.unwrap_or_default();
@@ -48,19 +22,22 @@ impl Proxies {
             let message = format!("has more than {} (TRUSTED_PROXIES) of them", limits::TRUSTED_PROXIES);
             return Err(wrong(KEY, message));
         }
-        let networks = texts.iter().map(|text| {
-            let message = || format!("'{text}' is not an address or a network, as 10.0.0.5 or 10.1.0.0/16");
-            Network::parse(text).ok_or_else(|| wrong(KEY, message()))
+        let networks = texts.iter().map(|text| match text.parse::<Network>() {
+            Ok(network) if network.is_everything() => {
+                Err(wrong(KEY, format!("'{text}' is everybody: name the proxies")))
+            }
+            Ok(network) => Ok(network),
+            Err(why) => Err(wrong(KEY, format!("'{text}' {why}"))),
         });
         Ok(Self(networks.collect::<Result<_, _>>()?))
     }
 
     pub(super) fn texts(&self) -> Vec<String> {
-        self.0.iter().map(|network| format!("{}/{}", network.address, network.bits)).collect()
+        self.0.iter().map(Network::to_string).collect()
     }
 
     pub(crate) fn has(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.has(address))
+        self.0.iter().any(|network| network.contains(address))
     }
 
     /// Whence a request is that `peer` brings: of what its proxies have written, the last address that is not one of ours.
@@ -71,12 +48,15 @@ impl Proxies {
         }
         let mut values = headers.get_all(HEADER).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return peer };
-        let hops: Option<Vec<IpAddr>> = value
-            .to_str()
-            .ok()
-            .and_then(|text| text.split(',').map(|hop| hop.trim().parse::<IpAddr>().ok()).rev().collect());
-        let mut hops = hops.unwrap_or_default().into_iter().map(|hop| hop.to_canonical());
-        hops.find(|hop| !self.has(*hop)).unwrap_or(peer)
+        let hops = value.to_str().unwrap_or_default().rsplit(',').map(|hop| hop.trim().parse::<IpAddr>());
+        for hop in hops {
+            match hop.map(|hop| hop.to_canonical()) {
+                Ok(hop) if self.has(hop) => {}
+                Ok(hop) => return hop,
+                Err(_) => return peer,
+            }
+        }
+        peer
     }
 }
 
@@ -108,7 +88,8 @@ mod tests {
             ("10.0.0.5", &[], "10.0.0.5"),
             ("10.0.0.5", &["192.0.2.7", "192.0.2.8"], "10.0.0.5"),
             ("10.0.0.5", &["192.0.2.7:80"], "10.0.0.5"),
-            ("10.0.0.5", &["unknown, 192.0.2.7"], "10.0.0.5"),
+            ("10.0.0.5", &["unknown, 192.0.2.7"], "192.0.2.7"),
+            ("10.0.0.5", &["192.0.2.7, unknown"], "10.0.0.5"),
             ("10.0.0.5", &["10.1.0.1"], "10.0.0.5"),
         ] {
             assert_eq!(client(peer, said), want, "{peer} {said:?}");
@@ -117,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_named() {
-        for bad in ["", "proxy", "10.0.0.0/33", "10.0.0.0/x", "::/129", "10.0.0.5:80"] {
+        for bad in ["", "proxy", "10.0.0.0/33", "10.0.0.1/8", "0.0.0.0/0", "::/129", "10.0.0.5:80"] {
             let error = Proxies::read(Some(vec![bad.to_owned()])).expect_err(bad).to_string();
             assert!(error.contains(KEY) && error.contains(bad), "{error}");
         }

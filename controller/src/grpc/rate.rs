@@ -7,7 +7,7 @@ use model::limits;
 use tonic::Status;
 
 use super::refuse;
-use crate::error::Error;
+use crate::{address::counted, error::Error};
 
 /// Addresses that are remembered before those are forgotten that have been quiet.
 const REMEMBERED: usize = 10_000;
@@ -25,6 +25,6 @@ impl ByAddress {
         if self.0.len() > REMEMBERED {
             self.0.retain_recent();
         }
-        self.0.check_key(&address).map_err(|_| refuse(Error::TooMany { retry_after_seconds: 1 }))
+        self.0.check_key(&counted(address)).map_err(|_| refuse(Error::TooMany { retry_after_seconds: 1 }))
     }
 }

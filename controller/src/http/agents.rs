@@ -174,7 +174,7 @@ pub(super) async fn runs(
         Standing::Active => ("active runs", RunState::Active),
     };
     let window = Window::<(i16, RunId)>::new(list, query.cursor.as_deref(), query.limit)?;
-    let id = find(&door, by.org_id(), by.hosts(), &agent).await?.id;
+    let id = id_of(&door, &by, &agent).await?;
     let pool = door.app.db.of(by.org_id());
     let rows = store::runs::of_agent(&pool, by.org_id(), id, state, window.after, window.limit()).await?;
     Ok(Json(window.page(rows, |run| (run.priority, run.id))))
@@ -198,20 +198,19 @@ pub(super) async fn find(door: &Door, org: OrgId, seen: Option<&Selector>, text:
     found.filter(is_seen).ok_or_else(|| Failure::from(Error::not_found("agent", text)))
 }
 
-/// The agent that somebody acts on: one that he does not see is none, one that he sees and may not touch is refused.
+/// The agent that somebody asks for with this right. One that he neither sees nor may touch is none; one that he sees, and may
+/// not touch, is refused.
 async fn id_of<P: Right>(door: &Door, by: &Authorized<P>, text: &str) -> Result<AgentId> {
-    let touched = by.hosts();
-    if let (None, Ok(id)) = (touched, text.parse::<AgentId>()) {
-        return Ok(id);
+    let reached = by.hosts();
+    let agent = find(door, by.org_id(), None, text).await?;
+    let is_among = |hosts: Option<&Selector>| {
+        hosts.is_none_or(|hosts| hosts.matches(&agent.name, &agent.labels, &agent.facts))
+    };
+    if is_among(reached) {
+        return Ok(agent.id);
     }
-    // Whoever may act on hosts without seeing any knows them by that right alone.
-    let seen = by.actor().hosts_seen();
-    let seen = seen.as_ref().map_or(touched, Option::as_deref);
-    let agent = find(door, by.org_id(), seen, text).await?;
-    match touched {
-        Some(touched) if !touched.matches(&agent.name, &agent.labels, &agent.facts) => {
-            Err(by.out_of_scope(1, 1).into())
-        }
-        _ => Ok(agent.id),
+    match by.actor().hosts_seen() {
+        Ok(seen) if is_among(seen.as_deref()) => Err(by.out_of_scope(1, 1).into()),
+        _ => Err(Error::not_found("agent", text).into()),
     }
 }

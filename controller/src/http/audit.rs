@@ -38,7 +38,7 @@ use super::{
     credential::{Credential, Lasting},
     page::Window,
     problem::{Failure, Result},
-    query::Query,
+    query::{Query, time},
 };
 use crate::{
     app::{access::AuditRead, audit},
@@ -117,8 +117,8 @@ pub(super) async fn list(
         object: query.object,
         outcome: query.outcome,
         request_id: query.request_id,
-        since: query.since,
-        until: query.until,
+        since: time("since", query.since)?,
+        until: time("until", query.until)?,
     };
     let pool = door.app.db.of(by.org_id());
     let rows = audit_export::page(&pool, by.org_id(), &filter, window.after, window.limit()).await?;
@@ -177,7 +177,8 @@ pub(super) async fn export(
     audit::catch_up(&door.app, org).await?;
     // Before the range is read: what is chained since is no entry without a number.
     let unchained = audit_export::unchained(&door.app.db.of(org), org, MOST).await?;
-    let range = audit::range(&door.app, org, query.since, query.until, query.from_seq).await?;
+    let (since, until) = (time("since", query.since)?, time("until", query.until)?);
+    let range = audit::range(&door.app, org, since, until, query.from_seq).await?;
     let header = ExportHeader {
         format: EXPORT_FORMAT,
         organization: org,

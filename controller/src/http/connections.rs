@@ -18,7 +18,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::rate;
+use crate::address::counted;
 
 /// The connections that are open now.
 #[derive(Debug, Default)]
@@ -80,7 +80,7 @@ impl<S> Accept<TcpStream, S> for Bounded {
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         ready(stream.peer_addr().and_then(|peer| {
-            let place = self.0.enter(rate::network(peer.ip())).map_err(|limit| {
+            let place = self.0.enter(counted(peer.ip())).map_err(|limit| {
                 metrics::counter!("opsc_http_connections_refused_total", "limit" => limit).increment(1);
                 tracing::debug!(http.peer = %peer, limit, "a connection is closed: too many are open");
                 io::Error::other(limit)

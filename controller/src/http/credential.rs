@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{
     Door,
     auth::Access,
+    denials,
     problem::{Failure, Result},
     streams::Place,
 };
@@ -105,7 +106,10 @@ impl Credential {
             {
                 self.due = Instant::now() + limits::STREAM_RECHECK / 10;
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                denials::note_end(&self.door, &self.parts, &failure).await?;
+                return Err(failure);
+            }
         }
         Ok(())
     }

@@ -5,12 +5,13 @@
 
 use std::{
     collections::HashSet,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    hash::{BuildHasher as _, RandomState},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use axum::{
     extract::{Request, State},
+    http::{Method, Uri, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -35,23 +36,36 @@ impl Asking {
 
 /// Refusals of this minute that are noted.
 #[derive(Debug, Default)]
-pub(super) struct Noted(Mutex<HashSet<u64>>);
+pub(super) struct Noted {
+    keys: Mutex<HashSet<u64>>,
+    /// Nobody can look for a request that counts as another one.
+    hasher: RandomState,
+}
 
 impl Noted {
-    /// Whether this is the first one of its kind in this minute.
-    fn is_first(&self, actor: &Actor, error: &Error, request: &str) -> bool {
-        let mut hasher = DefaultHasher::new();
-        (actor.org_id.0, actor.subject.to_string(), error.to_string(), request).hash(&mut hasher);
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if noted.len() >= limits::DENIALS_REMEMBERED {
-            noted.clear();
+    fn key(&self, actor: &Actor, error: &Error, request: &str) -> u64 {
+        self.hasher.hash_one((actor.org_id.0, actor.subject.to_string(), error.to_string(), request))
+    }
+
+    fn keys(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self, key: u64) -> bool {
+        self.keys().contains(&key)
+    }
+
+    fn add(&self, key: u64) {
+        let mut keys = self.keys();
+        if keys.len() >= limits::DENIALS_REMEMBERED {
+            keys.clear();
         }
-        noted.insert(hasher.finish())
+        keys.insert(key);
     }
 
     /// The minute is over.
     pub(super) fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.keys().clear();
     }
 }
 
@@ -59,31 +73,46 @@ impl Noted {
 pub(super) async fn note(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
     let asking = Asking::default();
     request.extensions_mut().insert(asking.clone());
-    let path: String = request.uri().path().chars().take(200).collect();
-    let line = format!("{} {path}", request.method());
+    let line = line(request.method(), request.uri());
     let response = next.run(request).await;
-    let (Some(failure), Some((actor, origin))) =
-        (response.extensions().get::<Arc<Failure>>(), asking.0.get())
-    else {
-        return response;
-    };
-    let Failure::App(error) = &**failure else { return response };
-    if !is_denial(error) {
-        return response;
-    }
-    let noted = async {
-        door.limits.denied(actor.credential.id())?;
-        if door.noted.is_first(actor, error, &line) {
-            access::note_denial(&door.app, actor, origin, error, &line).await?;
-        }
-        Ok::<_, Error>(())
-    };
-    match noted.await {
-        Ok(()) => response,
-        Err(error) => Failure::from(error).into_response(),
+    let Some(failure) = response.extensions().get::<Arc<Failure>>().cloned() else { return response };
+    // Also when the client does not wait for its answer.
+    let noted = tokio::spawn(async move { write(&door, &asking, &failure, &line).await }).await;
+    match noted {
+        Ok(Ok(())) => response,
+        Ok(Err(error)) => Failure::from(error).into_response(),
+        Err(error) => Failure::from(Error::internal("the refusal was not noted", error)).into_response(),
     }
 }
 
-const fn is_denial(error: &Error) -> bool {
-    matches!(error, Error::Forbidden { .. } | Error::OutOfScope { .. } | Error::NeedsLogin)
+/// Notes that a stream ends because its right was taken away.
+///
+/// # Errors
+/// When that cannot be written.
+pub(super) async fn note_end(door: &Door, parts: &Parts, failure: &Failure) -> Result<(), Error> {
+    match parts.extensions.get::<Asking>() {
+        Some(asking) => write(door, asking, failure, &line(&parts.method, &parts.uri)).await,
+        None => Ok(()),
+    }
+}
+
+fn line(method: &Method, uri: &Uri) -> String {
+    let path: String = uri.path().chars().take(200).collect();
+    format!("{method} {path}")
+}
+
+/// The entry, where this is a refusal for want of a right and no equal one was noted in this minute.
+async fn write(door: &Door, asking: &Asking, failure: &Failure, line: &str) -> Result<(), Error> {
+    let (Failure::App(error), Some((actor, origin))) = (failure, asking.0.get()) else { return Ok(()) };
+    if !matches!(error, Error::Forbidden { .. } | Error::OutOfScope { .. } | Error::NeedsLogin) {
+        return Ok(());
+    }
+    door.limits.denied(actor.credential.id())?;
+    let key = door.noted.key(actor, error, line);
+    if door.noted.has(key) {
+        return Ok(());
+    }
+    access::note_denial(&door.app, actor, origin, error, line).await?;
+    door.noted.add(key);
+    Ok(())
 }

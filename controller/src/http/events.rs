@@ -31,7 +31,7 @@ use super::{
     live,
     page::{self, Window},
     problem::{Failure, Result},
-    query::Query,
+    query::{Query, time},
 };
 use crate::{
     app::{
@@ -88,8 +88,8 @@ pub(super) async fn list(
     let filter = Filter {
         kind: query.kind.as_deref().map(kind).transpose()?,
         object: query.object,
-        since: query.since,
-        until: query.until,
+        since: time("since", query.since)?,
+        until: time("until", query.until)?,
     };
     let org = by.org_id();
     let pool = door.app.db.of(org);

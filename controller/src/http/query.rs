@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use axum::{extract::FromRequestParts, http::request::Parts};
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use super::{Door, body, problem::Failure};
+
+/// The second in which the year 9999 begins.
+const YEAR_9999: i64 = 253_370_764_800;
 
 /// The parameters behind the `?`.
 #[derive(Debug)]
@@ -16,6 +20,19 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<Door>> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Door>) -> Result<Self, Failure> {
         parse(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
+/// A point in time that can be looked for.
+///
+/// # Errors
+/// Names the field, when it is outside of the years 1970 to 9998.
+pub(super) fn time(field: &'static str, at: Option<Timestamp>) -> Result<Option<Timestamp>, Failure> {
+    match at {
+        Some(at) if at < Timestamp::UNIX_EPOCH || at.as_second() >= YEAR_9999 => {
+            Err(Failure::invalid(field, "must be of the years 1970 to 9998"))
+        }
+        at => Ok(at),
     }
 }
 

@@ -2,12 +2,7 @@
 //!
 //! The state is this process's own: two controllers allow twice as much.
 
-use std::{
-    net::{IpAddr, Ipv6Addr},
-    num::NonZeroU32,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
@@ -17,7 +12,10 @@ use model::limits;
 use uuid::Uuid;
 
 use super::Door;
-use crate::error::{Error, Result};
+use crate::{
+    address::counted,
+    error::{Error, Result},
+};
 
 /// How often those who have been quiet are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -53,7 +51,7 @@ impl Limits {
     /// # Errors
     /// [`Error::TooMany`] over `API_DENIALS_PER_SECOND`.
     pub(super) fn denial(&self, address: IpAddr) -> Result<()> {
-        check(&self.denials, &network(address))
+        check(&self.denials, &counted(address))
     }
 
     /// Counts what a known actor is refused for want of a right.
@@ -69,23 +67,12 @@ impl Limits {
     /// # Errors
     /// [`Error::TooMany`] over `LOGINS_PER_MINUTE`.
     pub(super) fn login(&self, address: IpAddr) -> Result<()> {
-        check(&self.logins, &network(address))
+        check(&self.logins, &counted(address))
     }
 }
 
 fn by_minute(most: u32) -> Quota {
     Quota::per_minute(NonZeroU32::new(most).expect("limits are above zero"))
-}
-
-/// What counts as one address: of IPv6 the first half, because one host has all of the other.
-pub(super) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address @ IpAddr::V4(_) => address,
-    }
 }
 
 fn quota(per_second: u32) -> Quota {
@@ -119,20 +106,6 @@ pub(super) async fn forget_the_quiet(door: Arc<Door>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_host_is_one_address() {
-        for (address, counts_as) in [
-            ("192.0.2.1", "192.0.2.1"),
-            ("::ffff:192.0.2.1", "192.0.2.1"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-            ("2001:db8:1:2::1", "2001:db8:1:2::"),
-            ("2001:db8:1:3::1", "2001:db8:1:3::"),
-        ] {
-            let [address, counts_as] = [address, counts_as].map(|text| text.parse().expect("an address"));
-            assert_eq!(network(address), counts_as);
-        }
-    }
 
     #[test]
     fn one_address_does_not_hold_up_another() {

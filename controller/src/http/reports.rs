@@ -20,7 +20,7 @@ use super::{
     Door,
     auth::Access,
     problem::{Failure, Result},
-    query::Query,
+    query::{Query, time},
 };
 use crate::{
     app::{
@@ -69,8 +69,8 @@ pub(super) async fn access(
     State(door): State<Arc<Door>>,
     Query(query): Query<Parameters>,
 ) -> Result<Response> {
-    let until = query.until.unwrap_or_else(clock::now);
-    let since = match query.since {
+    let until = time("until", query.until)?.unwrap_or_else(clock::now);
+    let since = match time("since", query.since)? {
         Some(since) => since,
         None => until.saturating_sub(DEFAULT_SPAN).unwrap_or(Timestamp::MIN),
     };

@@ -18,7 +18,7 @@ use super::{
     Door,
     auth::Access,
     problem::{Failure, Result},
-    query::Query,
+    query::{Query, time},
 };
 use crate::{
     app::access::StatisticsRead,
@@ -147,22 +147,18 @@ fn success_rate(executions: &BTreeMap<String, i64>) -> Option<f64> {
 
 fn span(query: &Parameters, now: Timestamp) -> Result<(Timestamp, Timestamp, Bucket)> {
     let bucket = query.bucket.unwrap_or(Bucket::Hour);
-    let until = query.until.unwrap_or(now);
+    let until = time("until", query.until)?.unwrap_or(now);
     let count = match bucket {
         Bucket::Hour => DEFAULT_HOURS,
         Bucket::Day => DEFAULT_DAYS,
     };
     let default = SignedDuration::from_secs(count * bucket.seconds());
-    let since = match query.since {
+    let since = match time("since", query.since)? {
         Some(since) => since,
         None => until.checked_sub(default).map_err(|_| Failure::invalid("until", "is too early"))?,
     };
     if since >= until {
         return Err(Failure::invalid("since", "must be before until"));
-    }
-    // A UUIDv7 is of this time at the earliest, and no partition is older.
-    if since < Timestamp::UNIX_EPOCH {
-        return Err(Failure::invalid("since", "must not be before 1970"));
     }
     let span = until.duration_since(since);
     if span.unsigned_abs() > limits::STATISTICS_SPAN {

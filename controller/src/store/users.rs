@@ -288,7 +288,8 @@ pub(crate) async fn page(
     let rows = sqlx::query!(
         r#"select u.id, u.name, u.created_at, m.added_at, m.added_by, u.disabled_at is not null as "disabled!",
                   u.totp_confirmed_at is not null as "second_factor!",
-                  (select max(s.last_used_at) from login_sessions s where s.user_id = u.id and s.org_id = $1)
+                  (select max(s.last_used_at) from login_sessions s
+                   where s.user_id = u.id and s.org_id = $1 and s.ended_at is null)
                       as last_used_at,
                   array(select distinct b.role from role_bindings b
                         where b.org_id = $1 and b.hosts is null and b.jobs is null

@@ -25,7 +25,7 @@ pub struct User {
     pub added_by: String,
     pub disabled: bool,
     pub second_factor: bool,
-    /// The newest use of a session in this organization.
+    /// The newest use of a session in this organization that is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub last_used_at: Option<Timestamp>,

@@ -21,6 +21,12 @@ async fn spend(world: &World, token: &Value) -> opsconductor_tests::Answer {
     world.stranger().post("/api/v1/auth/reset-password", &json!({ "token": token, "password": NEW })).await
 }
 
+/// Makes another organization; its administrator's session.
+async fn elsewhere(world: &World, admin: &Api) -> Api {
+    admin.post("/api/v1/organizations", &json!({ "name": "elsewhere" })).await.accepted();
+    world.session(&world.log_in("administrator", PASSWORD, Some("elsewhere")).await)
+}
+
 #[tokio::test]
 async fn a_token_counts_while_its_maker_may_make_it() {
     let world = World::start().await;
@@ -45,8 +51,7 @@ async fn a_token_counts_while_its_maker_may_make_it() {
         .await
         .accepted();
     spend(&world, &riser).await.refused(401, "bad_credential");
-    admin.post("/api/v1/organizations", &json!({ "name": "elsewhere" })).await.accepted();
-    let elsewhere = world.session(&world.log_in("administrator", PASSWORD, Some("elsewhere")).await);
+    let elsewhere = elsewhere(&world, &admin).await;
     let invitation = elsewhere.post("/api/v1/invitations", &json!({})).await.accepted().value();
     let accept = json!({ "token": invitation["token"], "user": "mover", "password": password_of("mover") });
     world.stranger().post("/api/v1/auth/accept-invitation", &accept).await.accepted();
@@ -109,28 +114,15 @@ async fn a_lost_second_factor_is_taken_away_by_who_may_and_by_the_machine() {
     let watch = world.watch();
     let admin = world.administrator().await;
     let keeper = keeper(&world, &admin).await;
-    for name in ["ada", "administrator"] {
-        // As if somebody had one, with a key that nobody knows.
-        sqlx::query(
-            "update users set totp_secret = '\\x00112233445566778899aabbccddeeff00112233', totp_confirmed_at = now()
-             where name = $1",
-        )
-        .bind(name)
-        .execute(&mut world.sql().await)
-        .await
-        .expect("the owner may");
-        if name == "ada" {
-            world.person(name, None).await;
-            sqlx::query(
-                "update users set totp_secret = '\\x00112233445566778899aabbccddeeff00112233', totp_confirmed_at = now()
-                 where name = $1",
-            )
-            .bind(name)
-            .execute(&mut world.sql().await)
-            .await
-            .expect("the owner may");
-        }
-    }
+    world.person("ada", None).await;
+    // As if they had one, with a key that nobody knows.
+    sqlx::query(
+        "update users set totp_secret = '\\x00112233445566778899aabbccddeeff00112233', totp_confirmed_at = now()
+         where name in ('ada', 'administrator')",
+    )
+    .execute(&mut world.sql().await)
+    .await
+    .expect("the owner may");
     let log_in = async |name: &str, password: &str| {
         world.stranger().post("/api/v1/auth/login", &json!({ "user": name, "password": password })).await
     };
@@ -184,8 +176,7 @@ async fn what_happens_to_a_person_is_told_to_every_organization_of_hers() {
     let watch = world.watch();
     let admin = world.administrator().await;
     world.person("ada", Some("viewer")).await;
-    admin.post("/api/v1/organizations", &json!({ "name": "elsewhere" })).await.accepted();
-    let elsewhere = world.session(&world.log_in("administrator", PASSWORD, Some("elsewhere")).await);
+    let elsewhere = elsewhere(&world, &admin).await;
     let invitation =
         elsewhere.post("/api/v1/invitations", &json!({ "role": "viewer" })).await.accepted().value();
     let accept = json!({ "token": invitation["token"], "user": "ada", "password": password_of("ada") });
