@@ -42,6 +42,10 @@ pub(crate) struct Plan {
     pub(crate) api_window: Duration,
     /// Requests a second of the open loop.
     pub(crate) api_rate: u32,
+    /// Of the person who has many.
+    pub(crate) bindings: usize,
+    /// Requests of each of two people, in each repetition.
+    pub(crate) authorized: usize,
     /// Of an export that is verified.
     pub(crate) verified_entries: i64,
     pub(crate) idle_settle: Duration,
@@ -78,6 +82,8 @@ impl Plan {
             api_connections: 16,
             api_window: Duration::from_secs(4),
             api_rate: 1000,
+            bindings: 1000,
+            authorized: 5000,
             verified_entries: 1_000_000,
             idle_settle: Duration::from_secs(5),
             idle_window: Duration::from_secs(20),
@@ -113,6 +119,8 @@ impl Plan {
             api_connections: 4,
             api_window: Duration::from_millis(500),
             api_rate: 200,
+            bindings: 20,
+            authorized: 100,
             verified_entries: 10_000,
             idle_settle: Duration::from_millis(200),
             idle_window: Duration::from_secs(1),

@@ -76,7 +76,7 @@ pub(crate) enum Command {
     /// Events: what happened
     #[command(subcommand)]
     Event(EventCommand),
-    /// Show how many hosts there are, what was started, and how it went
+    /// Show how many people and hosts there are, what was started, and how it went
     Statistics(StatisticsArgs),
     /// Reports: who may do what on which host, and who did
     #[command(subcommand)]

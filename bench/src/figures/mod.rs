@@ -3,6 +3,7 @@
 
 mod api;
 mod audit;
+mod authorization;
 mod connect;
 mod exec;
 mod fanout;
@@ -79,6 +80,7 @@ pub(crate) async fn measure(
         ["tail_flooded_p99_ms"] => flood::tail;
         ["fanout_real_50_ms"] => fanout::real;
         ["api_reads_per_s", "api_p99_ms"] => api::measure;
+        ["authorization_ms"] => authorization::measure;
         ["audited_writes_per_s"] => audit::writes;
         ["audit_verify_1m_s"] => audit::verification;
         ["fanout_1000_ms"] => fanout::to_1000;

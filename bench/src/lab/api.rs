@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use model::{
     api::{
-        auth::{Secret, Setup, Tokens},
+        auth::{AcceptInvitation, Entered, Login, Secret, Setup, Tokens},
         enroll_token::{CreateEnrollToken, CreatedEnrollToken},
         execution::{CreateExecution, Execution, Targets},
         output::{Data, OutputPage},
         problem::Problem,
+        role::{CreateRoleBinding, RoleBinding},
         token::{CreateApiToken, CreatedApiToken},
+        user::{CreateInvitation, CreatedOneTimeToken},
     },
     command::{Command, Program},
     id::ExecutionId,
@@ -18,6 +20,8 @@ use model::{
 use reqwest::{Response, header};
 use serde::{Serialize, de::DeserializeOwned};
 
+/// Of everybody who is made here.
+const PASSWORD: &str = "a password of the load generator";
 /// How long an answer may take.
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -71,7 +75,7 @@ impl Api {
             token: Secret::new(setup_token),
             organization: None,
             user: "bench".to_owned(),
-            password: Secret::new("a password of the load generator"),
+            password: Secret::new(PASSWORD),
         };
         let tokens: Tokens = self.post("setup", &setup).await?;
         let access = tokens.access_token.context("the answer has no access token")?;
@@ -110,6 +114,54 @@ impl Api {
     /// When the controller refuses.
     pub(crate) async fn enroll_token(&self, token: &CreateEnrollToken) -> anyhow::Result<CreatedEnrollToken> {
         self.post("enroll-tokens", token).await
+    }
+
+    /// Makes somebody a member of the organization, without any role.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn person(&self, name: &str) -> anyhow::Result<()> {
+        let invitation: CreatedOneTimeToken =
+            self.post("invitations", &CreateInvitation { role: None, ttl_seconds: None }).await?;
+        let accept = AcceptInvitation {
+            token: invitation.token,
+            user: name.to_owned(),
+            password: Secret::new(PASSWORD),
+            code: None,
+        };
+        self.post::<Entered>("auth/accept-invitation", &accept).await.map(drop)
+    }
+
+    /// Gives somebody a role, for the hosts that the selector matches or for all.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn bind(&self, user: &str, role: &str, hosts: Option<String>) -> anyhow::Result<()> {
+        let binding = CreateRoleBinding {
+            role: role.to_owned(),
+            user: Some(user.to_owned()),
+            group: None,
+            service_account: None,
+            hosts,
+            jobs: None,
+        };
+        self.post::<RoleBinding>("role-bindings", &binding).await.map(drop)
+    }
+
+    /// The access token of a session that begins here.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn log_in(&self, user: &str) -> anyhow::Result<String> {
+        let login = Login {
+            user: user.to_owned(),
+            password: Secret::new(PASSWORD),
+            code: None,
+            organization: None,
+            cookies: false,
+        };
+        let tokens: Tokens = self.post("auth/login", &login).await?;
+        Ok(tokens.access_token.context("the answer has no access token")?.expose().to_owned())
     }
 
     /// One execution.

@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use model::id::AgentId;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -179,6 +180,11 @@ impl Lab {
     /// How many simulated agents exist.
     pub(crate) fn simulated_count(&self) -> usize {
         self.simulated.len()
+    }
+
+    /// The id of a simulated agent by number.
+    pub(crate) fn simulated_id(&self, index: usize) -> AgentId {
+        self.simulated[index].agent_id
     }
 
     /// Sends all simulated agents to the controller.

@@ -1,8 +1,8 @@
-//! `opsctl statistics`: how many hosts there are, what was started, and how it went.
+//! `opsctl statistics`: how many people and hosts there are, what was started, and how it went.
 
 use anyhow::Result;
 use clap::Args;
-use model::api::statistics::{Bucket, Figures, Statistics};
+use model::api::statistics::{Bucket, Figures, People, Statistics};
 
 use crate::{
     args::Shown,
@@ -55,7 +55,15 @@ fn describe(statistics: &Statistics) -> String {
         table.row(row(bucket.start.to_string(), &bucket.figures));
     }
     table.row(row("in all".to_owned(), &statistics.total));
-    format!("hosts: {}\n\n{}", hosts.join(", "), table.take())
+    format!("people: {}\nhosts: {}\n\n{}", people(&statistics.people), hosts.join(", "), table.take())
+}
+
+fn people(people: &People) -> String {
+    let People { total, disabled, with_second_factor, active, service_accounts } = people;
+    format!(
+        "{total} members ({active} active, {disabled} disabled, {with_second_factor} with a second factor), \
+         {service_accounts} service accounts"
+    )
 }
 
 fn row(name: String, figures: &Figures) -> [String; 6] {

@@ -88,13 +88,6 @@ fn refusals(operation: &Operation) -> Vec<(&'static str, &'static str)> {
     if operation.operation_id.as_deref().is_some_and(|id| id.ends_with("_oidc_login")) {
         all.push(("502", "The login provider does not answer as it should"));
     }
-    if operation.security.is_some() && operation.request_body.is_some() {
-        all.extend([
-            ("401", "What is to let somebody in is not valid, or a code is missing"),
-            ("403", "Not possible here"),
-            ("429", "Too many tries; `Retry-After` says when"),
-        ]);
-    }
     let names_something = |parameter: &RefOr<Parameter>| match parameter {
         RefOr::T(parameter) => {
             parameter.parameter_in == ParameterIn::Path || NAMING.contains(&parameter.name.as_str())

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use axum::{Json, extract::State};
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    api::statistics::{Bucket, BucketFigures, Figures, Statistics},
+    api::statistics::{Bucket, BucketFigures, Figures, People, Statistics},
     execution::ExecutionState,
     id::OrgId,
     limits,
@@ -50,7 +50,7 @@ pub(super) struct Parameters {
     bucket: Option<Bucket>,
 }
 
-/// How many hosts there are, what was started, how it went and how long it took; at most 1000 buckets and 366 days.
+/// How many people and hosts there are, what was started, how it went and how long it took; at most 1000 buckets and 366 days.
 #[utoipa::path(get, path = "/api/v1/statistics", tag = "statistics", operation_id = "show_statistics",
     params(Parameters), responses((status = 200, body = Statistics)))]
 pub(super) async fn show(
@@ -60,14 +60,31 @@ pub(super) async fn show(
 ) -> Result<Json<Statistics>> {
     let (since, until, bucket) = span(&query, clock::now())?;
     let pool = door.app.db.of(by.org_id());
-    read(&pool, Some(by.org_id()), since, until, bucket).await.map(Json)
+    let people = store::statistics::people(&pool, Some(by.org_id()), since).await?.pop();
+    let people = people.map(|(_, people)| people).unwrap_or_default();
+    read(&pool, Some(by.org_id()), since, until, bucket, people).await.map(Json)
 }
 
-/// Sets the gauges of all organizations together, when the metrics are asked for.
+/// Sets the gauges when the metrics are asked for: of people by organization, of all else for all of them together.
 pub(super) async fn measure(door: &Door) -> Result<()> {
     let until = clock::now();
     let since = until - METRICS_SPAN;
-    let statistics = read(door.app.db.worker(), None, since, until, Bucket::Day).await?;
+    let pool = door.app.db.worker();
+    for (organization, people) in store::statistics::people(pool, None, since).await? {
+        for (state, count) in [("enabled", people.total - people.disabled), ("disabled", people.disabled)] {
+            let organization = organization.clone();
+            metrics::gauge!("opsc_members", "organization" => organization, "state" => state)
+                .set(count as f64);
+        }
+        for (name, count) in [
+            ("opsc_members_with_second_factor", people.with_second_factor),
+            ("opsc_members_active_last_hour", people.active),
+            ("opsc_service_accounts", people.service_accounts),
+        ] {
+            metrics::gauge!(name, "organization" => organization.clone()).set(count as f64);
+        }
+    }
+    let statistics = read(pool, None, since, until, Bucket::Day, People::default()).await?;
     for (state, count) in statistics.hosts {
         metrics::gauge!("opsc_hosts", "state" => state).set(count as f64);
     }
@@ -85,13 +102,14 @@ pub(super) async fn measure(door: &Door) -> Result<()> {
     Ok(())
 }
 
-/// Three statements, whatever the time and the number of buckets.
+/// All but the people, by three statements, whatever the time and the number of buckets.
 async fn read(
     pool: &PgPool,
     org: Option<OrgId>,
     since: Timestamp,
     until: Timestamp,
     bucket: Bucket,
+    people: People,
 ) -> Result<Statistics> {
     let mut hosts: BTreeMap<String, i64> =
         ["online", "offline", "pending", "draining"].map(|state| (state.to_owned(), 0)).into();
@@ -106,7 +124,7 @@ async fn read(
         let Ok(next) = start.checked_add(SignedDuration::from_secs(bucket.seconds())) else { break };
         start = next;
     }
-    Ok(Statistics { since, until, bucket, hosts, total, buckets })
+    Ok(Statistics { since, until, bucket, people, hosts, total, buckets })
 }
 
 /// The figures in all, and of each bucket that has any.

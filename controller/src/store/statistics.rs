@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
-use model::{api::statistics::Bucket, id::OrgId};
+use model::{
+    api::statistics::{Bucket, People},
+    id::OrgId,
+};
 use sqlx::PgPool;
 
 use crate::error::{During, Result};
@@ -22,6 +25,50 @@ pub(crate) struct Durations {
     pub start: Option<Timestamp>,
     pub p50_seconds: f64,
     pub p95_seconds: f64,
+}
+
+/// The people of each organization by its name; those count as active who entered since `since`.
+pub(crate) async fn people(
+    pool: &PgPool,
+    org: Option<OrgId>,
+    since: Timestamp,
+) -> Result<Vec<(String, People)>> {
+    let records = sqlx::query!(
+        r#"with used as (
+               select org_id, user_id from login_sessions
+               where ($1::uuid is null or org_id = $1) and last_used_at >= $2
+               union
+               select org_id, user_id from api_tokens
+               where ($1::uuid is null or org_id = $1) and user_id is not null and last_used_at >= $2
+           )
+           select o.name, count(u.id) as "total!", count(u.disabled_at) as "disabled!",
+                  count(u.totp_confirmed_at) as "with_second_factor!", count(used.user_id) as "active!",
+                  (select count(*) from service_accounts s where s.org_id = o.id) as "service_accounts!"
+           from organizations o
+                left join memberships m on m.org_id = o.id
+                left join users u on u.id = m.user_id
+                left join used on used.org_id = m.org_id and used.user_id = m.user_id
+           where ($1::uuid is null or o.id = $1)
+           group by o.id"#,
+        org.map(|org| org.0),
+        since.to_sqlx()
+    )
+    .fetch_all(pool)
+    .await
+    .during("count of people")?;
+    Ok(records
+        .into_iter()
+        .map(|r| {
+            let people = People {
+                total: r.total,
+                disabled: r.disabled,
+                with_second_factor: r.with_second_factor,
+                active: r.active,
+                service_accounts: r.service_accounts,
+            };
+            (r.name, people)
+        })
+        .collect())
 }
 
 /// Hosts by the state of their agents, as `GET /api/v1/agents` shows it.

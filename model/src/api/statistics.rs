@@ -42,7 +42,7 @@ impl Bucket {
     }
 }
 
-/// Hosts as they are now, and what was started from `since` to `until`.
+/// People and hosts as they are now, and what was started from `since` to `until`.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Statistics {
     #[schema(value_type = String, format = DateTime)]
@@ -50,11 +50,26 @@ pub struct Statistics {
     #[schema(value_type = String, format = DateTime)]
     pub until: Timestamp,
     pub bucket: Bucket,
+    pub people: People,
     /// Hosts by the state of their agents; revoked ones are not counted.
     pub hosts: BTreeMap<String, i64>,
     pub total: Figures,
     /// The same over time, without a hole; the first begins at or before `since`.
     pub buckets: Vec<BucketFigures>,
+}
+
+/// The members of the organization, and its programs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct People {
+    /// All members, with those below.
+    pub total: i64,
+    /// Those whom an administrator keeps out.
+    pub disabled: i64,
+    pub with_second_factor: i64,
+    /// Those who have used a session or an API token since `since`; a session's uses are known to its last refresh, and
+    /// until 30 days after its end.
+    pub active: i64,
+    pub service_accounts: i64,
 }
 
 /// What was started in one bucket.
