@@ -83,14 +83,15 @@ fn check(package: &str, allowed: &BTreeMap<&str, Vec<&str>>) {
 
 #[test]
 fn the_parts_of_the_controller() {
-    let ground = ["error", "clock", "mutant"];
+    let ground = ["error", "clock", "address", "mutant"];
     let with = |more: &[&'static str]| ground.iter().chain(more).copied().collect::<Vec<_>>();
     check(
         "controller",
         &BTreeMap::from([
             ("error", Vec::new()),
             ("clock", Vec::new()),
-            ("config", Vec::new()),
+            ("address", Vec::new()),
+            ("config", vec!["address"]),
             ("lifecycle", Vec::new()),
             ("store", with(&[])),
             ("app", with(&["store", "config"])),

@@ -114,8 +114,13 @@ fn client(parts: &Parts) -> String {
 pub(super) fn origin(parts: &Parts, door: &Door) -> Origin {
     let request_id = parts.extensions.get::<RequestId>().map_or("", RequestId::as_str).to_owned();
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let mut said = parts.headers.get_all("x-forwarded-for").iter();
+    let forwarded = match (said.next(), said.next()) {
+        (Some(one), None) => one.to_str().ok(),
+        _ => None,
+    };
     let address =
-        peer.map(|ConnectInfo(peer)| door.app.info.proxies.client(peer.ip().to_canonical(), &parts.headers));
+        peer.map(|ConnectInfo(peer)| door.app.info.proxies.client(peer.ip().to_canonical(), forwarded));
     Origin { request_id, address }
 }
 
