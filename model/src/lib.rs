@@ -8,11 +8,13 @@ pub mod command;
 pub mod execution;
 pub mod id;
 mod invalid;
+pub mod job;
 pub mod label;
 pub mod limits;
 pub mod reason;
 pub mod retry;
 pub mod run;
+pub mod safety;
 pub mod sandbox;
 pub mod selector;
 
