@@ -27,6 +27,10 @@ use config::{Config, ConfigError};
 use join::JoinError;
 use server::Unreachable;
 
+/// Answers are many small pieces that live briefly, on threads that are not those they were made on.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What the exit code says beside 0 (done) and 1 (failed).
 const BAD_CONFIGURATION: u8 = 2;
 const NOT_REACHABLE: u8 = 3;

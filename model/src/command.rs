@@ -98,7 +98,7 @@ pub enum OutputLimit {
 }
 
 impl OutputLimit {
-    fn is_default(&self) -> bool {
+    pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }

@@ -102,6 +102,8 @@ ids! {
     ExecutionId = "execution";
     /// One step on one target in one execution.
     RunId = "run";
+    /// A job, whatever its versions say.
+    JobId = "job";
     /// A controller process's installation.
     ControllerId = "controller";
     /// An enroll token.

@@ -226,3 +226,19 @@ pub const OUTPUT_PATIENCE: Duration = Duration::from_secs(300);
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 pub const SESSION_SILENCE: Duration = Duration::from_secs(30);
 pub const METRICS_EVERY: Duration = Duration::from_secs(15);
+
+/// Bytes of a job's document, of a description, and of a comment on a version.
+pub const DOCUMENT_BYTES: usize = 512 * 1024;
+pub const DESCRIPTION_BYTES: usize = 4096;
+pub const COMMENT_BYTES: usize = 1024;
+/// Steps of one job, those of its rollback included.
+pub const STEPS: usize = 200;
+/// Runs of one execution: its steps on all of its hosts.
+pub const RUNS: usize = 200_000;
+/// Batches that a rollout names.
+pub const BATCHES: usize = 100;
+/// Seconds that the controller waits in a step or between two batches (30 days at most).
+pub const WAIT_SECONDS: std::ops::RangeInclusive<i64> = 0..=30 * 24 * 3600;
+/// Jobs of one organization, and versions of one job.
+pub const JOBS: i64 = 10_000;
+pub const JOB_VERSIONS: i64 = 10_000;

@@ -61,6 +61,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use model::limits;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceBuilder;
 use tower_http::compression::{
     CompressionLayer, Predicate,
     predicate::{DefaultPredicate, NotForContentType},
@@ -209,7 +210,7 @@ pub(crate) struct Settings {
     pub(crate) cors_origins: Vec<String>,
 }
 
-/// The routes with what happens around each of them, from the inside out.
+/// The routes with what happens around each of them, from the outside in.
 fn router(door: Arc<Door>, settings: &Settings) -> Router {
     // A stream must not wait in a compressor's buffer.
     let worth_it = DefaultPredicate::new().and(NotForContentType::const_new("text/plain"));
@@ -217,16 +218,16 @@ fn router(door: Arc<Door>, settings: &Settings) -> Router {
     let transport = headers::Transport { is_tls: settings.tls.is_some() };
     let origins: cors::Origins =
         settings.cors_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
-    router
-        .layer(CompressionLayer::new().compress_when(worth_it))
-        .layer(from_fn(headers::bound))
-        .layer(from_fn_with_state(Arc::clone(&door), denials::note))
-        .layer(from_fn(problem::render))
-        .layer(from_fn_with_state(transport, headers::secure))
-        .layer(from_fn_with_state(origins, cors::share))
-        .layer(from_fn(observe::count))
+    let around = ServiceBuilder::new()
         .layer(from_fn(request_id::identify))
-        .with_state(door)
+        .layer(from_fn(observe::count))
+        .layer(from_fn_with_state(origins, cors::share))
+        .layer(from_fn_with_state(transport, headers::secure))
+        .layer(from_fn(problem::render))
+        .layer(from_fn_with_state(Arc::clone(&door), denials::note))
+        .layer(from_fn(headers::bound))
+        .layer(CompressionLayer::new().compress_when(worth_it));
+    router.layer(around).with_state(door)
 }
 
 /// Serves the door on `listener` until [`Door`]'s token stops it, and then lets answers finish for a while.

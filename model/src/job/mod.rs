@@ -1,2 +1,17 @@
-//! Jobs: work that a team keeps. The document, its parameters and the graph of its steps.
+//! Jobs: work that a team keeps. The document, the graph of its steps, what is frozen of them when they are started, and
+//! how a started job goes on.
 
+mod document;
+mod graph;
+mod length;
+mod plan;
+pub mod progress;
+mod rollout;
+mod yaml;
+
+pub use document::{Job, JobTargets, OnFailure, Order, Step};
+pub use graph::Graph;
+pub use length::Length;
+pub use plan::{Plan, PlanStep, Work};
+pub use rollout::{Rollout, Share};
+pub use yaml::{BadDocument, parse};

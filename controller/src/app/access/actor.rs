@@ -1,6 +1,10 @@
 //! Who asks, what is granted to that, and what follows from it for one permission.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use model::{
     access::{Permission, Permissions, Reach},
@@ -65,8 +69,8 @@ pub(crate) struct Actor {
     pub credential: Credential,
     pub narrowed: Narrowed,
     pub grants: Vec<Grant>,
-    /// What follows for each permission, in their order.
-    verdicts: Vec<Result<Hosts, &'static str>>,
+    /// What follows for each permission, in their order, once somebody asked: of a thousand bindings that is dear.
+    verdicts: Vec<OnceLock<Result<Hosts, &'static str>>>,
 }
 
 /// Who it is, before it is known what that one may do.
@@ -128,22 +132,19 @@ impl Actor {
         })
     }
 
-    /// Somebody with what is granted to him. Every permission is judged here, once.
+    /// Somebody with what is granted to him.
     pub(crate) fn new(who: Who, grants: Vec<Grant>) -> Self {
         let Who { org_id, organization, is_home, subject, name, credential, narrowed } = who;
-        let verdicts = Vec::new();
-        let mut actor =
-            Self { org_id, organization, is_home, subject, name, credential, narrowed, grants, verdicts };
-        actor.verdicts = Permission::ALL.into_iter().map(|permission| actor.find(permission)).collect();
-        actor
+        let verdicts = Permission::ALL.into_iter().map(|_| OnceLock::new()).collect();
+        Self { org_id, organization, is_home, subject, name, credential, narrowed, grants, verdicts }
     }
 
-    /// For which hosts the permission is held.
+    /// For which hosts the permission is held. It is judged once.
     ///
     /// # Errors
     /// Why it is not held at all, as the rest of a sentence.
     pub(crate) fn judge(&self, permission: Permission) -> Result<Hosts, &'static str> {
-        self.verdicts[permission as usize].clone()
+        self.verdicts[permission as usize].get_or_init(|| self.find(permission)).clone()
     }
 
     fn find(&self, permission: Permission) -> Result<Hosts, &'static str> {

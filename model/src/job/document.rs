@@ -1,0 +1,434 @@
+//! The document: what a job is, as people write it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Graph, Length, Rollout};
+use crate::{
+    Invalid,
+    access::validate_slug,
+    api::execution::Targets,
+    command::{Command, OutputLimit, Program, Script},
+    label::validate_label,
+    limits,
+    retry::Retry,
+    sandbox::{Container, Limits, Network, Profile},
+    selector::Selector,
+};
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// What it is called in its organization: lower-case letters, digits and `-`.
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// By which people find it, and by which rights are bound to some jobs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Where it runs unless a start says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<JobTargets>,
+    #[serde(default, skip_serializing_if = "Order::is_default")]
+    pub order: Order,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// How long each run may wait for its host once it is its turn; 5 minutes by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_within: Option<Length>,
+    /// Of what waits for a host the highest comes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i64>,
+    pub steps: Vec<Step>,
+    /// What undoes the steps on a host where one of them failed that says `on_failure: rollback`, in sequence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rollback: Vec<Step>,
+}
+
+/// Which hosts: one of three ways, and what narrows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobTargets {
+    /// All hosts that the predicate holds for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// Hosts by name; each must exist.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// Every host, when `true`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+    /// Of those, not the ones that this predicate holds for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude: Option<String>,
+    /// Of those, the first so many by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// It is an error when there are more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_targets: Option<usize>,
+    /// It is no error when there are none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_empty: bool,
+}
+
+/// What comes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Each host goes through the whole graph, whatever the others do.
+    #[default]
+    Host,
+    /// All hosts end a step before any of them begins one that needs it.
+    Step,
+}
+
+impl Order {
+    fn is_default(&self) -> bool {
+        *self == Self::Host
+    }
+}
+
+/// What the failure of a step means for its host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// No further step begins there but those that run always.
+    #[default]
+    Stop,
+    /// It counts as done.
+    Continue,
+    /// As `stop`, and the steps of `rollback` run.
+    Rollback,
+}
+
+impl OnFailure {
+    fn is_default(&self) -> bool {
+        *self == Self::Stop
+    }
+}
+
+/// One node of the graph. Exactly one of `run`, `argv`, `script` and `wait` says what it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// What it is called in its job: lower-case letters, digits and `-`.
+    pub name: String,
+    /// A line for the host's shell; a text that begins with `#!` is a script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// A program with its arguments; no shell looks at them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv: Option<Vec<String>>,
+    /// A script with its interpreter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<Script>,
+    /// The controller waits so long, once for all hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Length>,
+    /// The steps that have to end before; without it the one that stands above, and with `[]` none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "OnFailure::is_default")]
+    pub on_failure: OnFailure,
+    /// It runs however the steps that it needs ended, also where the host was stopped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub always: bool,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory, absolute; by default the home of the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// User to run as; by default the agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// How long one try may take; an hour by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Length>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// It may be run again when nobody knows how it ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idempotent: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_limit_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "OutputLimit::is_default")]
+    pub on_output_limit: OutputLimit,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Profile>,
+    #[serde(default, skip_serializing_if = "Network::is_default")]
+    pub network: Network,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub write: Vec<String>,
+    #[serde(default, skip_serializing_if = "Limits::is_default")]
+    pub limits: Limits,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
+}
+
+impl Step {
+    /// Whether the controller does it itself, once for all hosts.
+    pub const fn is_controllers(&self) -> bool {
+        self.wait.is_some()
+    }
+
+    /// What runs on a host; none for a step of the controller.
+    ///
+    /// # Errors
+    /// When it does not say exactly one thing to do.
+    pub fn command(&self) -> Result<Option<Command>, Invalid> {
+        let said: Vec<&str> = [
+            ("run", self.run.is_some()),
+            ("argv", self.argv.is_some()),
+            ("script", self.script.is_some()),
+            ("wait", self.wait.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_there)| is_there.then_some(name))
+        .collect();
+        match said.as_slice() {
+            [_] => {}
+            [] => {
+                return Err(Invalid::new("run", "is missing: a step has one of run, argv, script and wait"));
+            }
+            [_, second, ..] => {
+                let why = format!(
+                    "is one too many: a step does one thing, and this one has {}",
+                    said.join(" and ")
+                );
+                return Err(Invalid::new(*second, why));
+            }
+        }
+        let program = match (&self.run, &self.argv, &self.script) {
+            (Some(text), ..) if text.starts_with("#!") => {
+                Program::Script(Script { content: text.clone(), interpreter: None, args: Vec::new() })
+            }
+            (Some(line), ..) => Program::Shell(line.clone()),
+            (_, Some(argv), _) => Program::Argv(argv.clone()),
+            (.., Some(script)) => Program::Script(script.clone()),
+            (None, None, None) => return Ok(None),
+        };
+        Ok(Some(Command {
+            env: self.env.clone(),
+            cwd: self.cwd.clone(),
+            user: self.user.clone(),
+            timeout_seconds: self.timeout.map_or(limits::DEFAULT_TIMEOUT_SECONDS, Length::seconds),
+            retry: self.retry.clone(),
+            idempotent: self.idempotent,
+            output_limit_bytes: self.output_limit_bytes,
+            on_output_limit: self.on_output_limit,
+            sandbox: self.sandbox,
+            network: self.network,
+            read: self.read.clone(),
+            write: self.write.clone(),
+            limits: self.limits.clone(),
+            container: self.container.clone(),
+            ..Command::new(program)
+        }))
+    }
+
+    fn validate(&self) -> Result<(), Invalid> {
+        validate_slug("name", &self.name)?;
+        match self.command()? {
+            Some(command) => {
+                command.validate().map_err(|invalid| Invalid::new(own_name(&invalid.field), invalid.problem))
+            }
+            None => {
+                let wait = self.wait.unwrap_or_default().seconds();
+                if !limits::WAIT_SECONDS.contains(&wait) {
+                    let (least, most) = (limits::WAIT_SECONDS.start(), limits::WAIT_SECONDS.end());
+                    let why = format!("is {wait} seconds; allowed is {least} to {most}");
+                    return Err(Invalid::new("wait", why));
+                }
+                self.has_no_host()
+            }
+        }
+    }
+
+    /// A step of the controller runs on no host: what would be about one is a mistake.
+    fn has_no_host(&self) -> Result<(), Invalid> {
+        let said = [
+            ("env", !self.env.is_empty()),
+            ("cwd", self.cwd.is_some()),
+            ("user", self.user.is_some()),
+            ("timeout", self.timeout.is_some()),
+            ("retry", self.retry.is_some()),
+            ("idempotent", self.idempotent),
+            ("output_limit_bytes", self.output_limit_bytes.is_some()),
+            ("sandbox", self.sandbox.is_some()),
+            ("read", !self.read.is_empty()),
+            ("write", !self.write.is_empty()),
+            ("limits", !self.limits.is_default()),
+            ("container", self.container.is_some()),
+        ];
+        match said.into_iter().find(|(_, is_there)| *is_there) {
+            Some((field, _)) => {
+                Err(Invalid::new(field, "is about a host, and this step is the controller's own"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The name that a field of a command has in a step.
+fn own_name(field: &str) -> String {
+    let field = field.strip_prefix("command.").unwrap_or(field);
+    match field {
+        "program.argv" => "argv".to_owned(),
+        "program.shell" | "program.script.interpreter" => "run".to_owned(),
+        "timeout_seconds" => "timeout".to_owned(),
+        other => other.strip_prefix("program.").unwrap_or(other).to_owned(),
+    }
+}
+
+impl Job {
+    /// Checks all of it: names, limits, the graph, selectors.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its path in the document.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        validate_slug("name", &self.name)?;
+        if self.description.len() > limits::DESCRIPTION_BYTES {
+            return Err(Invalid::over(
+                "description",
+                "DESCRIPTION_BYTES",
+                limits::DESCRIPTION_BYTES,
+                "bytes",
+            ));
+        }
+        if self.labels.len() > limits::LABELS {
+            return Err(Invalid::over("labels", "LABELS", limits::LABELS, "labels"));
+        }
+        self.labels.iter().try_for_each(|(key, value)| validate_label(key, value))?;
+        if let Some(targets) = &self.targets {
+            targets.validate()?;
+        }
+        if let Some(priority) = self.priority {
+            crate::command::within("priority", priority, &limits::PRIORITY)?;
+        }
+        if let Some(start_within) = self.start_within {
+            crate::command::within("start_within", start_within.seconds(), &limits::START_WITHIN_SECONDS)?;
+        }
+        let all = [("steps", &self.steps), ("rollback", &self.rollback)];
+        if self.steps.is_empty() {
+            return Err(Invalid::new("steps", "is empty; a job has at least one step"));
+        }
+        if self.steps.len() + self.rollback.len() > limits::STEPS {
+            return Err(Invalid::over("steps", "STEPS", limits::STEPS, "steps"));
+        }
+        let mut names = BTreeSet::new();
+        for (list, steps) in all {
+            for (index, step) in steps.iter().enumerate() {
+                let at = |invalid: Invalid| {
+                    Invalid::new(format!("{list}[{index}].{}", invalid.field), invalid.problem)
+                };
+                step.validate().map_err(at)?;
+                if !names.insert(step.name.as_str()) {
+                    let why = format!("is '{}', and another step has that name", step.name);
+                    return Err(at(Invalid::new("name", why)));
+                }
+            }
+        }
+        for (index, step) in self.rollback.iter().enumerate() {
+            let wrong = |field: &str, why| Err(Invalid::new(format!("rollback[{index}].{field}"), why));
+            if step.is_controllers() {
+                return wrong("wait", "is the controller's own; what undoes a host runs on it");
+            }
+            if step.needs.is_some() {
+                return wrong("needs", "is not for steps of the rollback, which run in sequence");
+            }
+            if step.on_failure == OnFailure::Rollback {
+                return wrong("on_failure", "is rollback, and there is nothing behind the rollback");
+            }
+        }
+        if self.rollback.is_empty()
+            && let Some(index) = self.steps.iter().position(|step| step.on_failure == OnFailure::Rollback)
+        {
+            let why = "is rollback, and the job has no steps under rollback";
+            return Err(Invalid::new(format!("steps[{index}].on_failure"), why));
+        }
+        let graph = Graph::of(&self.steps)?;
+        if let Some(rollout) = &self.rollout {
+            rollout.validate()?;
+            self.fits_rollout(rollout, &graph)?;
+        }
+        Ok(())
+    }
+
+    /// Batches go through the whole graph one behind the other: what the controller does once for all hosts can only stand
+    /// before or behind all of them.
+    fn fits_rollout(&self, rollout: &Rollout, graph: &Graph) -> Result<(), Invalid> {
+        if rollout.batches.is_none() {
+            return Ok(());
+        }
+        if self.order == Order::Step {
+            let why = "is for the order host: by steps all hosts are in one batch";
+            return Err(Invalid::new("rollout.batches", why));
+        }
+        for (index, step) in self.steps.iter().enumerate().filter(|(_, step)| step.is_controllers()) {
+            let on_hosts = |other: &usize| !self.steps[*other].is_controllers();
+            let before = graph.ancestors(index).iter().any(on_hosts);
+            let after =
+                (0..self.steps.len()).filter(on_hosts).any(|other| graph.ancestors(other).contains(&index));
+            if before && after {
+                let why = format!(
+                    "puts '{}' between steps on hosts, and with batches a step of the controller's own stands before or \
+                     behind all of them",
+                    step.name
+                );
+                return Err(Invalid::new(format!("steps[{index}].needs"), why));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl JobTargets {
+    /// Checks that exactly one way is chosen, and the selectors.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, as a path below the document.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        self.chosen()?;
+        for (field, text) in [("targets.selector", &self.selector), ("targets.exclude", &self.exclude)] {
+            if let Some(text) = text {
+                if text.len() > limits::SELECTOR_BYTES {
+                    return Err(Invalid::over(field, "SELECTOR_BYTES", limits::SELECTOR_BYTES, "bytes"));
+                }
+                Selector::parse(text).map_err(|error| Invalid::new(field, error.to_string()))?;
+            }
+        }
+        if self.hosts.len() > limits::NAMED_TARGETS {
+            return Err(Invalid::over("targets.hosts", "NAMED_TARGETS", limits::NAMED_TARGETS, "names"));
+        }
+        for (field, number) in [("targets.limit", self.limit), ("targets.max_targets", self.max_targets)] {
+            if number == Some(0) {
+                return Err(Invalid::new(field, "is 0; at least 1 is allowed"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The one way that is chosen.
+    ///
+    /// # Errors
+    /// When it is none or several.
+    pub fn chosen(&self) -> Result<Targets, Invalid> {
+        match (&self.selector, self.hosts.as_slice(), self.all) {
+            (Some(selector), [], false) => Ok(Targets::Selector(selector.clone())),
+            (None, names @ [_, ..], false) => Ok(Targets::Names(names.to_vec())),
+            (None, [], true) => Ok(Targets::All(true)),
+            (None, [], false) => {
+                Err(Invalid::new("targets", "names no hosts: it has one of selector, hosts and all"))
+            }
+            _ => Err(Invalid::new("targets", "has more than one of selector, hosts and all")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+use super::super::parse;
+
+fn wrong(document: &str) -> String {
+    parse(document).expect_err(document).to_string()
+}
+
+#[test]
+fn a_step_does_one_thing() {
+    for (step, words) in [
+        ("{name: one}", "one of run"),
+        ("{name: one, run: a, argv: [b]}", "one too many"),
+        ("{name: one, run: ''}", "is empty"),
+        ("{name: one, wait: 5s, user: root}", "user is about a host"),
+        ("{name: one, run: a, cwd: tmp}", "cwd is not an absolute path"),
+        ("{name: One, run: a}", "name"),
+    ] {
+        let text = wrong(&format!("name: a\nsteps: [{step}]\n"));
+        assert!(text.contains(words), "{step}: {text}");
+    }
+}
+
+#[test]
+fn too_many_steps_are_named() {
+    let steps: Vec<String> = (0..10_000).map(|n| format!("  - {{name: s{n}, run: x}}\n")).collect();
+    let text = wrong(&format!("name: a\nsteps:\n{}", steps.concat()));
+    assert!(text.contains("STEPS") || text.contains("budget"), "{text}");
+}
+
+#[test]
+fn what_undoes_stands_apart() {
+    let head = "name: a\nsteps:\n  - {name: one, run: x, on_failure: rollback}\n";
+    assert!(wrong(head).contains("no steps under rollback"));
+    parse(&format!("{head}rollback:\n  - {{name: undo, run: y}}\n")).expect("a job");
+    assert!(wrong(&format!("{head}rollback:\n  - {{name: undo, wait: 5s}}\n")).contains("controller"));
+    assert!(wrong(&format!("{head}rollback:\n  - {{name: one, run: y}}\n")).contains("another step"));
+}
+
+#[test]
+fn batches_go_around_the_controllers_steps() {
+    let job = |order: &str| {
+        format!(
+            "name: a\n{order}rollout: {{batches: [1, 100%]}}\nsteps:\n  - {{name: one, run: x}}\n  \
+             - {{name: rest, wait: 5s}}\n  - {{name: two, run: y}}\n"
+        )
+    };
+    assert!(wrong(&job("")).contains("between steps on hosts"));
+    assert!(wrong(&job("order: step\n")).contains("order host"));
+    parse("name: a\nrollout: {batches: [1]}\nsteps:\n  - {name: rest, wait: 5s}\n  - {name: one, run: x}\n")
+        .expect("before");
+    parse("name: a\nrollout: {batches: [1]}\nsteps:\n  - {name: one, run: x}\n  - {name: rest, wait: 5s}\n")
+        .expect("behind");
+}
+
+#[test]
+fn targets_are_chosen_in_one_way() {
+    let job = |targets: &str| format!("name: a\ntargets: {targets}\nsteps: [{{name: one, run: x}}]\n");
+    for (targets, words) in [
+        ("{}", "names no hosts"),
+        ("{all: true, hosts: [a]}", "more than one"),
+        ("{selector: 'env='}", "targets.selector"),
+        ("{all: true, max_targets: 0}", "is 0"),
+    ] {
+        let text = wrong(&job(targets));
+        assert!(text.contains(words), "{targets}: {text}");
+    }
+    parse(&job("{selector: env=prod, exclude: role=db, limit: 3, allow_empty: true}")).expect("a job");
+}

@@ -1,0 +1,239 @@
+//! How a started job goes on: which runs of a host may begin, which never will, and which hosts are next. Pure functions of
+//! the plan and of the states that the runs have.
+//!
+//! Invariants: nothing begins before all that it needs has ended; on a host that was stopped nothing begins but what runs
+//! always, and what undoes; when more hosts have failed than may, no further host begins.
+
+use jiff::Timestamp;
+
+use super::{OnFailure, Order, Plan};
+use crate::run::RunState;
+
+/// What becomes of a run that is blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    Begin,
+    Skip(Why),
+}
+
+/// Why a run never begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// A step before it failed on its host.
+    HostStopped,
+    /// Nothing has to be undone.
+    NothingToUndo,
+    /// What it needs went well on no host.
+    NoHostLeft,
+    /// The rollout was stopped before its host's turn.
+    RolloutStopped,
+}
+
+/// How a step stands on all hosts together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gathered {
+    /// Runs that have not ended.
+    pub open: usize,
+    pub succeeded: usize,
+    /// Runs that ended in any other way.
+    pub others: usize,
+}
+
+/// Whether the state is an end that is no success.
+const fn is_bad(state: RunState) -> bool {
+    matches!(
+        state,
+        RunState::Failed | RunState::TimedOut | RunState::Cancelled | RunState::Expired | RunState::Unknown
+    )
+}
+
+/// Whether a step of the host's failed that stops it.
+pub fn is_stopped(plan: &Plan, states: &[RunState]) -> bool {
+    let mut main = plan.steps.iter().zip(states).filter(|(step, _)| !step.is_rollback);
+    main.any(|(step, state)| is_bad(*state) && step.on_failure != OnFailure::Continue)
+}
+
+/// What becomes of the blocked runs of a host whose turn it is. `states` has the state of each step there, and of the
+/// controller's own steps; what follows from a move is decided in the same call. `gathered` counts for the order by steps.
+pub fn on_host(plan: &Plan, states: &mut [RunState], gathered: &[Gathered]) -> Vec<(usize, Move)> {
+    let mut moves = Vec::new();
+    loop {
+        let found = (0..plan.steps.len())
+            .filter(|place| states[*place] == RunState::Blocked && plan.steps[*place].work.is_on_hosts())
+            .find_map(|place| Some((place, next_on_host(plan, place, states, gathered)?)));
+        let Some((place, step)) = found else { return moves };
+        states[place] = match step {
+            Move::Begin => RunState::Queued,
+            Move::Skip(_) => RunState::Skipped,
+        };
+        moves.push((place, step));
+    }
+}
+
+fn next_on_host(plan: &Plan, place: usize, states: &[RunState], gathered: &[Gathered]) -> Option<Move> {
+    let step = &plan.steps[place];
+    let ended = |place: &usize| states[*place].is_terminal();
+    if step.is_rollback {
+        return next_of_rollback(plan, place, states);
+    }
+    if is_stopped(plan, states) && !step.always {
+        return Some(Move::Skip(Why::HostStopped));
+    }
+    let everywhere = |place: &usize| plan.order == Order::Host || gathered[*place].open == 0;
+    (step.needs.iter().all(ended) && step.needs.iter().all(everywhere)).then_some(Move::Begin)
+}
+
+/// What undoes begins when all else has ended, one behind the other.
+fn next_of_rollback(plan: &Plan, place: usize, states: &[RunState]) -> Option<Move> {
+    let main = || plan.steps.iter().zip(states).filter(|(step, _)| !step.is_rollback);
+    if main().any(|(_, state)| !state.is_terminal()) {
+        return None;
+    }
+    if !main().any(|(step, state)| is_bad(*state) && step.on_failure == OnFailure::Rollback) {
+        return Some(Move::Skip(Why::NothingToUndo));
+    }
+    let step = &plan.steps[place];
+    if step.needs.iter().any(|before| !states[*before].is_terminal()) {
+        return None;
+    }
+    let goes_on = |before: &usize| {
+        states[*before] == RunState::Succeeded || plan.steps[*before].on_failure == OnFailure::Continue
+    };
+    Some(if step.always || step.needs.iter().all(goes_on) {
+        Move::Begin
+    } else {
+        Move::Skip(Why::HostStopped)
+    })
+}
+
+/// What becomes of a step of the controller's own that is blocked: it begins when all that it needs has ended on all hosts,
+/// and went well on one.
+pub fn of_controller(plan: &Plan, place: usize, states: &[RunState], gathered: &[Gathered]) -> Option<Move> {
+    let step = &plan.steps[place];
+    let (mut open, mut went_well) = (false, true);
+    for needed in &step.needs {
+        let before = &plan.steps[*needed];
+        if before.work.is_on_hosts() {
+            let all = gathered[*needed];
+            open |= all.open > 0;
+            went_well &= all.succeeded > 0 || all.others == 0 || before.on_failure == OnFailure::Continue;
+        } else {
+            open |= !states[*needed].is_terminal();
+            went_well &= states[*needed] == RunState::Succeeded || before.on_failure == OnFailure::Continue;
+        }
+    }
+    if open {
+        None
+    } else if went_well || step.always {
+        Some(Move::Begin)
+    } else {
+        Some(Move::Skip(Why::NoHostLeft))
+    }
+}
+
+/// How a host stands in a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostState {
+    /// It was not its turn yet.
+    Waiting,
+    Active,
+    Succeeded,
+    Failed,
+    /// Its turn never came.
+    Skipped,
+}
+
+impl HostState {
+    pub const ALL: [Self; 5] = [Self::Waiting, Self::Active, Self::Succeeded, Self::Failed, Self::Skipped];
+
+    /// The name that the API and the database use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Active => "active",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+
+    /// Reads what [`HostState::as_str`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    const fn has_ended(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Skipped)
+    }
+}
+
+/// How a host stands whose turn has come, by the states of its runs.
+pub fn host_state(plan: &Plan, states: &[RunState]) -> HostState {
+    let on_host = || plan.steps.iter().zip(states).filter(|(step, _)| step.work.is_on_hosts());
+    if on_host().any(|(_, state)| !state.is_terminal()) {
+        return HostState::Active;
+    }
+    let failed = on_host().any(|(step, state)| is_bad(*state) && step.on_failure != OnFailure::Continue);
+    if failed { HostState::Failed } else { HostState::Succeeded }
+}
+
+/// A host as the rollout sees it, in the order of their turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Host {
+    pub batch: u16,
+    pub state: HostState,
+}
+
+/// Where a rollout stands, beside its hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The batch whose turn it is.
+    pub batch: u16,
+    /// Until when it waits between two batches.
+    pub pause_until: Option<Timestamp>,
+    /// Nobody more begins.
+    pub is_stopped: bool,
+}
+
+/// What a rollout does next.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Turn {
+    pub standing: Standing,
+    /// The places of the hosts whose turn it is now.
+    pub begin: Vec<usize>,
+    /// The places of the hosts whose turn will never come.
+    pub skip: Vec<usize>,
+}
+
+/// Which hosts are next.
+pub fn turn(plan: &Plan, mut standing: Standing, hosts: &[Host], now: Timestamp) -> Turn {
+    let failed = hosts.iter().filter(|host| host.state == HostState::Failed).count();
+    let over_budget = plan.rollout.budget(hosts.len()).is_some_and(|budget| failed > budget);
+    standing.is_stopped |= over_budget;
+    let waiting = || hosts.iter().enumerate().filter(|(_, host)| host.state == HostState::Waiting);
+    if standing.is_stopped {
+        let skip = waiting().map(|(place, _)| place).collect();
+        return Turn { standing: Standing { pause_until: None, ..standing }, begin: Vec::new(), skip };
+    }
+    let mut turn = Turn { standing, ..Turn::default() };
+    let Some(open) = hosts.iter().filter(|host| !host.state.has_ended()).map(|host| host.batch).min() else {
+        return turn;
+    };
+    if open > turn.standing.batch {
+        turn.standing.batch = open;
+        turn.standing.pause_until =
+            plan.rollout.pause.and_then(|pause| now.checked_add(pause.duration()).ok());
+    }
+    if turn.standing.pause_until.is_some_and(|until| now < until) {
+        return turn;
+    }
+    turn.standing.pause_until = None;
+    let active = hosts.iter().filter(|host| host.state == HostState::Active).count();
+    let room = plan.rollout.max_parallel.map_or(usize::MAX, |most| most.saturating_sub(active));
+    turn.begin =
+        waiting().filter(|(_, host)| host.batch == open).map(|(place, _)| place).take(room).collect();
+    turn
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+use super::{super::parse, *};
+use crate::id::JobId;
+
+fn plan(document: &str) -> Plan {
+    let job = parse(&format!("name: a\n{document}")).expect("a job");
+    Plan::of(&job, JobId(uuid::Uuid::nil()), 1).expect("a plan")
+}
+
+/// The states that a host's steps are in, by a letter each: blocked, queued, active, succeeded, failed, skipped, unknown.
+fn states(letters: &str) -> Vec<RunState> {
+    letters
+        .chars()
+        .map(|letter| match letter {
+            'b' => RunState::Blocked,
+            'q' => RunState::Queued,
+            'a' => RunState::Active,
+            's' => RunState::Succeeded,
+            'f' => RunState::Failed,
+            '-' => RunState::Skipped,
+            'u' => RunState::Unknown,
+            other => panic!("no state is called {other}"),
+        })
+        .collect()
+}
+
+/// The states after all that follows.
+fn after(plan: &Plan, letters: &str) -> String {
+    let mut states = states(letters);
+    let gathered = vec![Gathered::default(); states.len()];
+    on_host(plan, &mut states, &gathered);
+    let letter = |state: &RunState| match state {
+        RunState::Blocked => 'b',
+        RunState::Queued => 'q',
+        RunState::Active => 'a',
+        RunState::Succeeded => 's',
+        RunState::Failed => 'f',
+        RunState::Skipped => '-',
+        _ => 'u',
+    };
+    states.iter().map(letter).collect()
+}
+
+#[test]
+fn steps_follow_what_they_need() {
+    let sequence = plan("steps:\n  - {name: a, run: x}\n  - {name: b, run: x}\n  - {name: c, run: x}\n");
+    for (before, want) in [
+        ("bbb", "qbb"),
+        ("abb", "abb"),
+        ("sbb", "sqb"),
+        ("ssb", "ssq"),
+        ("fbb", "f--"),
+        ("ubb", "u--"),
+        ("sfb", "sf-"),
+    ] {
+        assert_eq!(after(&sequence, before), want, "{before}");
+    }
+    let diamond = plan(
+        "steps:\n  - {name: a, run: x}\n  - {name: b, run: x}\n  - {name: c, run: x, needs: [a]}\n  \
+         - {name: d, run: x, needs: [b, c]}\n",
+    );
+    for (before, want) in
+        [("bbbb", "qbbb"), ("sbbb", "sqqb"), ("ssab", "ssab"), ("sssb", "sssq"), ("sfab", "sfa-")]
+    {
+        assert_eq!(after(&diamond, before), want, "{before}");
+    }
+    let apart = plan("steps:\n  - {name: a, run: x, needs: []}\n  - {name: b, run: x, needs: []}\n");
+    assert_eq!(after(&apart, "bb"), "qq");
+    assert_eq!(after(&apart, "fa"), "fa", "what has begun goes on");
+}
+
+#[test]
+fn failures_mean_what_the_step_says() {
+    let goes_on = plan("steps:\n  - {name: a, run: x, on_failure: continue}\n  - {name: b, run: x}\n");
+    assert_eq!(after(&goes_on, "fb"), "fq");
+    let cleans =
+        plan("steps:\n  - {name: a, run: x}\n  - {name: b, run: x}\n  - {name: c, run: x, always: true}\n");
+    assert_eq!(after(&cleans, "fbb"), "f-q");
+    assert_eq!(after(&cleans, "sab"), "sab");
+    let undoes = plan(
+        "steps:\n  - {name: a, run: x, on_failure: rollback}\n  - {name: b, run: x}\n  - {name: c, run: x, always: true}\n\
+         rollback:\n  - {name: u, run: x}\n  - {name: v, run: x}\n",
+    );
+    assert_eq!(after(&undoes, "fbbbb"), "f-qbb", "first what runs always");
+    assert_eq!(after(&undoes, "f-sbb"), "f-sqb");
+    assert_eq!(after(&undoes, "f-ssb"), "f-ssq");
+    assert_eq!(after(&undoes, "f-sfb"), "f-sf-");
+    assert_eq!(after(&undoes, "sssbb"), "sss--", "nothing to undo");
+    assert_eq!(after(&undoes, "sfsbb"), "sfs--", "b only stops");
+}
+
+#[test]
+fn the_order_by_steps_waits_for_all_hosts() {
+    let plan = plan("order: step\nsteps:\n  - {name: a, run: x}\n  - {name: b, run: x}\n");
+    let mut gathered = vec![Gathered { open: 1, ..Gathered::default() }, Gathered::default()];
+    let mut here = states("sb");
+    assert!(on_host(&plan, &mut here, &gathered).is_empty());
+    gathered[0].open = 0;
+    assert_eq!(on_host(&plan, &mut here, &gathered), [(1, Move::Begin)]);
+}
+
+#[test]
+fn the_controllers_steps_stand_between() {
+    let plan = plan("steps:\n  - {name: a, run: x}\n  - {name: rest, wait: 5s}\n  - {name: b, run: x}\n");
+    let gathered = |open, succeeded, others| {
+        vec![Gathered { open, succeeded, others }, Gathered::default(), Gathered::default()]
+    };
+    let states = states("bbb");
+    assert_eq!(of_controller(&plan, 1, &states, &gathered(1, 1, 1)), None);
+    assert_eq!(of_controller(&plan, 1, &states, &gathered(0, 1, 1)), Some(Move::Begin));
+    assert_eq!(of_controller(&plan, 1, &states, &gathered(0, 0, 2)), Some(Move::Skip(Why::NoHostLeft)));
+    assert_eq!(after(&plan, "sbb"), "sbb");
+    assert_eq!(after(&plan, "ssb"), "ssq");
+}
+
+fn hosts(text: &str) -> Vec<Host> {
+    text.split_whitespace()
+        .map(|host| {
+            let (batch, state) = host.split_at(1);
+            let state = match state {
+                "w" => HostState::Waiting,
+                "a" => HostState::Active,
+                "s" => HostState::Succeeded,
+                "f" => HostState::Failed,
+                other => panic!("no state is called {other}"),
+            };
+            Host { batch: batch.parse().expect("a number"), state }
+        })
+        .collect()
+}
+
+#[test]
+fn hosts_take_turns() {
+    let now = Timestamp::UNIX_EPOCH;
+    let plan = |rollout: &str| plan(&format!("rollout: {{{rollout}}}\nsteps:\n  - {{name: a, run: x}}\n"));
+    let next = |rollout: &str, at: &str| {
+        let turn = turn(&plan(rollout), Standing::default(), &hosts(at), now);
+        (turn.begin, turn.skip, turn.standing.is_stopped)
+    };
+    assert_eq!(next("", "0w 0w 0a"), (vec![0, 1], vec![], false));
+    assert_eq!(next("batches: [1]", "0w 1w 1w"), (vec![0], vec![], false));
+    assert_eq!(next("batches: [1]", "0a 1w 1w"), (vec![], vec![], false));
+    assert_eq!(next("batches: [1]", "0f 1w 1w"), (vec![1, 2], vec![], false), "any number may fail");
+    assert_eq!(next("max_failures: 0", "0f 0a 0w"), (vec![], vec![2], true));
+    assert_eq!(next("max_failures: 1", "0f 0a 0w"), (vec![2], vec![], false));
+    assert_eq!(next("max_failures: 34%", "0f 0f 0w"), (vec![], vec![2], true));
+    assert_eq!(next("max_parallel: 2", "0a 0s 0w 0w"), (vec![2], vec![], false));
+    assert_eq!(next("max_parallel: 1", "0a 0w"), (vec![], vec![], false));
+}
+
+#[test]
+fn a_pause_stands_between_two_batches() {
+    let plan = plan("rollout: {batches: [1], pause: 60s}\nsteps:\n  - {name: a, run: x}\n");
+    let begun = Timestamp::UNIX_EPOCH;
+    let first = turn(&plan, Standing::default(), &hosts("0w 1w"), begun);
+    assert_eq!(first.begin, [0], "none before the first");
+    let paused = turn(&plan, first.standing, &hosts("0s 1w"), begun);
+    assert_eq!((paused.begin.as_slice(), paused.standing.batch), (&[][..], 1));
+    let until = paused.standing.pause_until.expect("a pause");
+    assert_eq!(until.as_second(), 60);
+    let early = turn(&plan, paused.standing, &hosts("0s 1w"), begun + jiff::SignedDuration::from_secs(59));
+    assert!(early.begin.is_empty());
+    let over = turn(&plan, paused.standing, &hosts("0s 1w"), until);
+    assert_eq!((over.begin.as_slice(), over.standing.pause_until), (&[1][..], None));
+}
