@@ -16,6 +16,8 @@ pub enum Reach {
     Everyone,
     /// Hosts and what ran on them: a binding may confine it to some.
     Hosts,
+    /// Jobs: a binding may confine it to some, by their labels.
+    Jobs,
     /// The organization as a whole: only a binding without a scope gives it.
     Organization,
     /// The installation as a whole: the same, and only in the home organization.
@@ -57,6 +59,8 @@ permissions! {
     ExecutionRead = "execution.read", Hosts, "See executions and their output";
     ExecutionCreate = "execution.create", Hosts, "Run commands";
     ExecutionCancel = "execution.cancel", Hosts, "Cancel executions";
+    JobRead = "job.read", Jobs, "See jobs and their versions";
+    JobManage = "job.manage", Jobs, "Save and delete jobs";
     EnrollTokenRead = "enroll_token.read", Organization, "See enroll tokens, without their secrets";
     EnrollTokenManage = "enroll_token.manage", Organization, "Make and delete enroll tokens";
     UserRead = "user.read", Organization, "See the people of the organization";
@@ -176,10 +180,10 @@ impl BuiltInRole {
         Self::ALL.into_iter().find(|role| role.as_str() == text)
     }
 
-    /// Author and approver add nothing to operator and viewer yet: what they are for comes with jobs.
     pub fn permissions(self) -> Permissions {
         use Permission as P;
-        let viewer = [P::SelfRead, P::AgentRead, P::ExecutionRead, P::EventRead, P::StatisticsRead];
+        let viewer =
+            [P::SelfRead, P::AgentRead, P::ExecutionRead, P::JobRead, P::EventRead, P::StatisticsRead];
         let operator = [P::ExecutionCreate, P::ExecutionCancel, P::AgentDrain, P::EventCreate];
         let auditor = [
             P::AuditRead,
@@ -193,7 +197,8 @@ impl BuiltInRole {
         ];
         match self {
             Self::Viewer | Self::Approver => viewer.into_iter().collect(),
-            Self::Operator | Self::Author => viewer.into_iter().chain(operator).collect(),
+            Self::Operator => viewer.into_iter().chain(operator).collect(),
+            Self::Author => viewer.into_iter().chain(operator).chain([P::JobManage]).collect(),
             Self::Auditor => viewer.into_iter().chain(auditor).collect(),
             Self::Administrator => Permissions::all(),
         }

@@ -58,6 +58,16 @@ pub enum Reason {
     AgentRevoked,
     /// The signed manifest of its execution does not cover it.
     ManifestMismatch,
+    /// A step before it failed on its host.
+    HostStopped,
+    /// Nothing has to be undone.
+    NothingToUndo,
+    /// What it needs went well on no host.
+    NoHostLeft,
+    /// The rollout was stopped before its host's turn.
+    RolloutStopped,
+    /// The controller did it.
+    Done,
 }
 
 impl Reason {
@@ -90,11 +100,16 @@ impl Reason {
             Self::Unkillable => "unkillable",
             Self::AgentRevoked => "agent_revoked",
             Self::ManifestMismatch => "manifest_mismatch",
+            Self::HostStopped => "host_stopped",
+            Self::NothingToUndo => "nothing_to_undo",
+            Self::NoHostLeft => "no_host_left",
+            Self::RolloutStopped => "rollout_stopped",
+            Self::Done => "done",
         }
     }
 
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 31] = [
         Self::Exited,
         Self::Signaled,
         Self::Cancelled,
@@ -121,6 +136,11 @@ impl Reason {
         Self::Unkillable,
         Self::AgentRevoked,
         Self::ManifestMismatch,
+        Self::HostStopped,
+        Self::NothingToUndo,
+        Self::NoHostLeft,
+        Self::RolloutStopped,
+        Self::Done,
     ];
 
     /// Reads what [`Reason::as_str`] writes.

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::job::ExecutedJob;
 use crate::{
     Invalid, Reason,
     attempt::AttemptState,
@@ -105,7 +106,11 @@ pub struct Execution {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// What it runs, with the values of the environment left out; only where one execution is asked for.
+    /// The job that it is a start of; absent for a command of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<ExecutedJob>,
+    /// What it runs, with the values of the environment left out; only where one execution is asked for, and it is none of
+    /// a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Command>,
 }
@@ -116,8 +121,14 @@ pub struct Run {
     pub id: RunId,
     pub execution_id: ExecutionId,
     pub agent_id: AgentId,
-    /// Name of the target when the execution was made.
+    /// Name of the target when the execution was made; empty for a step of the controller's own.
     pub target: String,
+    /// Place of its step in the job; absent for a command of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<i16>,
+    /// Name of that step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_name: Option<String>,
     pub state: RunState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,

@@ -9,6 +9,7 @@ pub mod controller;
 pub mod enroll_token;
 pub mod event;
 pub mod execution;
+pub mod job;
 pub mod output;
 pub mod problem;
 pub mod report;
