@@ -13,6 +13,12 @@ pub(crate) enum Error {
     Selector { field: &'static str, error: model::selector::SelectorError },
     #[error("there is no {noun} '{name}'")]
     NotFound { noun: &'static str, name: String },
+    /// A job's document is wrong, at some place.
+    #[error("{0}")]
+    Document(model::job::BadDocument),
+    /// Somebody changed what was signed.
+    #[error("{0}: somebody changed it in the database")]
+    Tampered(String),
     /// What is there does not allow this.
     #[error("{0}")]
     Conflict(String),
@@ -92,6 +98,8 @@ impl Error {
             Self::Invalid(_) => "invalid",
             Self::Selector { .. } => "invalid_selector",
             Self::NotFound { .. } => "not_found",
+            Self::Document(_) => "invalid_document",
+            Self::Tampered(_) => "tampered",
             Self::Conflict(_) => "conflict",
             Self::NoTargets(_) => "no_targets",
             Self::Unauthenticated => "unauthenticated",
@@ -116,7 +124,7 @@ impl Error {
     /// HTTP status of this error; the gRPC status follows from it.
     pub(crate) const fn status(&self) -> u16 {
         match self {
-            Self::Invalid(_) | Self::Selector { .. } | Self::Unstorable(..) => 400,
+            Self::Invalid(_) | Self::Document(_) | Self::Selector { .. } | Self::Unstorable(..) => 400,
             Self::Unauthenticated | Self::BadCredential(_) | Self::SecondFactor => 401,
             Self::Forbidden { .. }
             | Self::Revoked(_)
@@ -125,7 +133,7 @@ impl Error {
             | Self::NotAdmitted(_)
             | Self::Off(_) => 403,
             Self::NotFound { .. } => 404,
-            Self::Conflict(_) | Self::StillRunning => 409,
+            Self::Conflict(_) | Self::Tampered(_) | Self::StillRunning => 409,
             Self::NoTargets(_) | Self::KeyReused => 422,
             Self::TooMany { .. } => 429,
             Self::Fatal(_) | Self::Internal(..) => 500,

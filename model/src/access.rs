@@ -300,7 +300,9 @@ mod tests {
             assert_eq!(may(role, Permission::ExecutionCreate), runs, "{role:?}");
             let manages = role == BuiltInRole::Administrator;
             for permission in Permission::ALL {
-                if permission.as_str().ends_with(".manage") || permission.as_str().ends_with(".join") {
+                if permission == Permission::JobManage {
+                    assert_eq!(may(role, permission), manages || role == BuiltInRole::Author, "{role:?}");
+                } else if permission.as_str().ends_with(".manage") || permission.as_str().ends_with(".join") {
                     assert_eq!(may(role, permission), manages, "{role:?} {permission}");
                 }
             }

@@ -242,3 +242,5 @@ pub const WAIT_SECONDS: std::ops::RangeInclusive<i64> = 0..=30 * 24 * 3600;
 /// Jobs of one organization, and versions of one job.
 pub const JOBS: i64 = 10_000;
 pub const JOB_VERSIONS: i64 = 10_000;
+/// Seconds within which all of a started job must have begun (30 days).
+pub const PLAN_SECONDS: i64 = 30 * 24 * 3600;

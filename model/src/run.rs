@@ -32,6 +32,8 @@ pub enum RunState {
 pub enum RunEvent {
     /// All that it waited for has ended well.
     Unblocked,
+    /// The controller began it: it is no host's.
+    Begun,
     /// An attempt was offered to its host.
     Offered,
     /// The attempt came back undelivered, refused as busy or before it began; or it ended and is followed by another.
@@ -74,16 +76,16 @@ pub fn next(from: RunState, event: RunEvent) -> Result<RunState, InvalidRunTrans
     use RunState as S;
     Ok(match (from, event) {
         (S::Blocked, E::Unblocked) | (S::Active, E::Returned) => S::Queued,
-        (S::Queued, E::Offered) => S::Active,
+        (S::Queued, E::Offered) | (S::Blocked, E::Begun) => S::Active,
         (S::Active, E::Ended(RunOutcome::Succeeded)) => S::Succeeded,
         (S::Active, E::Ended(RunOutcome::Failed)) => S::Failed,
         (S::Active, E::Ended(RunOutcome::Cancelled)) | (S::Blocked | S::Queued, E::Cancelled) => S::Cancelled,
         (S::Active, E::Ended(RunOutcome::TimedOut)) => S::TimedOut,
         (S::Blocked | S::Queued, E::Skipped) => S::Skipped,
         (S::Blocked | S::Queued, E::StartExpired) => S::Expired,
-        // A run that waits can still end for good: its manifest does not cover it, or it waited for a further try that
+        // A run that waits can still end for good (the blocked one because nobody authorised it): its manifest does not cover it, or it waited for a further try that
         // is not to come, and so its last one counts.
-        (S::Queued, E::Ended(RunOutcome::Failed)) => S::Failed,
+        (S::Blocked | S::Queued, E::Ended(RunOutcome::Failed)) => S::Failed,
         (S::Queued, E::Ended(RunOutcome::TimedOut)) => S::TimedOut,
         (S::Queued | S::Active, E::Lost) => S::Unknown,
         (from, event) => return Err(InvalidRunTransition { from, event }),
@@ -136,8 +138,9 @@ mod tests {
     use RunEvent as E;
     use RunState as S;
 
-    const EVENTS: [RunEvent; 11] = [
+    const EVENTS: [RunEvent; 12] = [
         E::Unblocked,
+        E::Begun,
         E::Offered,
         E::Returned,
         E::Ended(RunOutcome::Succeeded),
@@ -151,11 +154,15 @@ mod tests {
     ];
 
     /// One row a state, one column an event, in the order of `EVENTS`; `.` is refused.
-    const TABLE: [(RunState, [&str; 11]); 10] = [
-        (S::Blocked, ["queued", ".", ".", ".", ".", ".", ".", "skipped", "cancelled", "expired", "."]),
+    const TABLE: [(RunState, [&str; 12]); 10] = [
+        (
+            S::Blocked,
+            ["queued", "active", ".", ".", ".", "failed", ".", ".", "skipped", "cancelled", "expired", "."],
+        ),
         (
             S::Queued,
             [
+                ".",
                 ".",
                 "active",
                 ".",
@@ -171,15 +178,28 @@ mod tests {
         ),
         (
             S::Active,
-            [".", ".", "queued", "succeeded", "failed", "cancelled", "timed_out", ".", ".", ".", "unknown"],
+            [
+                ".",
+                ".",
+                ".",
+                "queued",
+                "succeeded",
+                "failed",
+                "cancelled",
+                "timed_out",
+                ".",
+                ".",
+                ".",
+                "unknown",
+            ],
         ),
-        (S::Succeeded, ["."; 11]),
-        (S::Failed, ["."; 11]),
-        (S::Cancelled, ["."; 11]),
-        (S::TimedOut, ["."; 11]),
-        (S::Skipped, ["."; 11]),
-        (S::Expired, ["."; 11]),
-        (S::Unknown, ["."; 11]),
+        (S::Succeeded, ["."; 12]),
+        (S::Failed, ["."; 12]),
+        (S::Cancelled, ["."; 12]),
+        (S::TimedOut, ["."; 12]),
+        (S::Skipped, ["."; 12]),
+        (S::Expired, ["."; 12]),
+        (S::Unknown, ["."; 12]),
     ];
 
     #[test]

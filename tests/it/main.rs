@@ -17,6 +17,7 @@ mod dispatch;
 mod enroll;
 mod events;
 mod exec;
+mod jobs;
 mod joining;
 mod network;
 mod output;

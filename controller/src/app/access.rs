@@ -10,6 +10,7 @@ use std::{marker::PhantomData, net::IpAddr, sync::Arc};
 use model::{
     access::{Permission, Permissions},
     id::OrgId,
+    label::Labels,
     selector::Selector,
 };
 use serde_json::{Value, json};
@@ -41,7 +42,7 @@ macro_rules! rights {
 }
 
 rights! {
-    SelfRead, AgentRead, AgentManage, AgentDrain, ExecutionRead, ExecutionCreate, ExecutionCancel, EnrollTokenRead,
+    SelfRead, JobRead, JobManage, AgentRead, AgentManage, AgentDrain, ExecutionRead, ExecutionCreate, ExecutionCancel, EnrollTokenRead,
     EnrollTokenManage, UserRead, UserManage, RoleRead, RoleManage, TokenRead, TokenManage, AuditRead, EventRead, EventCreate,
     ReportRead, StatisticsRead, OrganizationRead, OrganizationManage, UserAdminister, ControllerRead, ControllerJoin, StatusRead,
 }
@@ -131,6 +132,30 @@ impl<P> Authorized<P> {
             Hosts::All => None,
             Hosts::Where(selector) => Some(selector),
         }
+    }
+
+    /// The right `Q`, one about hosts, for a job with these labels.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`].
+    pub(crate) fn for_job<Q: Right>(&self, labels: &Labels) -> Result<Authorized<Q>> {
+        match self.actor.judge_for_job(Q::PERMISSION, labels) {
+            Ok(hosts) => Ok(Authorized {
+                actor: Arc::clone(&self.actor),
+                origin: self.origin.clone(),
+                hosts,
+                permission: PhantomData,
+            }),
+            Err(why) => Err(self.actor.refusal(Q::PERMISSION, why)),
+        }
+    }
+
+    /// Whether the right, one about jobs, holds for a job with these labels.
+    pub(crate) fn reaches_job(&self, labels: &Labels) -> bool
+    where
+        P: Right,
+    {
+        self.actor.reaches_job(P::PERMISSION, labels)
     }
 
     /// That the right does not hold for `denied` of the hosts that were selected.

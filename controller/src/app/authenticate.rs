@@ -176,8 +176,11 @@ pub(crate) async fn as_he_is_now(
 /// What bindings give. One whose scope cannot be read, or whose role is gone, gives nothing.
 pub(crate) fn grants(reaching: Vec<Reaching>) -> Vec<Grant> {
     let grant = |binding: Reaching| {
-        let hosts = match binding.hosts.as_deref().map(|text| scope_selector("hosts", text)).transpose() {
-            Ok(hosts) => hosts,
+        let scope = |field, text: Option<&str>| text.map(|text| scope_selector(field, text)).transpose();
+        let read = scope("hosts", binding.hosts.as_deref())
+            .and_then(|hosts| Ok((hosts, scope("jobs", binding.jobs.as_deref())?)));
+        let (hosts, jobs) = match read {
+            Ok(scopes) => scopes,
             Err(error) => {
                 tracing::error!(binding.id = %binding.id, %error, "the scope of a role binding cannot be read: it gives nothing");
                 return None;
@@ -189,7 +192,7 @@ pub(crate) fn grants(reaching: Vec<Reaching>) -> Vec<Grant> {
             role: binding.role,
             group: binding.group,
             hosts,
-            jobs: binding.jobs,
+            jobs,
         })
     };
     reaching.into_iter().filter_map(grant).collect()

@@ -11,6 +11,7 @@ use model::{
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
@@ -22,7 +23,14 @@ use super::{
 use crate::{
     clock,
     error::{During, Error, Result},
-    store::{self, agents::Wanted, audit, executions::NewExecution},
+    store::{
+        self,
+        agents::{Target, Wanted},
+        audit,
+        executions::{NewExecution, NewRun, Work},
+        progress::Ask,
+        runs::Covered,
+    },
 };
 
 /// Starts a command on its targets: authorised, frozen, signed and queued in one transaction.
@@ -56,43 +64,25 @@ pub(crate) async fn start(
     let pool = app.db.of(org);
     let mut tx = pool.begin().await.during("begin")?;
 
-    let targets = match &request.targets {
-        Targets::All(_) => store::agents::targets(&mut tx, org, Wanted::All, by.hosts()).await?,
-        Targets::Names(names) => {
-            let found = store::agents::targets(&mut tx, org, Wanted::Named(names), by.hosts()).await?;
-            if let Some(missing) = names.iter().find(|name| found.iter().all(|target| target.name != **name))
-            {
-                return Err(Error::NoTargets(format!("the name '{missing}'")));
-            }
-            found
-        }
-        Targets::Selector(text) => {
-            let selector = parse_selector("targets.selector", text)?;
-            store::agents::targets(&mut tx, org, Wanted::Selected(&selector), by.hosts()).await?
-        }
-    };
-    if targets.is_empty() {
-        return Err(Error::NoTargets(match &request.targets {
-            Targets::Selector(text) => format!("the selector '{text}'"),
-            Targets::Names(_) | Targets::All(_) => "the request: no agent is enrolled".to_owned(),
-        }));
-    }
-    if targets.len() > limits::TARGETS {
-        return Err(Invalid::over("targets", "TARGETS", limits::TARGETS, "targets").into());
-    }
-
-    let denied = targets.iter().filter(|target| !target.allowed).count();
-    if denied > 0 {
-        return Err(by.out_of_scope(targets.len(), denied));
-    }
+    let targets = resolve(&mut tx, by, &request.targets, None).await?;
+    let targets = touchable(by, targets)?;
 
     let id = ExecutionId::new(now, clock::entropy());
     let mut run_ids: Vec<Uuid> = targets.iter().map(|_| model::id::uuid_v7(now, clock::entropy())).collect();
     run_ids.sort_unstable();
-    let agent_ids: Vec<Uuid> = targets.iter().map(|target| target.id).collect();
-    let names: Vec<String> = targets.into_iter().map(|target| target.name).collect();
-    let covered: Vec<(RunId, AgentId)> =
-        run_ids.iter().zip(&agent_ids).map(|(run, agent)| (RunId(*run), AgentId(*agent))).collect();
+    let runs: Vec<NewRun> = run_ids
+        .into_iter()
+        .zip(targets)
+        .map(|(run, target)| {
+            let covered = Covered { run: RunId(run), agent: AgentId(target.id), step: None };
+            NewRun { covered, target: target.name }
+        })
+        .collect();
+    let covered: Vec<Covered> = runs.iter().map(|run| run.covered).collect();
+    let summary = request.command.summary();
+    let detail = json!({ "summary": summary, "targets": runs.len(), "user": request.command.user });
+    let priority = i16::try_from(request.priority()).expect("it was validated");
+    let work = Work::Command(request.command);
     let intent = manifest::Intent {
         org_id: org,
         execution_id: id,
@@ -100,13 +90,11 @@ pub(crate) async fn start(
         request_id: by.request_id(),
         issued_at: now,
         start_by: start_before,
-        command: &request.command,
+        work: &work,
         targets: &covered,
     };
     let signed = manifest::sign(&app.ca, &intent);
     fault::point("controller.manifest.signed");
-    let summary = request.command.summary();
-    let priority = i16::try_from(request.priority()).expect("it was validated");
 
     if let Some(key) = idempotency_key {
         let answer = json!({ "execution_id": id });
@@ -129,19 +117,16 @@ pub(crate) async fn start(
         id,
         org_id: org,
         summary: &summary,
-        command: &request.command,
+        work: &work,
         actor,
         request_id: by.request_id(),
         created_at: now,
         start_before,
         priority,
         manifest: &signed,
-        run_ids: &run_ids,
-        agent_ids: &agent_ids,
-        targets: &names,
+        runs: &runs,
     };
     store::executions::insert(&mut tx, &new).await?;
-    let detail = json!({ "summary": summary, "targets": names.len(), "user": request.command.user });
     let entry = by.entry("execution.create", format!("execution/{id}"), detail);
     audit::record(&mut tx, org, now, entry).await?;
     fault::point("controller.execution.written");
@@ -149,11 +134,11 @@ pub(crate) async fn start(
     fault::point("controller.execution.committed");
 
     tracing::info!(
-        execution.id = %id, request.id = by.request_id(), actor, targets = names.len(), "execution started"
+        execution.id = %id, request.id = by.request_id(), actor, targets = runs.len(), "execution started"
     );
-    app.wake.dispatch(agent_ids.into_iter().map(AgentId));
+    app.wake.dispatch(runs.iter().map(|run| run.covered.agent));
     app.wake.others.notify_one();
-    let total = i32::try_from(names.len()).unwrap_or(i32::MAX);
+    let total = i32::try_from(runs.len()).unwrap_or(i32::MAX);
     Ok(Execution {
         id,
         state: model::execution::ExecutionState::Pending,
@@ -165,8 +150,58 @@ pub(crate) async fn start(
         request_id: by.request_id().to_owned(),
         created_at: now,
         ended_at: None,
+        job: None,
         command: None,
     })
+}
+
+/// The agents that are meant, without those that `exclude` holds for, by name. Each tells whether it may be touched.
+///
+/// # Errors
+/// When a selector cannot be read, a name is not there, or there are too many.
+pub(crate) async fn resolve<P>(
+    connection: &mut PgConnection,
+    by: &Authorized<P>,
+    targets: &Targets,
+    exclude: Option<&Selector>,
+) -> Result<Vec<Target>> {
+    let (org, hosts) = (by.org_id(), by.hosts());
+    let found = match targets {
+        Targets::All(_) => store::agents::targets(connection, org, Wanted::All, exclude, hosts).await?,
+        Targets::Names(names) => {
+            let found = store::agents::targets(connection, org, Wanted::Named(names), exclude, hosts).await?;
+            if exclude.is_none()
+                && let Some(missing) =
+                    names.iter().find(|name| found.iter().all(|target| target.name != **name))
+            {
+                return Err(Error::NoTargets(format!("the name '{missing}'")));
+            }
+            found
+        }
+        Targets::Selector(text) => {
+            let selector = parse_selector("targets.selector", text)?;
+            store::agents::targets(connection, org, Wanted::Selected(&selector), exclude, hosts).await?
+        }
+    };
+    if found.is_empty() {
+        return Err(Error::NoTargets(match targets {
+            Targets::Selector(text) => format!("the selector '{text}'"),
+            Targets::Names(_) | Targets::All(_) => "the request: no agent is enrolled".to_owned(),
+        }));
+    }
+    if found.len() > limits::TARGETS {
+        return Err(Invalid::over("targets", "TARGETS", limits::TARGETS, "targets").into());
+    }
+    Ok(found)
+}
+
+/// All of them, or none.
+///
+/// # Errors
+/// When some are not among the hosts that the right holds for: who selects more than he may touch is told how many.
+pub(crate) fn touchable<P: Right>(by: &Authorized<P>, targets: Vec<Target>) -> Result<Vec<Target>> {
+    let denied = targets.iter().filter(|target| !target.allowed).count();
+    if denied > 0 { Err(by.out_of_scope(targets.len(), denied)) } else { Ok(targets) }
 }
 
 /// The execution that an earlier request with this key started, if there was one.
@@ -212,16 +247,54 @@ pub(crate) async fn cancel(
             ..by.entry("execution.cancel", format!("execution/{id}"), json!({}))
         };
         audit::record(&mut tx, org, now, entry).await?;
+        store::progress::wake(&mut tx, id, now).await?;
         fault::point("controller.cancel.written");
         tx.commit().await.during("commit")?;
         fault::point("controller.cancel.committed");
         app.wake.cancel.notify_one();
+        app.wake.advance.notify_one();
         app.wake.others.notify_one();
     } else {
         tx.rollback().await.during("rollback")?;
     }
     let execution = store::executions::get(&pool, org, id).await?;
     execution.ok_or_else(|| Error::not_found("execution", id.to_string()))
+}
+
+/// Pauses, resumes or stops the rollout of an execution.
+///
+/// # Errors
+/// When there is no such execution, it has no plan or is over, or it has hosts on which the caller may cancel nothing.
+pub(crate) async fn ask(
+    app: &App,
+    by: &Authorized<ExecutionCancel>,
+    id: ExecutionId,
+    ask: Ask,
+) -> Result<Execution> {
+    let (now, org) = (clock::now(), by.org_id());
+    let pool = app.db.of(org);
+    touched_whole(app, by, id).await?;
+    let execution = store::executions::get(&pool, org, id).await?;
+    let execution = execution.ok_or_else(|| Error::not_found("execution", id.to_string()))?;
+    if execution.job.is_none() {
+        return Err(Error::Conflict(
+            "this is a command of its own: it has no turns that could be held".to_owned(),
+        ));
+    }
+    let mut tx = pool.begin().await.during("begin")?;
+    if !store::progress::ask(&mut tx, (id, org), ask, now).await? {
+        return Err(Error::Conflict("the execution is over".to_owned()));
+    }
+    let verb = match ask {
+        Ask::Pause => "execution.pause",
+        Ask::Resume => "execution.resume",
+        Ask::Abort => "execution.abort",
+    };
+    audit::record(&mut tx, org, now, by.entry(verb, format!("execution/{id}"), json!({}))).await?;
+    tx.commit().await.during("commit")?;
+    app.wake.advance.notify_one();
+    app.wake.others.notify_one();
+    Ok(execution)
 }
 
 /// An execution is seen whole or not at all.

@@ -24,7 +24,8 @@ use crate::{
     error::{During, Result as AppResult},
     store::{
         self,
-        executions::{Authorised, SignedManifest},
+        executions::{Authorised, SignedManifest, Work},
+        runs::Covered,
     },
 };
 
@@ -38,7 +39,7 @@ const RUN_BYTES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Verified {
     pub org_id: OrgId,
-    pub command: Command,
+    pub work: Work,
     pub actor: String,
     pub request_id: String,
     /// When the first try must have begun.
@@ -47,15 +48,21 @@ pub(crate) struct Verified {
     pub start_within: SignedDuration,
     /// SHA-256 of the manifest's bytes.
     pub digest: [u8; 32],
-    covers: HashMap<RunId, AgentId>,
+    covers: HashMap<RunId, (AgentId, Option<i16>)>,
     /// What it weighs in a cache.
     bytes: usize,
 }
 
 impl Verified {
-    /// Is exactly this run on this agent what was authorised?
-    pub(crate) fn covers(&self, run: RunId, agent: AgentId) -> bool {
-        self.covers.get(&run) == Some(&agent)
+    /// What was authorised of exactly this run on this agent.
+    pub(crate) fn command(&self, run: RunId, agent: AgentId) -> Option<&Command> {
+        let (authorised, step) = self.covers.get(&run)?;
+        if *authorised == agent { self.work.command(*step) } else { None }
+    }
+
+    /// What was authorised of this run, wherever it is.
+    pub(crate) fn command_of(&self, run: RunId) -> Option<&Command> {
+        self.work.command(self.covers.get(&run)?.1)
     }
 }
 
@@ -70,6 +77,8 @@ pub(crate) enum Mismatch {
     OfAnother,
     #[error("the command is not the authorised one")]
     Command,
+    #[error("the plan is not the authorised one")]
+    Plan,
     #[error("the targets are not the authorised ones")]
     Targets,
 }
@@ -83,13 +92,14 @@ pub(crate) struct Intent<'a> {
     pub request_id: &'a str,
     pub issued_at: Timestamp,
     pub start_by: Timestamp,
-    pub command: &'a Command,
+    pub work: &'a Work,
     /// In the order of the run ids.
-    pub targets: &'a [(RunId, AgentId)],
+    pub targets: &'a [Covered],
 }
 
 /// Signs what an actor authorises.
 pub(crate) fn sign(ca: &Ca, intent: &Intent<'_>) -> SignedManifest {
+    let (command, plan) = digests(intent.work);
     let manifest = proto::Manifest {
         org_id: intent.org_id.to_bytes(),
         execution_id: intent.execution_id.to_bytes(),
@@ -97,7 +107,8 @@ pub(crate) fn sign(ca: &Ca, intent: &Intent<'_>) -> SignedManifest {
         request_id: intent.request_id.to_owned(),
         issued_at: intent.issued_at.as_microsecond(),
         start_by: intent.start_by.as_microsecond(),
-        command_digest: Sha256::digest(canonical(intent.command)).to_vec(),
+        command_digest: command,
+        plan_digest: plan,
         targets_digest: targets_digest(intent.targets).to_vec(),
         targets: u32::try_from(intent.targets.len()).unwrap_or(u32::MAX),
     }
@@ -115,7 +126,7 @@ pub(crate) fn sign(ca: &Ca, intent: &Intent<'_>) -> SignedManifest {
 pub(crate) fn verify(
     ca: &Ca,
     row: Authorised,
-    targets: &[(RunId, AgentId)],
+    targets: &[Covered],
     now: Timestamp,
 ) -> Result<Verified, Mismatch> {
     let signed = &row.signed;
@@ -128,9 +139,12 @@ pub(crate) fn verify(
     if manifest.execution_id != row.id.as_bytes() || manifest.org_id != row.org_id.as_bytes() {
         return Err(Mismatch::OfAnother);
     }
-    let command = canonical(&row.command.0);
-    if manifest.command_digest != Sha256::digest(&command)[..] {
+    let (command, plan) = digests(&row.work);
+    if manifest.command_digest != command {
         return Err(Mismatch::Command);
+    }
+    if manifest.plan_digest != plan {
+        return Err(Mismatch::Plan);
     }
     if usize::try_from(manifest.targets) != Ok(targets.len())
         || manifest.targets_digest != targets_digest(targets)
@@ -139,14 +153,17 @@ pub(crate) fn verify(
     }
     Ok(Verified {
         org_id: OrgId(row.org_id),
-        command: row.command.0,
+        bytes: 2 * canonical(&row.work).len() + targets.len() * RUN_BYTES,
         actor: manifest.actor,
         request_id: manifest.request_id,
         start_by,
-        start_within: start_by.duration_since(issued_at),
+        start_within: match &row.work {
+            Work::Command(_) => start_by.duration_since(issued_at),
+            Work::Plan(plan) => plan.start_within.duration(),
+        },
+        work: row.work,
         digest: Sha256::digest(&signed.manifest).into(),
-        covers: targets.iter().copied().collect(),
-        bytes: 2 * command.len() + targets.len() * RUN_BYTES,
+        covers: targets.iter().map(|covered| (covered.run, (covered.agent, covered.step))).collect(),
     })
 }
 
@@ -173,9 +190,9 @@ pub(crate) async fn authorised(
     if missing.is_empty() {
         return Ok(known);
     }
-    let mut targets: HashMap<ExecutionId, Vec<(RunId, AgentId)>> = HashMap::new();
-    for (execution, run, agent) in store::runs::coverage(connection, &missing).await? {
-        targets.entry(execution).or_default().push((run, agent));
+    let mut targets: HashMap<ExecutionId, Vec<Covered>> = HashMap::new();
+    for (execution, covered) in store::runs::coverage(connection, &missing).await? {
+        targets.entry(execution).or_default().push(covered);
     }
     for row in store::executions::authorised(connection, &missing).await? {
         let id = ExecutionId(row.id);
@@ -216,17 +233,33 @@ pub(crate) async fn sign_anew(app: &App, before: Timestamp, limit: i64) -> AppRe
     Ok(found.len())
 }
 
-/// The command's JSON, whose digest is signed: its fields are in the order of their declaration, its maps sorted.
-fn canonical(command: &Command) -> Vec<u8> {
-    serde_json::to_vec(command).expect("a command has only strings, numbers and maps of strings")
+/// The JSON whose digest is signed: its fields are in the order of their declaration, its maps sorted.
+fn canonical(work: &Work) -> Vec<u8> {
+    match work {
+        Work::Command(command) => serde_json::to_vec(command),
+        Work::Plan(plan) => serde_json::to_vec(plan),
+    }
+    .expect("it has only strings, numbers and maps of strings")
 }
 
-/// SHA-256 over (run id ‖ agent id) in the order of the run ids.
-fn targets_digest(targets: &[(RunId, AgentId)]) -> [u8; 32] {
+/// SHA-256 of the command and of the plan; of what there is none, nothing.
+fn digests(work: &Work) -> (Vec<u8>, Vec<u8>) {
+    let digest = Sha256::digest(canonical(work)).to_vec();
+    match work {
+        Work::Command(_) => (digest, Vec::new()),
+        Work::Plan(_) => (Vec::new(), digest),
+    }
+}
+
+/// SHA-256 over (run id ‖ agent id ‖ place of the step, where it has one) in the order of the run ids.
+fn targets_digest(targets: &[Covered]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    for (run, agent) in targets {
+    for Covered { run, agent, step } in targets {
         hash.update(run.0.as_bytes());
         hash.update(agent.0.as_bytes());
+        if let Some(step) = step {
+            hash.update(step.to_be_bytes());
+        }
     }
     hash.finalize().into()
 }
@@ -268,12 +301,15 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use model::{command::Program, id::ControllerId};
-    use sqlx::types::Json;
 
     use super::*;
 
     fn id<T: From<uuid::Uuid>>(number: u128) -> T {
         uuid::Uuid::from_u128(number).into()
+    }
+
+    fn covered(run: u128, agent: u128) -> Covered {
+        Covered { run: id(run), agent: id(agent), step: None }
     }
 
     fn command(word: &str) -> Command {
@@ -284,14 +320,14 @@ mod tests {
     }
 
     /// An authority in a folder of its own, and an execution of two runs signed by it.
-    fn signed() -> (Ca, Authorised, Vec<(RunId, AgentId)>) {
+    fn signed() -> (Ca, Authorised, Vec<Covered>) {
         let folder = tempfile::tempdir().unwrap();
         let now = clock::now();
         super::super::ca::create(folder.path(), "opsc-test", now).unwrap();
         let life = std::time::Duration::from_secs(3600);
         let ca = Ca::open(folder.path(), ControllerId(uuid::Uuid::from_u128(9)), life, now).unwrap();
-        let targets = vec![(id(1), id(11)), (id(2), id(12))];
-        let command = command("true");
+        let targets = vec![covered(1, 11), covered(2, 12)];
+        let work = Work::Command(command("true"));
         let intent = Intent {
             org_id: id(5),
             execution_id: id(6),
@@ -299,11 +335,11 @@ mod tests {
             request_id: "r1",
             issued_at: now,
             start_by: now,
-            command: &command,
+            work: &work,
             targets: &targets,
         };
         let signed = sign(&ca, &intent);
-        let row = Authorised { id: id(6), org_id: id(5), command: Json(command), signed };
+        let row = Authorised { id: id(6), org_id: id(5), work, signed };
         (ca, row, targets)
     }
 
@@ -311,9 +347,9 @@ mod tests {
     fn covers_what_was_signed_and_nothing_else() {
         let (ca, row, targets) = signed();
         let verified = verify(&ca, row, &targets, clock::now()).unwrap();
-        assert!(verified.covers(id(1), id(11)));
-        assert!(!verified.covers(id(1), id(12)), "another agent");
-        assert!(!verified.covers(id(3), id(11)), "another run");
+        assert_eq!(verified.command(id(1), id(11)), Some(&command("true")));
+        assert_eq!(verified.command(id(1), id(12)), None, "another agent");
+        assert_eq!(verified.command(id(3), id(11)), None, "another run");
         assert_eq!(verified.actor, "me");
     }
 
@@ -323,7 +359,7 @@ mod tests {
         let again = || Authorised {
             id: row.id,
             org_id: row.org_id,
-            command: Json(command("true")),
+            work: Work::Command(command("true")),
             signed: row.signed.clone(),
         };
         ca.renew(clock::now()).unwrap();
@@ -335,19 +371,19 @@ mod tests {
     #[test]
     fn edited_rows_do_not_verify() {
         let (ca, mut row, targets) = signed();
-        row.command = Json(command("false"));
+        row.work = Work::Command(command("false"));
         assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::Command)));
 
         let (ca, mut row, targets) = signed();
-        row.command.0.retry = Some(model::retry::Retry::of(2));
+        row.work = Work::Command(Command { retry: Some(model::retry::Retry::of(2)), ..command("true") });
         assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::Command)));
 
         let (ca, mut row, targets) = signed();
-        row.command.0.idempotent = true;
+        row.work = Work::Command(Command { idempotent: true, ..command("true") });
         assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::Command)));
 
         let (ca, row, mut targets) = signed();
-        targets.push((id(3), id(13)));
+        targets.push(covered(3, 13));
         assert!(matches!(verify(&ca, row, &targets, clock::now()), Err(Mismatch::Targets)));
 
         let (ca, mut row, targets) = signed();

@@ -4,6 +4,7 @@
 
 pub(crate) mod access;
 pub(crate) mod access_keys;
+pub(crate) mod advance;
 pub(crate) mod agents;
 pub(crate) mod api_tokens;
 pub(crate) mod audit;
@@ -17,6 +18,7 @@ pub(crate) mod events;
 pub(crate) mod executions;
 pub(crate) mod host_metrics;
 pub(crate) mod idempotency;
+pub(crate) mod jobs;
 pub(crate) mod joining;
 pub(crate) mod live;
 pub(crate) mod login;
@@ -32,6 +34,7 @@ pub(crate) mod roles;
 pub(crate) mod runs;
 pub(crate) mod sessions;
 pub(crate) mod setup;
+pub(crate) mod start;
 pub(crate) mod totp;
 pub(crate) mod users;
 pub(crate) mod wake;

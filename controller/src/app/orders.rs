@@ -35,7 +35,7 @@ pub(crate) fn sign(
     app: &App,
     session: &Connected,
     (execution, run, attempt): Key,
-    verified: &Verified,
+    (verified, authorised): (&Verified, &Command),
     this: &Try,
     now: Timestamp,
 ) -> Result<proto::Envelope, pki::Error> {
@@ -54,7 +54,7 @@ pub(crate) fn sign(
         issued_at: now.as_microsecond(),
         start_by: start_by.as_microsecond(),
         nonce: pki::random::<16>().to_vec(),
-        command: Some(command(&session.seal_key, execution, run, attempt, &verified.command)?),
+        command: Some(command(&session.seal_key, execution, run, attempt, authorised)?),
         manifest_digest: verified.digest.to_vec(),
         request_id: verified.request_id.clone(),
         actor: verified.actor.clone(),

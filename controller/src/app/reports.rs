@@ -8,7 +8,7 @@ use model::{
     access::{Permission, Permissions, Reach},
     api::report::{AccessReport, May},
     id::{LoginSessionId, UserId},
-    label::Facts,
+    label::{Facts, Labels},
     limits,
     selector::Selector,
 };
@@ -107,6 +107,7 @@ fn may(like: &Actor, holdings: Vec<Holding>, hosts: &[Host], is_whole: bool) -> 
         let actor = somebody(like, name, bindings);
         let on_all = |permission: &Permission| match permission.reach() {
             Reach::Organization | Reach::Installation => is_whole && actor.judge(*permission).is_ok(),
+            Reach::Jobs => is_whole && actor.reaches_job(*permission, &Labels::new()),
             Reach::Hosts => matches!(actor.judge(*permission), Ok(Hosts::All)),
             Reach::Everyone => false,
         };

@@ -176,6 +176,8 @@ pub(crate) struct Settled {
     pub verdicts: Vec<Verdict>,
     executions: BTreeSet<ExecutionId>,
     freed: BTreeSet<AgentId>,
+    /// A step of a plan has ended.
+    has_step: bool,
 }
 
 impl Settled {
@@ -183,6 +185,9 @@ impl Settled {
     pub(crate) fn announce(self, app: &App) {
         if !self.executions.is_empty() {
             app.live.nudge(self.executions);
+        }
+        if self.has_step {
+            app.wake.advance.notify_one();
         }
         if !self.freed.is_empty() {
             app.wake.free(self.freed);
@@ -250,6 +255,7 @@ pub(crate) async fn settle(
                 }
                 if before != of.run {
                     if of.run.is_terminal() {
+                        settled.has_step |= of.locked.is_step;
                         metrics::counter!("opsc_runs_ended_total", "state" => of.run.as_str()).increment(1);
                     }
                     moves.push((report.key.0, before, of.run));

@@ -19,6 +19,8 @@ pub(crate) struct Wake {
     /// Whose queue or slots changed since the dispatcher looked. Only saves it from looking at everybody's.
     ready: Mutex<Ready>,
     pub(crate) cancel: Notify,
+    /// A step has ended, or somebody wants a plan to go on.
+    pub(crate) advance: Notify,
     pub(crate) revoke: Notify,
     /// Something happened that other controllers may wait for.
     pub(crate) others: Notify,
@@ -82,6 +84,7 @@ impl Wake {
     pub(crate) fn hear(&self) {
         self.everybody();
         self.cancel.notify_one();
+        self.advance.notify_one();
         self.revoke.notify_one();
     }
 

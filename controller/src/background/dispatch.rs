@@ -13,6 +13,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use model::{
     attempt::AttemptState,
+    command::Command,
     id::{AgentId, ExecutionId, OrgId, RunId},
     retry::{self, Next, Tried},
     run::RunState,
@@ -107,7 +108,7 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
         .iter()
         .map(|planned| {
             let (run, session) = (&planned.run, by_agent[&planned.run.agent_id]);
-            let timeout = SignedDuration::from_secs(planned.verified.command.timeout_seconds);
+            let timeout = SignedDuration::from_secs(planned.command().timeout_seconds);
             Offer {
                 execution_id: run.execution_id,
                 run_id: run.id,
@@ -168,6 +169,12 @@ struct Planned {
     this: Try,
 }
 
+impl Planned {
+    fn command(&self) -> &Command {
+        self.verified.command_of(RunId(self.run.id)).expect("it is covered: it was judged")
+    }
+}
+
 /// What becomes of the runs that were taken from the queues.
 #[derive(Default)]
 struct Plan {
@@ -215,14 +222,14 @@ fn judge(
     tried: &[Tried],
     now: Timestamp,
 ) -> std::result::Result<Try, &'static str> {
-    if !verified.covers(RunId(run.id), AgentId(run.agent_id)) {
+    let Some(command) = verified.command(RunId(run.id), AgentId(run.agent_id)) else {
         return Err("the manifest does not name this run on this agent");
-    }
+    };
     let newest = tried.iter().map(|attempt| attempt.number).max().unwrap_or(0);
     if run.is_behind || newest != run.attempt {
         return Err("the number of its newest attempt is not that of its attempts");
     }
-    match retry::next(&verified.command, tried) {
+    match retry::next(command, tried) {
         Next::First if now >= verified.start_by => Err("the time in which it was to start is over"),
         Next::First => Ok(Try { is_first: true, superseded: None, begun: begun(tried) }),
         Next::Again { superseded, .. } => Ok(Try { is_first: false, superseded, begun: begun(tried) }),
@@ -275,7 +282,7 @@ async fn refuse(
 fn send(app: &App, session: &Connected, offer: &Offer, planned: &Planned, now: Timestamp) -> bool {
     let (execution, run) = (ExecutionId(offer.execution_id), RunId(offer.run_id));
     let key = (execution, run, offer.number);
-    match orders::sign(app, session, key, &planned.verified, &planned.this, now) {
+    match orders::sign(app, session, key, (&planned.verified, planned.command()), &planned.this, now) {
         Ok(envelope) => {
             let frame = proto::controller_frame::Frame::Order(envelope);
             fault::point("controller.order.signed");

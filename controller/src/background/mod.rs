@@ -1,6 +1,7 @@
 //! The workers behind the verbs. Each takes no input: it is woken by a period or a notification, reads the tables again,
 //! and does what is due. Repeating a round changes nothing; the next round is the retry.
 
+mod advance;
 mod cancel;
 mod certify;
 mod dispatch;
@@ -44,6 +45,7 @@ pub(crate) fn spawn(
         noted(&app, "host_metrics", None, host_metrics::store_next(&app)).await
     });
     start.worker("dispatch", |app| async move { dispatch::round(&app).await });
+    start.worker("advance", |app| async move { advance::round(&app).await });
     start.worker("cancel", |app| async move { cancel::round(&app).await });
     start.worker("revoke", |app| async move { revoke::round(&app).await });
     start.worker("lease", |app| async move { lease::round(&app).await });

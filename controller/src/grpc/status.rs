@@ -9,9 +9,13 @@ use crate::error::Error;
 pub(super) fn refuse(error: Error) -> Status {
     let text = error.to_string();
     match &error {
-        Error::Invalid(_) | Error::Selector { .. } | Error::Unstorable(..) => Status::invalid_argument(text),
+        Error::Invalid(_) | Error::Document(_) | Error::Selector { .. } | Error::Unstorable(..) => {
+            Status::invalid_argument(text)
+        }
         Error::NotFound { .. } | Error::NoTargets(_) => Status::not_found(text),
-        Error::Conflict(_) | Error::StillRunning | Error::KeyReused => Status::already_exists(text),
+        Error::Conflict(_) | Error::Tampered(_) | Error::StillRunning | Error::KeyReused => {
+            Status::already_exists(text)
+        }
         Error::Unauthenticated | Error::BadCredential(_) | Error::SecondFactor => {
             Status::unauthenticated(text)
         }

@@ -34,7 +34,7 @@ use crate::{
         access::{Authorized, ExecutionCancel, ExecutionCreate, ExecutionRead},
     },
     error::Error,
-    store,
+    store::{self, progress::Ask},
 };
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
@@ -172,6 +172,39 @@ pub(super) async fn cancel(
     Id(id): Id<ExecutionId>,
 ) -> Result<Json<Execution>> {
     Ok(Json(app::executions::cancel(&door.app, &by, id).await?))
+}
+
+/// Holds a job where it is: nothing more of it begins until it is resumed. What runs goes on.
+#[utoipa::path(post, path = "/api/v1/executions/{id}/pause", tag = "executions", operation_id = "pause_execution",
+    params(("id" = String, Path, format = Uuid)), responses((status = 200, body = Execution)))]
+pub(super) async fn pause(
+    Access(by): Access<ExecutionCancel>,
+    State(door): State<Arc<Door>>,
+    Id(id): Id<ExecutionId>,
+) -> Result<Json<Execution>> {
+    Ok(Json(app::executions::ask(&door.app, &by, id, Ask::Pause).await?))
+}
+
+/// Lets a job go on that was paused, or that waits between two batches.
+#[utoipa::path(post, path = "/api/v1/executions/{id}/resume", tag = "executions", operation_id = "resume_execution",
+    params(("id" = String, Path, format = Uuid)), responses((status = 200, body = Execution)))]
+pub(super) async fn resume(
+    Access(by): Access<ExecutionCancel>,
+    State(door): State<Arc<Door>>,
+    Id(id): Id<ExecutionId>,
+) -> Result<Json<Execution>> {
+    Ok(Json(app::executions::ask(&door.app, &by, id, Ask::Resume).await?))
+}
+
+/// Stops the rollout of a job: no further host begins; those that have begun go on to their ends.
+#[utoipa::path(post, path = "/api/v1/executions/{id}/abort", tag = "executions", operation_id = "abort_execution",
+    params(("id" = String, Path, format = Uuid)), responses((status = 200, body = Execution)))]
+pub(super) async fn abort(
+    Access(by): Access<ExecutionCancel>,
+    State(door): State<Arc<Door>>,
+    Id(id): Id<ExecutionId>,
+) -> Result<Json<Execution>> {
+    Ok(Json(app::executions::ask(&door.app, &by, id, Ask::Abort).await?))
 }
 
 /// The execution, or that there is none: one with a host that the actor may not see is none.

@@ -20,6 +20,7 @@ mod events;
 mod executions;
 mod headers;
 mod id;
+mod jobs;
 mod lines;
 mod live;
 mod observe;
@@ -32,6 +33,7 @@ mod query;
 mod rate;
 mod reports;
 mod request_id;
+mod results;
 mod roles;
 mod sessions;
 mod statistics;
@@ -146,6 +148,19 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(executions::runs))
         .routes(routes!(executions::attempts))
         .routes(routes!(executions::cancel))
+        .routes(routes!(executions::pause))
+        .routes(routes!(executions::resume))
+        .routes(routes!(executions::abort))
+        .routes(routes!(results::show))
+        .routes(routes!(jobs::list, jobs::create))
+        .routes(routes!(jobs::validate))
+        .routes(routes!(jobs::schema))
+        .routes(routes!(jobs::show, jobs::save, jobs::delete))
+        .routes(routes!(jobs::validate_saved))
+        .routes(routes!(jobs::versions))
+        .routes(routes!(jobs::version))
+        .routes(routes!(jobs::plan))
+        .routes(routes!(jobs::execute))
         .routes(routes!(output::show))
         .routes(routes!(statistics::show))
         .routes(routes!(reports::access))

@@ -70,6 +70,7 @@ impl Failure {
                 let (field, position) = match error {
                     Error::Invalid(invalid) => (Some(invalid.field.clone()), None),
                     Error::Selector { field, error } => (Some((*field).to_owned()), Some(error.position)),
+                    Error::Document(_) => (Some("document".to_owned()), None),
                     _ => (None, None),
                 };
                 (error.code(), error.to_string(), field, position)
@@ -107,6 +108,8 @@ impl Failure {
 fn title(code: &str) -> &'static str {
     match code {
         "invalid" => "A field of the request is wrong",
+        "invalid_document" => "The document is no job",
+        "tampered" => "Not what was saved",
         "invalid_selector" => "The selector cannot be read",
         "invalid_json" => "The body is not JSON",
         "not_found" => "Not found",

@@ -50,6 +50,7 @@ pub(crate) struct Target {
     pub name: String,
     /// It is among the hosts that the request may touch.
     pub allowed: bool,
+    pub connected: bool,
 }
 
 const COLUMNS: &str = "a.id, a.name, a.labels, a.facts, a.slots, a.version, a.pending,
@@ -176,6 +177,7 @@ pub(crate) async fn targets(
     connection: &mut PgConnection,
     org: OrgId,
     wanted: Wanted<'_>,
+    exclude: Option<&Selector>,
     touchable: Option<&Selector>,
 ) -> Result<Vec<Target>> {
     let mut query = QueryBuilder::<Postgres>::new("select a.id, a.name, ");
@@ -184,7 +186,8 @@ pub(crate) async fn targets(
         None => drop(query.push("true")),
     }
     query
-        .push(" as allowed from agents a where a.org_id = ")
+        .push(" as allowed, exists (select from sessions s where s.agent_id = a.id and s.connected) as connected
+                from agents a where a.org_id = ")
         .push_bind(org.0)
         .push(" and a.revoked_at is null and not a.pending");
     match wanted {
@@ -196,6 +199,10 @@ pub(crate) async fn targets(
             query.push(" and ");
             selector_sql::push_predicate(&mut query, selector);
         }
+    }
+    if let Some(exclude) = exclude {
+        query.push(" and not ");
+        selector_sql::push_predicate(&mut query, exclude);
     }
     query.push(" order by a.name");
     query.build_query_as().fetch_all(connection).await.during("query for targets")

@@ -42,6 +42,8 @@ pub(crate) struct Locked {
     pub run_state: String,
     pub run_generation: i64,
     pub run_attempt: i32,
+    /// Its run is a step of a plan.
+    pub is_step: bool,
     pub offered_at: jiff_sqlx::Timestamp,
 }
 
@@ -121,12 +123,13 @@ pub(crate) async fn lock(
     let numbers: Vec<i32> = keys.iter().map(|k| k.2).collect();
     sqlx::query_as!(
         Locked,
-        "select a.execution_id, a.run_id, a.number, a.org_id, a.agent_id, a.state, a.generation,
-                r.state as run_state, r.generation as run_generation, r.attempt as run_attempt, a.offered_at
+        r#"select a.execution_id, a.run_id, a.number, a.org_id, a.agent_id, a.state, a.generation,
+                r.state as run_state, r.generation as run_generation, r.attempt as run_attempt,
+                r.step is not null as "is_step!", a.offered_at
          from unnest($1::uuid[], $2::uuid[], $3::int[]) as k(execution_id, run_id, number)
          join attempts a on a.execution_id = k.execution_id and a.run_id = k.run_id and a.number = k.number
          join runs r on r.execution_id = a.execution_id and r.id = a.run_id
-         order by a.execution_id, a.run_id, a.number for update of a, r",
+         order by a.execution_id, a.run_id, a.number for update of a, r"#,
         &executions,
         &runs,
         &numbers

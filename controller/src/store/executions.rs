@@ -3,16 +3,18 @@
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use model::{
-    api::execution::Execution,
+    api::{execution::Execution, job::ExecutedJob},
     command::Command,
     execution::{ExecutionState, RunCounts},
     id::{ExecutionId, OrgId},
+    job::{Plan, PlannedJob},
+    run::RunState,
     selector::Selector,
 };
 use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder, types::Json};
 use uuid::Uuid;
 
-use super::selector_sql;
+use super::{runs::Covered, selector_sql};
 use crate::error::{During, Result};
 
 /// A signed manifest: the exact bytes, their signature, and the certificate of the key that made it.
@@ -29,16 +31,54 @@ pub(crate) struct NewExecution<'a> {
     pub id: ExecutionId,
     pub org_id: OrgId,
     pub summary: &'a str,
-    pub command: &'a Command,
+    pub work: &'a Work,
     pub actor: &'a str,
     pub request_id: &'a str,
     pub created_at: Timestamp,
     pub start_before: Timestamp,
     pub priority: i16,
     pub manifest: &'a SignedManifest,
-    pub run_ids: &'a [Uuid],
-    pub agent_ids: &'a [Uuid],
-    pub targets: &'a [String],
+    pub runs: &'a [NewRun],
+}
+
+/// A run to be.
+#[derive(Debug)]
+pub(crate) struct NewRun {
+    pub covered: Covered,
+    pub target: String,
+}
+
+/// What an execution does: a command of its own, or the frozen plan of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Work {
+    Command(Command),
+    Plan(Plan),
+}
+
+impl Work {
+    /// The command of a run, by the place of its step.
+    pub(crate) fn command(&self, step: Option<i16>) -> Option<&Command> {
+        match (self, step) {
+            (Self::Command(command), None) => Some(command),
+            (Self::Plan(plan), Some(step)) => plan.command(usize::try_from(step).ok()?),
+            _ => None,
+        }
+    }
+
+    const fn parts(&self) -> (Option<&Command>, Option<&Plan>) {
+        match self {
+            Self::Command(command) => (Some(command), None),
+            Self::Plan(plan) => (None, Some(plan)),
+        }
+    }
+
+    fn of(command: Option<Json<Command>>, plan: Option<Json<Plan>>) -> Option<Self> {
+        match (command, plan) {
+            (Some(command), None) => Some(Self::Command(command.0)),
+            (None, Some(plan)) => Some(Self::Plan(plan.0)),
+            _ => None,
+        }
+    }
 }
 
 /// What the dispatcher needs to know of an execution.
@@ -46,29 +86,37 @@ pub(crate) struct NewExecution<'a> {
 pub(crate) struct Authorised {
     pub id: Uuid,
     pub org_id: Uuid,
-    pub command: Json<Command>,
+    pub work: Work,
     pub signed: SignedManifest,
 }
 
-/// Inserts the execution, its runs and its output's first position in one statement.
+/// Inserts the execution, its runs and its output's first position in one statement. Runs of a command are queued; those of a
+/// plan are blocked until it is their turn.
 pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>) -> Result<()> {
-    let total = i32::try_from(new.run_ids.len()).unwrap_or(i32::MAX);
+    let total = i32::try_from(new.runs.len()).unwrap_or(i32::MAX);
+    let (command, plan) = new.work.parts();
+    let state = if plan.is_some() { RunState::Blocked } else { RunState::Queued };
+    let run_ids: Vec<Uuid> = new.runs.iter().map(|run| run.covered.run.0).collect();
+    let agent_ids: Vec<Uuid> = new.runs.iter().map(|run| run.covered.agent.0).collect();
+    let steps: Vec<Option<i16>> = new.runs.iter().map(|run| run.covered.step).collect();
+    let targets: Vec<&str> = new.runs.iter().map(|run| run.target.as_str()).collect();
     sqlx::query!(
         "with execution as (
              insert into executions (id, org_id, summary, command, actor, request_id, created_at, start_before,
                                      state, manifest, manifest_signature, manifest_certificate,
-                                     runs_total, runs_waiting, priority)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12, $16)
+                                     runs_total, runs_waiting, priority, plan, job_id)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12, $16, $17, $18)
          ), positions as (
              insert into output_positions (execution_id) values ($1)
          )
-         insert into runs (execution_id, id, org_id, agent_id, target, state, queued_at, due_at, start_before, priority)
-         select $1, r.id, $2, r.agent_id, r.target, 'queued', $7, $7, $8, $16
-         from unnest($13::uuid[], $14::uuid[], $15::text[]) as r(id, agent_id, target)",
+         insert into runs (execution_id, id, org_id, agent_id, target, state, queued_at, due_at, start_before, priority,
+                           step)
+         select $1, r.id, $2, r.agent_id, r.target, $19, $7, $7, $8, $16, r.step
+         from unnest($13::uuid[], $14::uuid[], $15::text[], $20::smallint[]) as r(id, agent_id, target, step)",
         new.id.0,
         new.org_id.0,
         new.summary,
-        Json(new.command) as _,
+        command.map(Json) as _,
         new.actor,
         new.request_id,
         new.created_at.to_sqlx(),
@@ -77,10 +125,14 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>
         new.manifest.signature,
         new.manifest.certificate,
         total,
-        new.run_ids,
-        new.agent_ids,
-        new.targets,
-        new.priority
+        &run_ids,
+        &agent_ids,
+        &targets as _,
+        new.priority,
+        plan.map(Json) as _,
+        plan.map(|plan| plan.job.id.0),
+        state.as_str(),
+        &steps as _
     )
     .execute(connection)
     .await
@@ -94,6 +146,7 @@ struct Row {
     state: String,
     summary: String,
     command: Option<Json<Command>>,
+    job: Option<Json<PlannedJob>>,
     actor: String,
     request_id: String,
     created_at: jiff_sqlx::Timestamp,
@@ -138,6 +191,7 @@ macro_rules! row {
     ($r:ident, $command:expr) => {{
         Row {
             command: $command,
+            job: $r.job,
             id: $r.id,
             state: $r.state,
             summary: $r.summary,
@@ -177,6 +231,7 @@ impl From<Row> for Execution {
             request_id: row.request_id,
             created_at: row.created_at.to_jiff(),
             ended_at: row.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
+            job: row.job.map(|job| ExecutedJob { id: job.0.id, name: job.0.name, version: job.0.version }),
             command: row.command.map(|command| without_values(command.0)),
         }
     }
@@ -192,7 +247,7 @@ fn without_values(mut command: Command) -> Command {
 
 pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Option<Execution>> {
     let record = sqlx::query!(
-        r#"select id, state, summary, command as "command: Json<Command>", actor, request_id, created_at, ended_at,
+        r#"select id, state, summary, command as "command: Json<Command>", plan->'job' as "job: Json<PlannedJob>", actor, request_id, created_at, ended_at,
                   cancel_requested_at is not null as "cancel_requested!", priority, runs_total, runs_waiting, runs_active,
                   runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
                   runs_unknown
@@ -203,7 +258,20 @@ pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Op
     .fetch_optional(pool)
     .await
     .during("query for the execution")?;
-    Ok(record.map(|r| Execution::from(row!(r, Some(r.command)))))
+    Ok(record.map(|r| Execution::from(row!(r, r.command))))
+}
+
+/// The plan of an execution that has one.
+pub(crate) async fn plan(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Option<Plan>> {
+    let plan = sqlx::query_scalar!(
+        r#"select plan as "plan: Json<Plan>" from executions where org_id = $1 and id = $2"#,
+        org.0,
+        id.0
+    )
+    .fetch_optional(pool)
+    .await
+    .during("query for the execution's plan")?;
+    Ok(plan.flatten().map(|plan| plan.0))
 }
 
 /// How many of an execution's hosts are not those that `seen` matches.
@@ -226,7 +294,7 @@ pub(crate) async fn page(
     limit: i64,
 ) -> Result<Vec<Execution>> {
     let records = sqlx::query!(
-        r#"select id, state, summary, actor, request_id, created_at, ended_at,
+        r#"select id, state, summary, plan->'job' as "job: Json<PlannedJob>", actor, request_id, created_at, ended_at,
                   cancel_requested_at is not null as "cancel_requested!", priority, runs_total, runs_waiting, runs_active,
                   runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
                   runs_unknown
@@ -283,8 +351,8 @@ pub(crate) async fn cancelled(connection: &mut PgConnection, ids: &[Uuid]) -> Re
 /// What was authorised, of each of `ids`.
 pub(crate) async fn authorised(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Authorised>> {
     let records = sqlx::query!(
-        r#"select id, org_id, command as "command: Json<Command>", manifest, manifest_signature,
-                  manifest_certificate
+        r#"select id, org_id, command as "command: Json<Command>", plan as "plan: Json<Plan>", manifest,
+                  manifest_signature, manifest_certificate
            from executions where id = any($1)"#,
         ids
     )
@@ -293,15 +361,13 @@ pub(crate) async fn authorised(connection: &mut PgConnection, ids: &[Uuid]) -> R
     .during("query for manifests")?;
     Ok(records
         .into_iter()
-        .map(|r| Authorised {
-            id: r.id,
-            org_id: r.org_id,
-            command: r.command,
-            signed: SignedManifest {
+        .filter_map(|r| {
+            let signed = SignedManifest {
                 manifest: r.manifest,
                 signature: r.manifest_signature,
                 certificate: r.manifest_certificate,
-            },
+            };
+            Some(Authorised { id: r.id, org_id: r.org_id, work: Work::of(r.command, r.plan)?, signed })
         })
         .collect())
 }

@@ -31,6 +31,14 @@ pub(crate) struct Queued {
     pub is_behind: bool,
 }
 
+/// What a manifest covers of a run: on which agent, and the place of its step, where it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Covered {
+    pub run: RunId,
+    pub agent: AgentId,
+    pub step: Option<i16>,
+}
+
 /// A new state of a run, if nobody was faster.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
@@ -59,7 +67,10 @@ pub(crate) async fn page(
 ) -> Result<Vec<Run>> {
     let records = sqlx::query!(
         r#"select r.id, r.agent_id, r.target, r.state, r.reason, r.detail, r.attempt, r.exit_code, r.signal,
-                  r.queued_at, r.due_at, r.started_at, r.ended_at, a.state as "attempt_state?",
+                  r.queued_at, r.due_at, r.started_at, r.ended_at, r.step,
+                  (select e.plan->'steps'->(r.step::int)->>'name' from executions e
+                   where e.org_id = r.org_id and e.id = r.execution_id and r.step is not null) as step_name,
+                  a.state as "attempt_state?",
                   a.observed_outcome as "observed?: Json<Observed>",
                   a.stdout_written, a.stderr_written, a.stdout_sha256, a.stderr_sha256, a.sandbox,
                   a.cpu_user_us, a.cpu_system_us, a.peak_memory_bytes, a.peak_pids, a.io_read_bytes,
@@ -92,6 +103,8 @@ pub(crate) async fn page(
                 execution_id: execution,
                 agent_id: r.agent_id.into(),
                 target: r.target,
+                step: r.step,
+                step_name: r.step_name,
                 state,
                 reason: r.reason.as_deref().and_then(Reason::parse),
                 detail: r.detail,
@@ -220,19 +233,24 @@ pub(crate) async fn having_queue(pool: &PgPool, agents: &[Uuid]) -> Result<Vec<A
     Ok(ids.into_iter().map(AgentId).collect())
 }
 
-/// The targets of each of `executions`: (execution, run, agent) in the order of the run ids.
+/// What each of `executions` is to do where, in the order of the run ids.
 pub(crate) async fn coverage(
     connection: &mut PgConnection,
     executions: &[Uuid],
-) -> Result<Vec<(ExecutionId, RunId, AgentId)>> {
+) -> Result<Vec<(ExecutionId, Covered)>> {
     let records = sqlx::query!(
-        "select execution_id, id, agent_id from runs where execution_id = any($1) order by execution_id, id",
+        "select execution_id, id, agent_id, step from runs where execution_id = any($1) order by execution_id, id",
         executions
     )
     .fetch_all(connection)
     .await
     .during("query for an execution's targets")?;
-    Ok(records.into_iter().map(|r| (r.execution_id.into(), r.id.into(), r.agent_id.into())).collect())
+    Ok(records
+        .into_iter()
+        .map(|r| {
+            (r.execution_id.into(), Covered { run: r.id.into(), agent: r.agent_id.into(), step: r.step })
+        })
+        .collect())
 }
 
 /// Marks the runs as active with their next attempt, each guarded by its generation.
@@ -258,8 +276,18 @@ pub(crate) async fn activate<'a>(
     exactly(done.rows_affected(), runs.len())
 }
 
-/// Writes the changes, each guarded by the generation that was read.
+/// Writes the changes, each guarded by the generation that was read, and tells the ends of steps to whoever moves their
+/// executions on.
 pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) -> Result<()> {
+    write(connection, changes, true).await
+}
+
+/// The same for whoever moves the execution on: that one knows.
+pub(crate) async fn change_untold(connection: &mut PgConnection, changes: &[Change]) -> Result<()> {
+    write(connection, changes, false).await
+}
+
+async fn write(connection: &mut PgConnection, changes: &[Change], is_told: bool) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
@@ -274,8 +302,9 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
     let details: Vec<Option<&str>> = changes.iter().map(|c| c.detail.as_deref()).collect();
     let exit_codes: Vec<Option<i32>> = changes.iter().map(|c| c.exit_code).collect();
     let signals: Vec<Option<i32>> = changes.iter().map(|c| c.signal).collect();
-    let done = sqlx::query!(
-        "update runs r
+    let done = sqlx::query_scalar!(
+        r#"with changed as (
+         update runs r
          set state = c.state, generation = r.generation + 1, due_at = coalesce(c.due_at, r.due_at),
              start_before = coalesce(c.start_before, r.start_before), started_at = coalesce(c.started_at, r.started_at),
              ended_at = coalesce(r.ended_at, c.ended_at),
@@ -284,7 +313,14 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
                      $7::timestamptz[], $8::text[], $9::text[], $10::int[], $11::int[], $12::timestamptz[])
               as c(execution_id, id, generation, state, due_at, started_at, ended_at, reason, detail, exit_code,
                    signal, start_before)
-         where r.execution_id = c.execution_id and r.id = c.id and r.generation = c.generation",
+         where r.execution_id = c.execution_id and r.id = c.id and r.generation = c.generation
+         returning r.execution_id, r.agent_id, r.step, r.state
+         ), ended as (
+             insert into advance_queue (execution_id, agent_id)
+             select execution_id, agent_id from changed
+             where $13 and step is not null and state not in ('blocked', 'queued', 'active')
+         )
+         select count(*) as "changed!" from changed"#,
         &executions,
         &ids,
         &generations,
@@ -296,12 +332,13 @@ pub(crate) async fn change(connection: &mut PgConnection, changes: &[Change]) ->
         &details as _,
         &exit_codes as _,
         &signals as _,
-        &times(|c| c.start_before) as _
+        &times(|c| c.start_before) as _,
+        is_told
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await
     .during("update of runs")?;
-    exactly(done.rows_affected(), changes.len())
+    exactly(u64::try_from(done).unwrap_or(0), changes.len())
 }
 
 /// A run that waits for its host, locked, with how its newest attempt ended that counts as a try.
@@ -363,6 +400,23 @@ pub(crate) async fn lock_cancelled(connection: &mut PgConnection, limit: i64) ->
     .fetch_all(connection)
     .await
     .during("query for cancelled runs")
+}
+
+/// Locks the blocked runs of an execution.
+pub(crate) async fn lock_blocked(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+) -> Result<Vec<Waiting>> {
+    sqlx::query_as!(
+        Waiting,
+        r#"select execution_id, id, state, generation, null::text as tried_state, null::text as tried_reason,
+                  null::int as tried_exit_code, null::int as tried_signal
+           from runs where execution_id = $1 and state = 'blocked' order by id for update"#,
+        execution.0
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for blocked runs")
 }
 
 /// An active run that a person wants to end.

@@ -10,12 +10,16 @@ use crate::{
     access::validate_slug,
     api::execution::Targets,
     command::{Command, OutputLimit, Program, Script},
+    id::JobId,
     label::validate_label,
     limits,
     retry::Retry,
     sandbox::{Container, Limits, Network, Profile},
     selector::Selector,
 };
+
+/// What stands in the place of a job's name in paths.
+const RESERVED: [&str; 2] = ["validate", "schema"];
 
 /// A job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -292,6 +296,9 @@ impl Job {
     /// The first thing that is wrong, with its path in the document.
     pub fn validate(&self) -> Result<(), Invalid> {
         validate_slug("name", &self.name)?;
+        if RESERVED.contains(&self.name.as_str()) || self.name.parse::<JobId>().is_ok() {
+            return Err(Invalid::new("name", format!("is '{}', which is no name of a job", self.name)));
+        }
         if self.description.len() > limits::DESCRIPTION_BYTES {
             return Err(Invalid::over(
                 "description",

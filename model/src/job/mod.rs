@@ -12,6 +12,6 @@ mod yaml;
 pub use document::{Job, JobTargets, OnFailure, Order, Step};
 pub use graph::Graph;
 pub use length::Length;
-pub use plan::{Plan, PlanStep, Work};
+pub use plan::{Plan, PlanStep, PlannedJob, Work};
 pub use rollout::{Rollout, Share};
 pub use yaml::{BadDocument, parse};

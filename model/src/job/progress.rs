@@ -32,8 +32,9 @@ pub enum Why {
 /// How a step stands on all hosts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Gathered {
-    /// Runs that have not ended.
+    /// Runs that have not ended, and those of them that wait for others.
     pub open: usize,
+    pub blocked: usize,
     pub succeeded: usize,
     /// Runs that ended in any other way.
     pub others: usize,

@@ -140,6 +140,22 @@ impl Things {
                 let body = json!({ "targets": { "names": [agent["name"]] }, "command": { "program": { "argv": ["true"] } } });
                 self.made("/api/v1/executions", &body).await
             }
+            "job" => {
+                let job = self.fresh();
+                let document =
+                    format!("name: {job}\nsteps: [{{name: a, wait: 1h}}, {{name: b, run: 'true'}}]\n");
+                self.admin.post("/api/v1/jobs", &json!({ "document": document })).await.accepted();
+                job
+            }
+            "version" => "1".to_owned(),
+            // It waits: so it can be held.
+            "started" => {
+                let agent =
+                    self.admin.get(&format!("/api/v1/agents/{}", self.agent)).await.accepted().value();
+                let job = Box::pin(self.thing("job", filled)).await;
+                let body = json!({ "targets": { "hosts": [agent["name"]] } });
+                self.made(&format!("/api/v1/jobs/{job}/execute"), &body).await
+            }
             "run" => self.admin.runs(&filled["execution"]).await[0].id.to_string(),
             other => panic!("nobody knows what {{{other}}} is"),
         }

@@ -9,6 +9,7 @@ use std::{
 use model::{
     access::{Permission, Permissions, Reach},
     id::{ApiTokenId, LoginSessionId, OrgId, RoleBindingId, ServiceAccountId, UserId},
+    label::{Facts, Labels},
     selector::Selector,
 };
 
@@ -104,7 +105,7 @@ pub(crate) struct Grant {
     /// The group that gives it to its members.
     pub group: Option<String>,
     pub hosts: Option<Selector>,
-    pub jobs: Option<String>,
+    pub jobs: Option<Selector>,
 }
 
 /// The hosts that a permission holds for.
@@ -159,7 +160,10 @@ impl Actor {
             return Err("no role of theirs has it");
         }
         if permission.reach() == Reach::Hosts {
-            return self.hosts_of(giving);
+            return self.hosts_of(giving, None);
+        }
+        if permission.reach() == Reach::Jobs {
+            return self.jobs_of(permission, giving);
         }
         if permission.reach() == Reach::Installation && !self.is_home {
             return Err("it is about the whole installation, and held in the home organization only");
@@ -174,11 +178,74 @@ impl Actor {
         }
     }
 
-    /// Commands belong to no job: bindings for some jobs give nothing here.
-    fn hosts_of<'a>(&self, giving: impl Iterator<Item = &'a Grant>) -> Result<Hosts, &'static str> {
+    /// Whether there are jobs that it is held for; which, tells [`Actor::reaches_job`].
+    fn jobs_of<'a>(
+        &self,
+        permission: Permission,
+        mut giving: impl Iterator<Item = &'a Grant>,
+    ) -> Result<Hosts, &'static str> {
+        if permission == Permission::JobRead {
+            return Ok(Hosts::All);
+        }
+        // Others run on all hosts what is written in a job.
+        if self.narrowed.hosts.is_some() || giving.all(|grant| grant.hosts.is_some()) {
+            return Err("what a job does is not confined to hosts, and theirs is");
+        }
+        Ok(Hosts::All)
+    }
+
+    /// Whether the permission, of those about jobs, is held for a job with these labels.
+    pub(crate) fn reaches_job(&self, permission: Permission, labels: &Labels) -> bool {
+        let anywhere = permission == Permission::JobRead;
+        self.narrowed.permissions.is_none_or(|kept| kept.contains(permission))
+            && self.grants.iter().any(|grant| {
+                grant.permissions.contains(permission)
+                    && (anywhere || grant.hosts.is_none())
+                    && grant.jobs.as_ref().is_none_or(|jobs| jobs.matches("", labels, &Facts::new()))
+            })
+    }
+
+    /// The jobs that somebody may know of; `None`: all of the organization.
+    pub(crate) fn jobs_seen(&self) -> Option<Selector> {
+        let giving = self.grants.iter().filter(|grant| grant.permissions.contains(Permission::JobRead));
+        let scopes: Option<Vec<Selector>> = giving.map(|grant| grant.jobs.clone()).collect();
+        let unconfined = self
+            .grants
+            .iter()
+            .any(|grant| grant.permissions.contains(Permission::JobRead) && grant.jobs.is_none());
+        if unconfined { None } else { Some(Selector::any_of(scopes.unwrap_or_default())) }
+    }
+
+    /// For which hosts the permission, of those about hosts, is held to run a job with these labels.
+    ///
+    /// # Errors
+    /// Why it is not held at all, as the rest of a sentence.
+    pub(crate) fn judge_for_job(
+        &self,
+        permission: Permission,
+        labels: &Labels,
+    ) -> Result<Hosts, &'static str> {
+        if self.narrowed.permissions.is_some_and(|kept| !kept.contains(permission)) {
+            return Err("the API token was made without it");
+        }
+        let giving = self.grants.iter().filter(|grant| grant.permissions.contains(permission));
+        self.hosts_of(giving, Some(labels))
+    }
+
+    /// Commands belong to no job: bindings for some jobs give nothing there.
+    fn hosts_of<'a>(
+        &self,
+        giving: impl Iterator<Item = &'a Grant>,
+        job: Option<&Labels>,
+    ) -> Result<Hosts, &'static str> {
         let (mut confined, mut seen) = (Vec::new(), BTreeSet::new());
         let mut everywhere = false;
-        for grant in giving.filter(|grant| grant.jobs.is_none()) {
+        let is_meant = |grant: &&Grant| match (&grant.jobs, job) {
+            (None, _) => true,
+            (Some(jobs), Some(labels)) => jobs.matches("", labels, &Facts::new()),
+            (Some(_), None) => false,
+        };
+        for grant in giving.filter(is_meant) {
             match &grant.hosts {
                 None => everywhere = true,
                 Some(hosts) if seen.insert(hosts.to_string()) => confined.push(hosts.clone()),
@@ -186,7 +253,10 @@ impl Actor {
             }
         }
         if !everywhere && confined.is_empty() {
-            return Err("theirs is for some jobs only, and a command is no job");
+            return Err(match job {
+                Some(_) => "no role of theirs has it for this job",
+                None => "theirs is for some jobs only, and a command is no job",
+            });
         }
         Ok(match (everywhere, self.narrowed.hosts.clone()) {
             (true, None) => Hosts::All,

@@ -30,7 +30,7 @@ pub(crate) fn explain(actor: &Actor, permission: Permission, host: Option<&Agent
                 role: grant.role.clone(),
                 group: grant.group.clone(),
                 hosts: grant.hosts.as_ref().map(ToString::to_string),
-                jobs: grant.jobs.clone(),
+                jobs: grant.jobs.as_ref().map(ToString::to_string),
                 applies: why_not.is_none(),
                 why_not,
             }
@@ -72,6 +72,8 @@ fn by(bindings: &[BindingReason]) -> String {
 fn why_not(actor: &Actor, permission: Permission, grant: &Grant) -> Option<String> {
     match permission.reach() {
         Reach::Everyone => None,
+        Reach::Jobs => (permission != Permission::JobRead && grant.hosts.is_some())
+            .then(|| "what a job does is not confined to hosts, and it is".to_owned()),
         Reach::Hosts => {
             grant.jobs.as_ref().map(|_| "it is for some jobs only, and a command is no job".to_owned())
         }

@@ -41,11 +41,15 @@ impl Again {
             return Ok(Self::default());
         }
         let authorised = manifest::authorised(app, connection, ids).await?;
-        let mut commands: HashMap<ExecutionId, Arc<Verified>> = authorised
-            .into_iter()
-            .filter_map(|(id, verified)| Some((id, verified.ok()?)))
-            .filter(|(_, verified)| verified.command.retry.is_some() || verified.command.idempotent)
-            .collect();
+        let mut commands: HashMap<ExecutionId, Arc<Verified>> =
+            authorised.into_iter().filter_map(|(id, verified)| Some((id, verified.ok()?))).collect();
+        let is_tried_again = |key: &Key| {
+            let command = commands.get(&key.0).and_then(|verified| verified.command_of(key.1));
+            command.is_some_and(|command| command.retry.is_some() || command.idempotent)
+        };
+        let bad: Vec<Key> = bad.into_iter().filter(is_tried_again).collect();
+        let left: BTreeSet<ExecutionId> = bad.iter().map(|key| key.0).collect();
+        commands.retain(|id, _| left.contains(id));
         if commands.is_empty() {
             return Ok(Self::default());
         }
@@ -69,8 +73,9 @@ impl Again {
         let mut tried = self.tried.get(&run)?.clone();
         tried.retain(|attempt| attempt.number != last.number);
         tried.push(last);
-        let Next::Again { tries, .. } = retry::next(&verified.command, &tried) else { return None };
-        let policy = verified.command.retry.clone().unwrap_or_else(|| Retry::of(*limits::RUN_TRIES.end()));
+        let command = verified.command_of(run)?;
+        let Next::Again { tries, .. } = retry::next(command, &tried) else { return None };
+        let policy = command.retry.clone().unwrap_or_else(|| Retry::of(*limits::RUN_TRIES.end()));
         let at = now.saturating_add(policy.pause(tries, clock::dice())).unwrap_or(Timestamp::MAX);
         let start_before = at.saturating_add(verified.start_within).unwrap_or(Timestamp::MAX);
         let how = last.reason.map_or("ended", Reason::as_str);

@@ -74,6 +74,7 @@ pub(crate) async fn end_waiting(
         });
         moves.push((ExecutionId(row.execution_id), before, state));
         settled.executions.insert(row.execution_id.into());
+        settled.has_step = true;
     }
     store::runs::change(connection, &changes).await?;
     move_counts(connection, &moves, now).await?;

@@ -102,7 +102,8 @@ fn the_order_by_steps_waits_for_all_hosts() {
 fn the_controllers_steps_stand_between() {
     let plan = plan("steps:\n  - {name: a, run: x}\n  - {name: rest, wait: 5s}\n  - {name: b, run: x}\n");
     let gathered = |open, succeeded, others| {
-        vec![Gathered { open, succeeded, others }, Gathered::default(), Gathered::default()]
+        let one = Gathered { open, succeeded, others, ..Gathered::default() };
+        vec![one, Gathered::default(), Gathered::default()]
     };
     let states = states("bbb");
     assert_eq!(of_controller(&plan, 1, &states, &gathered(1, 1, 1)), None);

@@ -10,7 +10,7 @@ fn grant(role: BuiltInRole, hosts: Option<&str>, jobs: Option<&str>) -> Grant {
         permissions: role.permissions(),
         group: None,
         hosts: hosts.map(|text| scope_selector("hosts", text).expect("a scope")),
-        jobs: jobs.map(str::to_owned),
+        jobs: jobs.map(|text| scope_selector("jobs", text).expect("a scope")),
     }
 }
 

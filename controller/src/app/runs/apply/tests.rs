@@ -131,6 +131,7 @@ impl Rows {
             generation: 0,
             run_state: self.run.as_str().to_owned(),
             run_generation: 0,
+            is_step: false,
             run_attempt: self.newest(),
             offered_at: jiff_sqlx::ToSqlx::to_sqlx(crate::clock::now()),
         };

@@ -1,0 +1,254 @@
+//! Jobs: saved as versions that never change, each signed when it is saved.
+//!
+//! Invariant: what runs is what an author saved: a version whose document does not match its signature starts nothing.
+
+use jiff::Timestamp;
+use model::{
+    access::Permission,
+    api::job::{Change, ExecuteJob, Job, SaveJob, SavedJob},
+    id::{JobId, OrgId},
+    job, limits,
+};
+use prost::Message as _;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+
+use super::{
+    App,
+    access::{Authorized, JobManage, JobRead, Right},
+};
+use crate::{
+    clock,
+    error::{During, Error, Result},
+    store::{
+        self, audit,
+        executions::SignedManifest,
+        jobs::{NewVersion, SavedVersion},
+    },
+};
+
+/// What the signature is made over, so that it can stand for nothing else.
+const KIND: &str = "job-version";
+
+/// Reads a document.
+///
+/// # Errors
+/// [`Error::Document`] with the place of what is wrong.
+pub(crate) fn parse(document: &str) -> Result<job::Job> {
+    job::parse(document).map_err(Error::Document)
+}
+
+/// Saves a job: a new one, or a further version of one. `key` is the id or name of the job that is meant; without it there
+/// must be none.
+///
+/// # Errors
+/// When the document is wrong, somebody else was faster, or the job is not among those that the right holds for.
+pub(crate) async fn save(
+    app: &App,
+    by: &Authorized<JobManage>,
+    key: Option<&str>,
+    request: &SaveJob,
+) -> Result<SavedJob> {
+    request.validate()?;
+    let job = parse(&request.document)?;
+    may_manage(by, &job.labels)?;
+    let (org, now) = (by.org_id(), clock::now());
+    let mut tx = app.db.of(org).begin().await.during("begin")?;
+    let before = store::jobs::find(&mut tx, org, key.unwrap_or(&job.name), true).await?;
+    if let Some(before) = &before {
+        may_manage(by, &before.labels)?;
+        if key.is_none() {
+            return Err(Error::Conflict(format!(
+                "the job '{}' is there already; save a version of it instead",
+                job.name
+            )));
+        }
+    }
+    let named = before.as_ref().map(|job| job.name.as_str()).or(key);
+    if let Some(named) = named
+        && named != job.name
+    {
+        let problem = format!("is '{}', and the job that is saved is '{named}'", job.name);
+        return Err(model::Invalid::new("name", problem).into());
+    }
+    let newest = before.as_ref().map_or(0, |job| job.version);
+    if let Some(expected) = request.expected_version
+        && expected != newest
+    {
+        return Err(moved_on(&job.name, expected, before.as_ref()));
+    }
+    if let Some(before) = &before
+        && before.document.as_deref() == Some(request.document.as_str())
+    {
+        let (name, id) = (before.name.clone(), Some(before.id));
+        return Ok(SavedJob { change: Change::Unchanged, name, version: newest, id });
+    }
+    let change = if before.is_some() { Change::Updated } else { Change::Created };
+    let version = newest + 1;
+    if request.dry_run {
+        return Ok(SavedJob { change, name: job.name, version, id: before.map(|job| job.id) });
+    }
+    if before.is_none() && store::jobs::count(&mut tx, org).await? >= limits::JOBS {
+        return Err(
+            model::Invalid::over("name", "JOBS", usize::try_from(limits::JOBS).unwrap_or(0), "jobs").into()
+        );
+    }
+    let id = before.as_ref().map_or_else(|| JobId::new(now, clock::entropy()), |job| job.id);
+    write(app, &mut tx, by, (id, version), &job, request, now).await?;
+    let verb = if before.is_some() { "job.update" } else { "job.create" };
+    let detail =
+        json!({ "name": job.name, "version": version, "comment": request.comment, "labels": job.labels });
+    audit::record(&mut tx, org, now, by.entry(verb, format!("job/{id}"), detail)).await?;
+    tx.commit().await.during("commit")?;
+    Ok(SavedJob { change, name: job.name, version, id: Some(id) })
+}
+
+async fn write(
+    app: &App,
+    connection: &mut PgConnection,
+    by: &Authorized<JobManage>,
+    (id, version): (JobId, i32),
+    job: &job::Job,
+    request: &SaveJob,
+    now: Timestamp,
+) -> Result<()> {
+    let sha256 = Sha256::digest(&request.document);
+    let author_id = by.actor().subject.to_string();
+    let signed = sign(app, by, (id, version), &sha256, now);
+    let new = NewVersion {
+        job_id: id,
+        org_id: by.org_id(),
+        version,
+        document: &request.document,
+        sha256: &sha256,
+        comment: request.comment.as_deref(),
+        author: &by.actor().name,
+        author_id: &author_id,
+        created_at: now,
+        signed: &signed,
+    };
+    if version == 1 {
+        store::jobs::insert(connection, &new, (&job.name, &job.description, &job.labels)).await
+    } else {
+        store::jobs::update(connection, &new, &job.description, &job.labels).await
+    }
+}
+
+fn sign(
+    app: &App,
+    by: &Authorized<JobManage>,
+    (id, version): (JobId, i32),
+    sha256: &[u8],
+    now: Timestamp,
+) -> SignedManifest {
+    let saved = proto::JobVersion {
+        org_id: by.org_id().to_bytes(),
+        job_id: id.to_bytes(),
+        version: u32::try_from(version).unwrap_or(0),
+        sha256: sha256.to_vec(),
+        author: by.actor().name.clone(),
+        author_id: by.actor().subject.to_string(),
+        created_at: now.as_microsecond(),
+    }
+    .encode_to_vec();
+    let signer = app.ca.signer();
+    SignedManifest {
+        signature: signer.sign(KIND, &saved),
+        certificate: signer.certificate().to_vec(),
+        manifest: saved,
+    }
+}
+
+/// Compares a version's row with what was signed of it.
+fn verify(app: &App, org: OrgId, id: JobId, saved: &SavedVersion) -> Result<()> {
+    let signed = &saved.signed;
+    let version = saved.version.version;
+    let refused = |why: String| Error::Tampered(format!("version {version} of the job {why}"));
+    // The key signed it when it was in use; that its certificate has ended since does not matter.
+    app.ca
+        .verifier()
+        .verify(KIND, &signed.manifest, &signed.signature, &signed.certificate, saved.version.created_at)
+        .map_err(|error| refused(format!("has a signature that does not hold: {error}")))?;
+    let signed = proto::JobVersion::decode(signed.manifest.as_slice())
+        .map_err(|error| refused(format!("has a signed part that cannot be read: {error}")))?;
+    let document = saved.version.document.as_deref().unwrap_or_default();
+    let is_same = signed.org_id == org.to_bytes()
+        && signed.job_id == id.to_bytes()
+        && signed.version == u32::try_from(version).unwrap_or(0)
+        && signed.sha256 == Sha256::digest(document)[..]
+        && signed.created_at == saved.version.created_at.as_microsecond()
+        && signed.author == saved.version.author
+        && signed.author_id == saved.author_id;
+    if is_same { Ok(()) } else { Err(refused("is not what its author saved".to_owned())) }
+}
+
+/// Somebody else has saved since.
+fn moved_on(name: &str, expected: i32, before: Option<&Job>) -> Error {
+    Error::Conflict(match before {
+        None => format!("there is no job '{name}', and version {expected} of it was expected"),
+        Some(job) => {
+            let comment = job.comment.as_deref().map(|text| format!(" ({text})")).unwrap_or_default();
+            format!(
+                "the job '{name}' is at version {} by {}{comment}, and version {expected} was expected: look at what \
+                 changed and save again",
+                job.version, job.author
+            )
+        }
+    })
+}
+
+fn may_manage(by: &Authorized<JobManage>, labels: &model::label::Labels) -> Result<()> {
+    if by.reaches_job(labels) {
+        return Ok(());
+    }
+    Err(by.actor().refusal(Permission::JobManage, "theirs is for jobs with other labels"))
+}
+
+/// The job that has this id or name, if the right holds for it.
+///
+/// # Errors
+/// That there is none.
+pub(crate) async fn find<P: Right>(
+    connection: &mut PgConnection,
+    by: &Authorized<P>,
+    key: &str,
+    to_change: bool,
+) -> Result<Job> {
+    let job = store::jobs::find(connection, by.org_id(), key, to_change).await?;
+    job.filter(|job| by.reaches_job(&job.labels)).ok_or_else(|| Error::not_found("job", key))
+}
+
+/// Deletes a job. What was started of it goes on, and its versions stay.
+///
+/// # Errors
+/// When there is none.
+pub(crate) async fn delete(app: &App, by: &Authorized<JobManage>, key: &str) -> Result<()> {
+    let (org, now) = (by.org_id(), clock::now());
+    let mut tx = app.db.of(org).begin().await.during("begin")?;
+    let job = find(&mut tx, by, key, true).await?;
+    store::jobs::delete(&mut tx, org, job.id, now).await?;
+    let detail = json!({ "name": job.name, "version": job.version });
+    audit::record(&mut tx, org, now, by.entry("job.delete", format!("job/{}", job.id), detail)).await?;
+    tx.commit().await.during("commit")
+}
+
+/// The version that a start is about, as its author saved it.
+///
+/// # Errors
+/// When there is no such job or version, or it is not what was signed.
+pub(crate) async fn to_run(
+    app: &App,
+    connection: &mut PgConnection,
+    by: &Authorized<JobRead>,
+    key: &str,
+    request: &ExecuteJob,
+) -> Result<(Job, i32, job::Job)> {
+    let job = find(connection, by, key, false).await?;
+    let version = request.version.unwrap_or(job.version);
+    let saved = store::jobs::version(connection, by.org_id(), job.id, version).await?;
+    let saved = saved.ok_or_else(|| Error::not_found("version of the job", version.to_string()))?;
+    verify(app, by.org_id(), job.id, &saved)?;
+    let document = parse(saved.version.document.as_deref().unwrap_or_default())?;
+    Ok((job, version, document))
+}

@@ -1,0 +1,405 @@
+//! Where executions with a plan stand: their hosts, and what has happened on these since somebody looked.
+
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use model::{
+    Reason,
+    api::job::{Cell, ResultRow},
+    id::{AgentId, ExecutionId, OrgId, RunId},
+    job::progress::{Gathered, HostState, Standing},
+    run::RunState,
+};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::error::{During, Error, Result};
+
+/// The agent of the controller's own steps.
+pub(crate) const NO_AGENT: AgentId = AgentId(Uuid::nil());
+
+/// An execution that is moved on, locked.
+#[derive(Debug)]
+pub(crate) struct Due {
+    pub execution_id: ExecutionId,
+    pub standing: Standing,
+    pub is_paused: bool,
+    pub cancel_requested: bool,
+}
+
+/// A host of an execution.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Host {
+    pub agent_id: AgentId,
+    pub batch: u16,
+    pub state: HostState,
+}
+
+/// A run as far as its host's progress is concerned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepRun {
+    pub agent_id: AgentId,
+    pub id: RunId,
+    pub step: usize,
+    pub state: RunState,
+    pub generation: i64,
+    pub started_at: Option<Timestamp>,
+}
+
+/// Makes the rows of an execution that begins; it is due at once.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    (execution, org): (ExecutionId, OrgId),
+    hosts: &[(AgentId, String, u16)],
+    now: Timestamp,
+) -> Result<()> {
+    let agents: Vec<Uuid> = hosts.iter().map(|host| host.0.0).collect();
+    let names: Vec<String> = hosts.iter().map(|host| host.1.clone()).collect();
+    let batches: Vec<i16> = hosts.iter().map(|host| i16::try_from(host.2).unwrap_or(i16::MAX)).collect();
+    sqlx::query!(
+        "with progress as (
+             insert into execution_progress (execution_id, org_id, advance_at) values ($1, $2, $3)
+         )
+         insert into execution_hosts (execution_id, place, org_id, agent_id, target, batch, state)
+         select $1, h.place - 1, $2, h.agent_id, h.target, h.batch, 'waiting'
+         from unnest($4::uuid[], $5::text[], $6::smallint[]) with ordinality as h(agent_id, target, batch, place)",
+        execution.0,
+        org.0,
+        now.to_sqlx(),
+        &agents,
+        &names,
+        &batches
+    )
+    .execute(connection)
+    .await
+    .during("insert of the execution's hosts")?;
+    Ok(())
+}
+
+/// Somebody has to look at the execution now.
+pub(crate) async fn wake(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query!(
+        "update execution_progress set advance_at = $2 where execution_id = $1",
+        execution.0,
+        now.to_sqlx()
+    )
+    .execute(connection)
+    .await
+    .during("wake-up of the execution")?;
+    Ok(())
+}
+
+/// Locks executions that have to be looked at.
+pub(crate) async fn lock_due(connection: &mut PgConnection, now: Timestamp, limit: i64) -> Result<Vec<Due>> {
+    let rows = sqlx::query!(
+        r#"select p.execution_id, p.batch, p.pause_until, p.paused_at is not null as "is_paused!",
+                  p.stopped_at is not null as "is_stopped!", e.cancel_requested_at is not null as "cancel_requested!"
+           from execution_progress p join executions e on e.id = p.execution_id
+           where p.execution_id in (
+               select execution_id from execution_progress where advance_at <= $1
+               union select execution_id from advance_queue)
+           order by p.execution_id limit $2 for update of p skip locked"#,
+        now.to_sqlx(),
+        limit
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for executions to move on")?;
+    Ok(rows
+        .into_iter()
+        .map(|r| Due {
+            execution_id: r.execution_id.into(),
+            standing: Standing {
+                batch: u16::try_from(r.batch).unwrap_or(0),
+                pause_until: r.pause_until.map(jiff_sqlx::Timestamp::to_jiff),
+                is_stopped: r.is_stopped,
+            },
+            is_paused: r.is_paused,
+            cancel_requested: r.cancel_requested,
+        })
+        .collect())
+}
+
+/// Takes the hosts on which something has ended, each once.
+pub(crate) async fn take_changed(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+) -> Result<Vec<AgentId>> {
+    let mut agents = sqlx::query_scalar!(
+        "delete from advance_queue where execution_id = $1 returning agent_id",
+        execution.0
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for changed hosts")?;
+    agents.sort_unstable();
+    agents.dedup();
+    Ok(agents.into_iter().map(AgentId).collect())
+}
+
+/// The hosts, in the order of their turns.
+pub(crate) async fn hosts(connection: &mut PgConnection, execution: ExecutionId) -> Result<Vec<Host>> {
+    let rows = sqlx::query!(
+        "select agent_id, batch, state from execution_hosts where execution_id = $1 order by place",
+        execution.0
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for the execution's hosts")?;
+    rows.into_iter()
+        .map(|r| {
+            let state = HostState::parse(&r.state)
+                .ok_or_else(|| Error::internal("unknown state of a host", r.state.clone()))?;
+            Ok(Host { agent_id: r.agent_id.into(), batch: u16::try_from(r.batch).unwrap_or(0), state })
+        })
+        .collect()
+}
+
+/// The runs of these hosts, or of the controller's own steps.
+pub(crate) async fn runs(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+    agents: &[Uuid],
+) -> Result<Vec<StepRun>> {
+    let rows = sqlx::query!(
+        r#"select agent_id, id, step as "step!", state, generation, started_at from runs
+           where execution_id = $1 and agent_id = any($2) and step is not null order by agent_id, step"#,
+        execution.0,
+        agents
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for the runs of hosts")?;
+    rows.into_iter()
+        .map(|r| {
+            let state = RunState::parse(&r.state)
+                .ok_or_else(|| Error::internal("unknown run state", r.state.clone()))?;
+            Ok(StepRun {
+                agent_id: r.agent_id.into(),
+                id: r.id.into(),
+                step: usize::try_from(r.step).unwrap_or(usize::MAX),
+                state,
+                generation: r.generation,
+                started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
+            })
+        })
+        .collect()
+}
+
+/// How each of `steps` steps stands on all hosts together.
+pub(crate) async fn gathered(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+    steps: usize,
+) -> Result<Vec<Gathered>> {
+    let rows = sqlx::query!(
+        r#"select step as "step!", state, count(*) as "runs!" from runs
+           where execution_id = $1 and step is not null group by step, state"#,
+        execution.0
+    )
+    .fetch_all(connection)
+    .await
+    .during("count of the steps' runs")?;
+    let mut gathered = vec![Gathered::default(); steps];
+    for row in rows {
+        let Some(of) = usize::try_from(row.step).ok().and_then(|step| gathered.get_mut(step)) else {
+            continue;
+        };
+        let runs = usize::try_from(row.runs).unwrap_or(0);
+        match RunState::parse(&row.state) {
+            Some(RunState::Succeeded) => of.succeeded += runs,
+            Some(state) if state.is_terminal() => of.others += runs,
+            state => {
+                of.open += runs;
+                if state == Some(RunState::Blocked) {
+                    of.blocked += runs;
+                }
+            }
+        }
+    }
+    Ok(gathered)
+}
+
+/// Writes the new states of hosts.
+pub(crate) async fn set_hosts(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+    states: &[(AgentId, HostState)],
+) -> Result<()> {
+    if states.is_empty() {
+        return Ok(());
+    }
+    let agents: Vec<Uuid> = states.iter().map(|(agent, _)| agent.0).collect();
+    let states: Vec<&str> = states.iter().map(|(_, state)| state.as_str()).collect();
+    sqlx::query!(
+        "update execution_hosts h set state = s.state
+         from unnest($2::uuid[], $3::text[]) as s(agent_id, state)
+         where h.execution_id = $1 and h.agent_id = s.agent_id",
+        execution.0,
+        &agents,
+        &states as _
+    )
+    .execute(connection)
+    .await
+    .during("update of the execution's hosts")?;
+    Ok(())
+}
+
+/// Writes where the rollout stands, and when somebody has to look again.
+pub(crate) async fn set(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+    standing: Standing,
+    advance_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query!(
+        "update execution_progress
+         set advance_at = $2, batch = $3, pause_until = $4,
+             stopped_at = case when $5 then coalesce(stopped_at, $6) else stopped_at end
+         where execution_id = $1",
+        execution.0,
+        advance_at.map(ToSqlx::to_sqlx) as _,
+        i16::try_from(standing.batch).unwrap_or(i16::MAX),
+        standing.pause_until.map(ToSqlx::to_sqlx) as _,
+        standing.is_stopped,
+        now.to_sqlx()
+    )
+    .execute(connection)
+    .await
+    .during("update of the execution's progress")?;
+    Ok(())
+}
+
+/// What people ask of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Pause,
+    Resume,
+    Abort,
+}
+
+/// Does what people ask, unless the execution is over or has no plan; answers whether it was done.
+pub(crate) async fn ask(
+    connection: &mut PgConnection,
+    (execution, org): (ExecutionId, OrgId),
+    ask: Ask,
+    now: Timestamp,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "update execution_progress p
+         set paused_at = case $3 when 'pause' then coalesce(p.paused_at, $4) else null end,
+             pause_until = case $3 when 'resume' then null else p.pause_until end,
+             stopped_at = case $3 when 'abort' then coalesce(p.stopped_at, $4) else p.stopped_at end,
+             advance_at = $4
+         from executions e
+         where p.org_id = $1 and p.execution_id = $2 and e.org_id = $1 and e.id = $2 and e.ended_at is null",
+        org.0,
+        execution.0,
+        match ask {
+            Ask::Pause => "pause",
+            Ask::Resume => "resume",
+            Ask::Abort => "abort",
+        },
+        now.to_sqlx()
+    )
+    .execute(&mut *connection)
+    .await
+    .during("change of the rollout")?;
+    // Nobody looked at its hosts meanwhile.
+    sqlx::query!(
+        "insert into advance_queue (execution_id, agent_id)
+         select execution_id, agent_id from execution_hosts
+         where org_id = $1 and execution_id = $2 and state = 'active' and $3",
+        org.0,
+        execution.0,
+        ask == Ask::Resume
+    )
+    .execute(connection)
+    .await
+    .during("wake-up of the execution's hosts")?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// A page of hosts by their turns, from behind the place `after`, with the runs of each: two statements, however many.
+pub(crate) async fn page(
+    pool: &PgPool,
+    (execution, org): (ExecutionId, OrgId),
+    steps: usize,
+    state: Option<HostState>,
+    after: Option<i32>,
+    limit: i64,
+) -> Result<Vec<(i32, ResultRow)>> {
+    let hosts = sqlx::query!(
+        "select place, agent_id, target, batch, state from execution_hosts
+         where org_id = $1 and execution_id = $2 and ($3::text is null or state = $3) and ($4::int is null or place > $4)
+         order by place limit $5",
+        org.0,
+        execution.0,
+        state.map(HostState::as_str),
+        after,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for a page of hosts")?;
+    let agents: Vec<Uuid> = hosts.iter().map(|host| host.agent_id).collect();
+    let mut rows: Vec<(i32, ResultRow)> = hosts
+        .into_iter()
+        .map(|host| {
+            let row = ResultRow {
+                agent_id: host.agent_id.into(),
+                target: host.target,
+                batch: u16::try_from(host.batch).unwrap_or(0),
+                state: host.state,
+                runs: vec![None; steps],
+            };
+            (host.place, row)
+        })
+        .collect();
+    let by_agent: std::collections::HashMap<AgentId, usize> =
+        rows.iter().enumerate().map(|(index, (_, row))| (row.agent_id, index)).collect();
+    for (agent, step, cell) in cells(pool, (execution, org), &agents).await? {
+        if let Some(index) = by_agent.get(&agent)
+            && let Some(place) = rows[*index].1.runs.get_mut(step)
+        {
+            *place = Some(cell);
+        }
+    }
+    Ok(rows)
+}
+
+/// The cells of these agents: (agent, step, cell).
+pub(crate) async fn cells(
+    pool: &PgPool,
+    (execution, org): (ExecutionId, OrgId),
+    agents: &[Uuid],
+) -> Result<Vec<(AgentId, usize, Cell)>> {
+    let runs = sqlx::query!(
+        r#"select agent_id, id, step as "step!", state, reason, exit_code, started_at, ended_at from runs
+           where org_id = $1 and execution_id = $2 and agent_id = any($3) and step is not null"#,
+        org.0,
+        execution.0,
+        agents
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for the cells of hosts")?;
+    Ok(runs
+        .into_iter()
+        .map(|r| {
+            let cell = Cell {
+                run_id: r.id.into(),
+                state: RunState::parse(&r.state).unwrap_or(RunState::Unknown),
+                reason: r.reason.as_deref().and_then(Reason::parse),
+                exit_code: r.exit_code,
+                started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
+                ended_at: r.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
+            };
+            (r.agent_id.into(), usize::try_from(r.step).unwrap_or(usize::MAX), cell)
+        })
+        .collect())
+}

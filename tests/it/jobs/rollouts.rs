@@ -1,0 +1,131 @@
+//! Whose turn it is: batches, how many at a time, when it stops, and what people ask meanwhile.
+
+use model::{Reason, api::execution::Execution, execution::ExecutionState};
+use opsconductor_tests::{
+    Api, SOON, World, eventually,
+    player::{Player, Playing},
+};
+use serde_json::json;
+
+use super::{execute, results, run, save, states};
+
+/// Players of these names: agents that do what the test says.
+async fn players(world: &World, count: usize) -> Vec<Player> {
+    let mut players = Vec::new();
+    for number in 0..count {
+        players.push(Player::enroll(world, &format!("p{number}")).await);
+    }
+    players
+}
+
+/// A host finishes the step that it is told to do.
+async fn does(host: &mut Playing<'_>, exit_code: i32) {
+    let order = host.order().await;
+    host.finish(&order, exit_code).await;
+}
+
+/// Waits until the hosts stand so, in the order of their turns.
+async fn hosts_are(api: &Api, execution: &Execution, want: &[&str]) {
+    eventually(SOON, &format!("the hosts are {want:?}"), async || {
+        let results = results(api, execution).await;
+        let now: Vec<&str> = results.hosts.iter().map(|host| host.state.as_str()).collect();
+        (now == want).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn batches_come_one_behind_the_other_and_stop_at_the_budget() {
+    let world = World::start().await;
+    let players = players(&world, 6).await;
+    let mut hosts = Vec::new();
+    for player in &players {
+        hosts.push(player.play(&[]).await);
+    }
+    let api = world.api();
+    let document = "name: roll\ntargets: {all: true}\nrollout: {batches: [1, 4], max_failures: 1}\nsteps:\n  \
+                    - {name: a, run: x}\n  - {name: b, run: y}\n";
+    let execution = run(&api, document).await;
+    does(&mut hosts[0], 0).await;
+    hosts_are(&api, &execution, &["active", "waiting", "waiting", "waiting", "waiting", "waiting"]).await;
+    does(&mut hosts[0], 0).await;
+    hosts_are(&api, &execution, &["succeeded", "active", "active", "active", "waiting", "waiting"]).await;
+    // One may fail; when the second has, nobody more begins, and who has begun goes on to its end.
+    does(&mut hosts[1], 1).await;
+    hosts_are(&api, &execution, &["succeeded", "failed", "active", "active", "waiting", "waiting"]).await;
+    does(&mut hosts[2], 1).await;
+    hosts_are(&api, &execution, &["succeeded", "failed", "failed", "active", "skipped", "skipped"]).await;
+    does(&mut hosts[3], 0).await;
+    does(&mut hosts[3], 0).await;
+    let finished = api.finished(execution.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::PartiallySucceeded);
+    let want = [
+        "p0: succeeded succeeded",
+        "p1: failed skipped",
+        "p2: failed skipped",
+        "p3: succeeded succeeded",
+        "p4: skipped skipped",
+        "p5: skipped skipped",
+    ];
+    assert_eq!(states(&results(&api, &execution).await), want);
+    let failed = api
+        .get(&format!("/api/v1/executions/{}/results?state=failed", execution.id))
+        .await
+        .accepted()
+        .value();
+    assert_eq!(failed["hosts"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn no_more_are_at_work_than_may_be() {
+    let world = World::start().await;
+    let players = players(&world, 4).await;
+    let mut hosts = Vec::new();
+    for player in &players {
+        hosts.push(player.play(&[]).await);
+    }
+    let api = world.api();
+    let document =
+        "name: few\ntargets: {all: true}\nrollout: {max_parallel: 2}\nsteps: [{name: a, run: x}]\n";
+    let execution = run(&api, document).await;
+    hosts_are(&api, &execution, &["active", "active", "waiting", "waiting"]).await;
+    does(&mut hosts[1], 0).await;
+    hosts_are(&api, &execution, &["active", "succeeded", "active", "waiting"]).await;
+    for host in [0, 2, 3] {
+        does(&mut hosts[host], 0).await;
+    }
+    assert_eq!(api.finished(execution.id).await.execution.state, ExecutionState::Succeeded);
+}
+
+#[tokio::test]
+async fn people_pause_resume_and_abort() {
+    let world = World::start().await;
+    let agents = super::agents(&world, &["one", "two", "three"]).await;
+    let api = world.api();
+    let document = "name: slow\ntargets: {all: true}\nrollout: {batches: [1, 2, 3]}\nsteps:\n  - {name: a, run: 'true'}\n";
+    let job = save(&api, &document.replace("batches: [1, 2, 3]", "batches: [1, 2, 3], pause: 1h")).await;
+    let execution = execute(&api, &job, json!({})).await;
+    let path = |verb: &str| format!("/api/v1/executions/{}/{verb}", execution.id);
+    let first_done = async |done: usize| {
+        eventually(SOON, "that many hosts are done", async || {
+            let results = results(&api, &execution).await;
+            let count = results.hosts.iter().filter(|host| host.state == "succeeded").count();
+            (count == done).then_some(())
+        })
+        .await;
+    };
+    first_done(1).await;
+    // The pause between two batches ends when somebody says so.
+    api.act(&path("resume")).await.accepted();
+    first_done(2).await;
+    api.act(&path("pause")).await.accepted();
+    api.act(&path("abort")).await.accepted();
+    let finished = api.finished(execution.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::Succeeded, "what was skipped is no failure");
+    let results = results(&api, &execution).await;
+    assert_eq!(states(&results), ["one: succeeded", "three: succeeded", "two: skipped"]);
+    let skipped = results.hosts[2].runs[0].as_ref().expect("a run");
+    assert_eq!(skipped.reason, Some(Reason::RolloutStopped));
+    api.act(&path("resume")).await.refused(409, "conflict");
+    drop(agents);
+}
