@@ -7,7 +7,10 @@ use std::path::PathBuf;
 
 use model::{
     Reason,
-    api::{execution::Execution, job::Results},
+    api::{
+        execution::Execution,
+        job::{OutputGroup, Results},
+    },
     execution::ExecutionState,
     run::RunState,
 };
@@ -95,6 +98,28 @@ async fn steps_run_in_their_order_on_each_host() {
         let cells: Vec<_> = row.runs.iter().flatten().collect();
         assert!(cells.windows(2).all(|pair| pair[0].ended_at <= pair[1].started_at), "{cells:?}");
     }
+}
+
+#[tokio::test]
+async fn hosts_with_the_same_output_are_one_group() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one", "two", "three"]).await;
+    let api = world.api();
+    let claim = world.folder().join("claim");
+    // One of them alone can make the folder.
+    let run_line =
+        format!("if mkdir '{}' 2>/dev/null; then echo odd; exit 4; fi; echo same", claim.display());
+    let execution =
+        run(&api, &format!("name: g\ntargets: {{all: true}}\nsteps: [{{name: a, run: \"{run_line}\"}}]\n"))
+            .await;
+    api.whole(execution.id).await;
+    let groups: Vec<OutputGroup> =
+        api.get(&format!("/api/v1/executions/{}/groups", execution.id)).await.accepted().json();
+    let shown: Vec<(i64, Option<i32>, usize)> =
+        groups.iter().map(|group| (group.hosts, group.exit_code, group.targets.len())).collect();
+    assert_eq!(shown, [(2, Some(0), 2), (1, Some(4), 1)], "{groups:?}");
+    assert_ne!(groups[0].stdout_sha256, groups[1].stdout_sha256);
+    assert_eq!(groups[0].step_name.as_deref(), Some("a"));
 }
 
 #[tokio::test]

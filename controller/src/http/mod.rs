@@ -152,6 +152,7 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(executions::resume))
         .routes(routes!(executions::abort))
         .routes(routes!(results::show))
+        .routes(routes!(results::groups))
         .routes(routes!(jobs::list, jobs::create))
         .routes(routes!(jobs::validate))
         .routes(routes!(jobs::schema))

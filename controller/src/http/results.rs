@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use model::{api::job::Results, id::ExecutionId, job::progress::HostState};
+use model::{
+    api::job::{OutputGroup, Results},
+    id::ExecutionId,
+    job::progress::HostState,
+};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -31,6 +35,23 @@ pub(super) struct Show {
     cursor: Option<String>,
     /// Hosts of the page: 1 to 1000, 100 by default.
     limit: Option<i64>,
+}
+
+/// Groups that one answer has at most.
+const GROUPS: i64 = 1000;
+
+/// Runs that came to the same, output and all: a thousand hosts become a few lines. At most a thousand groups, the largest of
+/// each step first.
+#[utoipa::path(get, path = "/api/v1/executions/{id}/groups", tag = "executions", operation_id = "list_output_groups",
+    params(("id" = String, Path, format = Uuid)), responses((status = 200, body = Vec<OutputGroup>)))]
+pub(super) async fn groups(
+    Access(by): Access<ExecutionRead>,
+    State(door): State<Arc<Door>>,
+    Id(id): Id<ExecutionId>,
+) -> Result<Json<Vec<OutputGroup>>> {
+    super::executions::find(&door, &by, id).await?;
+    let pool = door.app.db.of(by.org_id());
+    Ok(Json(store::runs::groups(&pool, by.org_id(), id, GROUPS).await?))
 }
 
 /// What every step of a job came to on every host, hosts in the order of their turns.

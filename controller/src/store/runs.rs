@@ -7,6 +7,7 @@ use model::{
     api::{
         agent::{AgentLoad, AgentRun},
         execution::{Observed, Run, RunOutput, StreamOutput, Usage},
+        job::OutputGroup,
     },
     attempt::AttemptState,
     id::{AgentId, ControllerId, ExecutionId, OrgId, RunId},
@@ -231,6 +232,55 @@ pub(crate) async fn having_queue(pool: &PgPool, agents: &[Uuid]) -> Result<Vec<A
     .await
     .during("query for queues of free agents")?;
     Ok(ids.into_iter().map(AgentId).collect())
+}
+
+/// Runs that came to the same, by step and then the largest group first; at most `limit` groups. Equal hashes of the whole
+/// streams are equal output.
+pub(crate) async fn groups(
+    pool: &PgPool,
+    org: OrgId,
+    execution: ExecutionId,
+    limit: i64,
+) -> Result<Vec<OutputGroup>> {
+    let rows = sqlx::query!(
+        r#"with grouped as (
+               select r.step, r.state, r.reason, r.exit_code, a.stdout_sha256, a.stderr_sha256, count(*) as hosts,
+                      (array_agg(r.target order by r.target))[:100] as targets,
+                      (array_agg(r.id order by r.target))[1] as example
+               from runs r
+               left join attempts a on a.execution_id = r.execution_id and a.run_id = r.id and a.number = r.attempt
+               where r.org_id = $1 and r.execution_id = $2 and r.target <> ''
+               group by r.step, r.state, r.reason, r.exit_code, a.stdout_sha256, a.stderr_sha256
+           )
+           select g.step as "step?", e.plan->'steps'->(g.step::int)->>'name' as step_name, g.state as "state!",
+                  g.reason as "reason?", g.exit_code as "exit_code?", g.stdout_sha256 as "stdout_sha256?",
+                  g.stderr_sha256 as "stderr_sha256?", g.hosts as "hosts!", g.targets as "targets!: Vec<String>",
+                  g.example as "example!"
+           from grouped g join executions e on e.org_id = $1 and e.id = $2
+           order by g.step nulls first, g.hosts desc, g.targets[1] limit $3"#,
+        org.0,
+        execution.0,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for equal outputs")?;
+    Ok(rows
+        .into_iter()
+        .map(|r| OutputGroup {
+            step: r.step,
+            step_name: r.step_name,
+            state: RunState::parse(&r.state).unwrap_or(RunState::Unknown),
+            reason: r.reason.as_deref().and_then(Reason::parse),
+            exit_code: r.exit_code,
+            hosts: r.hosts,
+            example_target: r.targets.first().cloned().unwrap_or_default(),
+            targets: r.targets,
+            example: r.example.into(),
+            stdout_sha256: r.stdout_sha256.map(hex::encode),
+            stderr_sha256: r.stderr_sha256.map(hex::encode),
+        })
+        .collect())
 }
 
 /// What each of `executions` is to do where, in the order of the run ids.

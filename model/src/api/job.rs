@@ -238,6 +238,33 @@ pub struct Cell {
     pub ended_at: Option<Timestamp>,
 }
 
+/// Runs that came to the same: the same step, state, exit code and output, byte for byte.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OutputGroup {
+    /// Place of the step; absent for a command of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<i16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_name: Option<String>,
+    pub state: RunState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// How many hosts.
+    pub hosts: i64,
+    /// Their names, the first hundred by name.
+    pub targets: Vec<String>,
+    /// One of them: its output is that of all.
+    pub example: RunId,
+    pub example_target: String,
+    /// SHA-256 of what was written, in hex; absent where a host told none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_sha256: Option<String>,
+}
+
 /// The job that an execution is a start of.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ExecutedJob {
