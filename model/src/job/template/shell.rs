@@ -81,6 +81,11 @@ fn scan(text: &str, mut place: Place, behind_tag: bool, before: Option<char>) ->
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         let mut length = c.len_utf8();
+        // The shell takes a continued line's end out before it reads anything.
+        if let (Place::Plain | Place::Double, Some(joined)) = (place, rest.strip_prefix("\\\n")) {
+            rest = joined;
+            continue;
+        }
         match place {
             Place::Unknown(_) => return place,
             Place::Single if c == '\'' => place = Place::Plain,
@@ -99,7 +104,7 @@ fn scan(text: &str, mut place: Place, behind_tag: bool, before: Option<char>) ->
                 _ if place == Place::Double => {}
                 '"' => place = Place::Double,
                 '\'' => place = Place::Single,
-                '#' if first => return Place::Unknown("a '#' right behind a tag"),
+                '#' | '<' | '(' if first => return Place::Unknown("a '#', '<' or '(' right behind a tag"),
                 '#' if word_starts => place = Place::Comment,
                 '<' if previous == Some('<') => return Place::Unknown("a here-document (<<)"),
                 '(' if previous == Some('(') => return Place::Unknown("arithmetic ((…))"),
@@ -116,7 +121,7 @@ fn scan(text: &str, mut place: Place, behind_tag: bool, before: Option<char>) ->
 
 /// A `#` behind it begins a comment.
 fn separates(c: char) -> bool {
-    c.is_whitespace() || ";|&()<>".contains(c)
+    " \t\n;|&()<>".contains(c)
 }
 
 /// Bytes of what begins with `$`: a whole simple expansion, or the dollar alone.
@@ -142,8 +147,8 @@ fn dollar(rest: &str) -> Result<usize, &'static str> {
             None => Err("a $(…) with quotes, brackets or variables in it"),
         };
     }
-    if rest.starts_with("$'") || rest.starts_with("$[") {
-        return Err("$'…' or $[…]");
+    if ["$'", "$[", "$\\\n"].iter().any(|start| rest.starts_with(start)) {
+        return Err("$'…', $[…] or a line continued behind $");
     }
     // `$#`, `$$` and the like are whole: their second character begins nothing.
     Ok(1 + usize::from(rest[1..].starts_with(['#', '$', '?', '!', '-', '*', '@'])))
