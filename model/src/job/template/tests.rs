@@ -82,6 +82,22 @@ fn tags_stand_in_plain_text_only() {
 }
 
 #[test]
+fn what_is_absent_can_be_asked_for() {
+    for (text, want) in [
+        ("{{ params.y | default('a b') }}", "'a b'"),
+        ("{% if params.y is defined %}yes{% else %}no{% endif %}", "no"),
+        ("{% if params.x is not none %}yes{% endif %}", "yes"),
+        (
+            "{{ params.x | join('-') | upper }} {{ params.x | length }} {{ params.x | tojson }}",
+            r#"'A-B' 2 '["a","b"]'"#,
+        ),
+        ("{% for a in params.x %}{{ a }}{{ loop.index }} {% endfor %}", "'a'1 'b'2 "),
+    ] {
+        assert_eq!(shell(text, json!(["a", "b"])).as_deref(), Ok(want), "{text}");
+    }
+}
+
+#[test]
 fn unknown_names_have_a_place() {
     let names = Names { params: ["x".to_owned()].into(), ..Names::default() };
     check_template("run", "{{ params.x }}", Quote::Shell, &names).expect("is known");
