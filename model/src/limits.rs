@@ -244,3 +244,23 @@ pub const JOBS: i64 = 10_000;
 pub const JOB_VERSIONS: i64 = 10_000;
 /// Seconds within which all of a started job must have begun (30 days).
 pub const PLAN_SECONDS: i64 = 30 * 24 * 3600;
+/// Parameters of one job, characters of a parameter's name, choices of one, and values one depends on.
+pub const PARAMETERS: usize = 64;
+pub const PARAMETER_NAME_CHARS: usize = 64;
+pub const PARAMETER_CHOICES: usize = 256;
+/// Bytes of all values of an execution's parameters, as JSON: an environment holds them twice.
+pub const PARAMETERS_BYTES: usize = 32 * 1024;
+/// Bytes of the compiled pattern of a parameter.
+pub const PARAMETER_PATTERN_BYTES: usize = 1024 * 1024;
+/// Bytes of a template and of what it renders to; a script is the largest.
+pub const TEMPLATE_BYTES: usize = SCRIPT_BYTES;
+/// Tags of one template, branches (`elif`) of it, depth of its blocks, and bytes of one tag or condition: the engine
+/// walks them recursively.
+pub const TEMPLATE_TAGS: usize = 1000;
+pub const TEMPLATE_BRANCHES: usize = 32;
+pub const TEMPLATE_DEPTH: usize = 16;
+pub const EXPRESSION_BYTES: usize = 512;
+/// Instructions that one template or condition may take.
+pub const TEMPLATE_FUEL: u64 = 100_000;
+/// Numbers of one `range`.
+pub const TEMPLATE_RANGE: i64 = 10_000;

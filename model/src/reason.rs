@@ -60,6 +60,10 @@ pub enum Reason {
     ManifestMismatch,
     /// A step before it failed on its host.
     HostStopped,
+    /// The step's condition does not hold on its host.
+    ConditionFalse,
+    /// What the step says cannot be filled in, or its condition cannot be told.
+    BadTemplate,
     /// Nothing has to be undone.
     NothingToUndo,
     /// What it needs went well on no host.
@@ -101,6 +105,8 @@ impl Reason {
             Self::AgentRevoked => "agent_revoked",
             Self::ManifestMismatch => "manifest_mismatch",
             Self::HostStopped => "host_stopped",
+            Self::ConditionFalse => "condition_false",
+            Self::BadTemplate => "bad_template",
             Self::NothingToUndo => "nothing_to_undo",
             Self::NoHostLeft => "no_host_left",
             Self::RolloutStopped => "rollout_stopped",
@@ -109,7 +115,7 @@ impl Reason {
     }
 
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::Exited,
         Self::Signaled,
         Self::Cancelled,
@@ -137,6 +143,8 @@ impl Reason {
         Self::AgentRevoked,
         Self::ManifestMismatch,
         Self::HostStopped,
+        Self::ConditionFalse,
+        Self::BadTemplate,
         Self::NothingToUndo,
         Self::NoHostLeft,
         Self::RolloutStopped,

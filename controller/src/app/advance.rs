@@ -5,7 +5,7 @@
 //! its turn has come.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -14,7 +14,8 @@ use model::{
     Reason,
     id::{AgentId, ExecutionId},
     job::{
-        Order, Plan, Work as StepWork,
+        Order, Plan, Work as StepWork, condition,
+        context::{self, StepResult},
         progress::{self, Gathered, HostState, Move, Standing, Why},
     },
     run::{self, RunEvent, RunOutcome, RunState},
@@ -93,7 +94,10 @@ struct Moved {
 struct Going<'a> {
     id: ExecutionId,
     plan: &'a Plan,
+    verified: &'a Verified,
     now: Timestamp,
+    /// What templates and conditions see of the hosts; empty where there are none.
+    described: HashMap<AgentId, context::Host>,
     /// The controller's own runs, by the places of their steps.
     own: BTreeMap<usize, StepRun>,
     /// The runs of hosts that were looked at.
@@ -122,7 +126,9 @@ async fn advance(
     let mut going = Going {
         id,
         plan,
+        verified,
         now,
+        described: HashMap::new(),
         own: BTreeMap::new(),
         hosts: BTreeMap::new(),
         changes: Vec::new(),
@@ -248,6 +254,9 @@ impl Going<'_> {
         if missing.is_empty() {
             return Ok(());
         }
+        if self.plan.looks_at_hosts() {
+            self.described.extend(store::agents::described(connection, &missing).await?);
+        }
         for run in store::progress::runs(connection, self.id, &missing).await? {
             self.hosts.entry(run.agent_id).or_default().push(run);
         }
@@ -307,10 +316,12 @@ impl Going<'_> {
                 Some((*run, progress::of_controller(self.plan, run.step, &states, gathered)?))
             });
             let Some((run, step)) = next else { return Ok(()) };
+            let step = if step == Move::Begin { self.may_begin(NO_AGENT, run.step, &states) } else { step };
             match step {
                 Move::Begin => self.change(&run, RunEvent::Begun, None),
                 Move::Skip(why) => self.skip(&run, why),
-            };
+                Move::Fail(why) => self.fail(&run, &why),
+            }
             if self.own.get(&run.step).is_some_and(|own| own.state == RunState::Blocked) {
                 return Err(Error::internal("a step of the controller does not move", run.id.to_string()));
             }
@@ -334,7 +345,10 @@ impl Going<'_> {
     fn move_host(&mut self, agent: AgentId, gathered: &[Gathered]) -> Result<()> {
         let mut states = self.states(agent);
         let runs = self.hosts.get(&agent).cloned().unwrap_or_default();
-        for (place, step) in progress::on_host(self.plan, &mut states, gathered) {
+        let moves = progress::on_host(self.plan, &mut states, gathered, |place, states| {
+            self.may_begin(agent, place, states)
+        });
+        for (place, step) in moves {
             let Some(run) = runs.iter().find(|run| run.step == place) else {
                 return Err(Error::internal("a host has no run of a step", agent.to_string()));
             };
@@ -344,9 +358,51 @@ impl Going<'_> {
                     self.queued.insert(agent);
                 }
                 Move::Skip(why) => self.skip(run, why),
+                Move::Fail(why) => self.fail(run, &why),
             }
         }
         Ok(())
+    }
+
+    /// Whether a step whose turn it is may begin on the host: its condition holds, and its command can be filled in.
+    fn may_begin(&self, agent: AgentId, place: usize, states: &[RunState]) -> Move {
+        let step = &self.plan.steps[place];
+        if !step.template && step.condition.is_none() {
+            return Move::Begin;
+        }
+        let host = self.described.get(&agent).cloned().unwrap_or_default();
+        let mut context = self.verified.context(self.id, host);
+        if step.template
+            && let Err(invalid) = self.plan.filled(place, &context)
+        {
+            return Move::Fail(invalid.to_string());
+        }
+        let Some(condition) = &step.condition else { return Move::Begin };
+        let exit_code = |place: usize| {
+            let mut runs = self.hosts.get(&agent).into_iter().flatten().chain(self.own.values());
+            runs.find(|run| run.step == place)?.exit_code
+        };
+        context.steps = self
+            .plan
+            .steps
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| states[*place].is_terminal())
+            .map(|(place, step)| {
+                let state = states[place].as_str().to_owned();
+                let result = StepResult { state, exit_code: exit_code(place), ..StepResult::default() };
+                (step.name.clone(), result)
+            })
+            .collect();
+        match condition::evaluate("if", condition, &context) {
+            Ok(true) => Move::Begin,
+            Ok(false) => Move::Skip(Why::ConditionFalse),
+            Err(invalid) => Move::Fail(invalid.to_string()),
+        }
+    }
+
+    fn fail(&mut self, run: &StepRun, why: &str) {
+        self.change(run, RunEvent::Ended(RunOutcome::Failed), Some((Reason::BadTemplate, why)));
     }
 
     /// The turn of a host never comes.
@@ -362,6 +418,7 @@ impl Going<'_> {
         let (reason, detail) = match why {
             Why::HostStopped => (Reason::HostStopped, "a step before it failed on this host"),
             Why::NothingToUndo => (Reason::NothingToUndo, "nothing has to be undone on this host"),
+            Why::ConditionFalse => (Reason::ConditionFalse, "its condition does not hold on this host"),
             Why::NoHostLeft => (Reason::NoHostLeft, "what it needs went well on no host"),
             Why::RolloutStopped => {
                 (Reason::RolloutStopped, "the rollout was stopped before this host's turn")
@@ -419,6 +476,7 @@ impl Going<'_> {
             of.open = of.open.saturating_sub(1);
             match change.state {
                 RunState::Succeeded => of.succeeded += 1,
+                RunState::Skipped if change.reason == Some(Reason::ConditionFalse) => of.succeeded += 1,
                 _ => of.others += 1,
             }
         }

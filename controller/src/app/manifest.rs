@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use model::{
     command::Command,
     id::{AgentId, ExecutionId, OrgId, RunId},
+    job::context::{Context, ExecutionFacts, Host},
 };
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -58,6 +59,27 @@ impl Verified {
     pub(crate) fn command(&self, run: RunId, agent: AgentId) -> Option<&Command> {
         let (authorised, step) = self.covers.get(&run)?;
         if *authorised == agent { self.work.command(*step) } else { None }
+    }
+
+    /// The place of this run's step, if it has one.
+    pub(crate) fn place(&self, run: RunId) -> Option<usize> {
+        usize::try_from(self.covers.get(&run)?.1?).ok()
+    }
+
+    /// What a template or a condition of the plan sees on this host, but for the steps before.
+    pub(crate) fn context(&self, execution: ExecutionId, host: Host) -> Context {
+        let Work::Plan(plan) = &self.work else { return Context::default() };
+        Context {
+            params: plan.job.parameters.clone(),
+            host,
+            execution: ExecutionFacts {
+                id: execution.to_string(),
+                job: plan.job.name.clone(),
+                version: plan.job.version.into(),
+                actor: self.actor.clone(),
+            },
+            ..Context::default()
+        }
     }
 
     /// What was authorised of this run, wherever it is.

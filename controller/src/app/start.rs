@@ -5,12 +5,12 @@ use model::{
     Invalid,
     api::{
         execution::{Execution, Targets},
-        job::{ExecuteJob, ExecutedJob, JobPlan, PlannedHost, PlannedStep},
+        job::{ExecuteJob, JobPlan, PlannedHost, PlannedStep},
     },
     command::within,
     execution::{ExecutionState, RunCounts},
     id::{AgentId, ExecutionId, RunId},
-    job::{JobTargets, Plan, Work as StepWork},
+    job::{JobTargets, Plan, Work as StepWork, parameters::resolve as resolve_parameters},
     limits,
 };
 use serde_json::json;
@@ -147,7 +147,7 @@ pub(crate) async fn execute(
     }
     let detail = json!({
         "job": planned.name, "job_id": planned.id, "version": planned.version, "targets": places.len(), "runs": runs.len(),
-        "targets_hash": hash,
+        "targets_hash": hash, "parameters": planned.parameters,
     });
     audit::record(&mut tx, org, now, by.entry("execution.create", format!("execution/{id}"), detail)).await?;
     tx.commit().await.during("commit")?;
@@ -170,7 +170,7 @@ pub(crate) async fn execute(
         request_id: by.request_id().to_owned(),
         created_at: now,
         ended_at: runs.is_empty().then_some(now),
-        job: Some(ExecutedJob { id: planned.id, name: planned.name, version: planned.version }),
+        job: Some(store::executions::executed(planned)),
         command: None,
     })
 }
@@ -187,7 +187,8 @@ async fn freeze(
     }
     let (job, version, document) = jobs::to_run(app, connection, by, key, request).await?;
     let by: Authorized<ExecutionCreate> = by.for_job(&document.labels)?;
-    let plan = Plan::of(&document, job.id, version)?;
+    let values = resolve_parameters(&document.parameters, &request.parameters)?;
+    let plan = Plan::of(&document, job.id, version, values)?;
     let wanted =
         request.targets.as_ref().or(document.targets.as_ref()).ok_or_else(|| {
             Invalid::new("targets", "is missing: the job names no hosts, so the start has to")

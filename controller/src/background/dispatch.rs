@@ -39,6 +39,7 @@ use crate::{
         self,
         attempts::Offer,
         audit,
+        executions::Work,
         runs::{Queued, Waiting},
     },
 };
@@ -166,12 +167,15 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
 struct Planned {
     run: Queued,
     verified: Arc<Verified>,
+    /// Its command, where that was filled in for the host.
+    filled: Option<Command>,
     this: Try,
 }
 
 impl Planned {
     fn command(&self) -> &Command {
-        self.verified.command_of(RunId(self.run.id)).expect("it is covered: it was judged")
+        let signed = || self.verified.command_of(RunId(self.run.id)).expect("it is covered: it was judged");
+        self.filled.as_ref().unwrap_or_else(signed)
     }
 }
 
@@ -208,11 +212,45 @@ async fn plan(app: &App, connection: &mut PgConnection, queued: Vec<Queued>, now
             }
         };
         match verdict {
-            Ok((verified, this)) => plan.good.push(Planned { run, verified, this }),
+            Ok((verified, this)) => plan.good.push(Planned { run, verified, filled: None, this }),
             Err(why) => plan.bad.push((run, why)),
         }
     }
+    fill(connection, &mut plan).await?;
     Ok(plan)
+}
+
+/// Fills in the commands that are templates.
+async fn fill(connection: &mut PgConnection, plan: &mut Plan) -> Result<()> {
+    let is_template = |planned: &Planned| {
+        let Work::Plan(plan) = &planned.verified.work else { return false };
+        let step = planned.verified.place(RunId(planned.run.id)).and_then(|place| plan.steps.get(place));
+        step.is_some_and(|step| step.template)
+    };
+    let hosts: Vec<Uuid> =
+        plan.good.iter().filter(|one| is_template(one)).map(|one| one.run.agent_id).collect();
+    if hosts.is_empty() {
+        return Ok(());
+    }
+    let hosts = store::agents::described(connection, &hosts).await?;
+    for mut planned in std::mem::take(&mut plan.good) {
+        if is_template(&planned)
+            && let Work::Plan(work) = &planned.verified.work
+        {
+            let host = hosts.get(&AgentId(planned.run.agent_id)).cloned().unwrap_or_default();
+            let context = planned.verified.context(ExecutionId(planned.run.execution_id), host);
+            let place = planned.verified.place(RunId(planned.run.id)).unwrap_or(usize::MAX);
+            match work.filled(place, &context) {
+                Ok(filled) => planned.filled = filled,
+                Err(invalid) => {
+                    plan.bad.push((planned.run, invalid.to_string()));
+                    continue;
+                }
+            }
+        }
+        plan.good.push(planned);
+    }
+    Ok(())
 }
 
 /// May this run be tried now? Its row alone decides nothing.

@@ -1,10 +1,13 @@
 //! Agents: the managed hosts.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use model::{
     api::agent::{Agent, AgentState},
     id::{AgentId, OrgId},
+    job::context,
     label::{Facts, Labels},
     selector::Selector,
 };
@@ -206,6 +209,24 @@ pub(crate) async fn targets(
     }
     query.push(" order by a.name");
     query.build_query_as().fetch_all(connection).await.during("query for targets")
+}
+
+/// What templates see of these agents.
+pub(crate) async fn described(
+    connection: &mut PgConnection,
+    agents: &[Uuid],
+) -> Result<HashMap<AgentId, context::Host>> {
+    let rows = sqlx::query!(
+        r#"select id, name, labels as "labels: Json<Labels>", facts as "facts: Json<Facts>" from agents where id = any($1)"#,
+        agents
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for the hosts of templates")?;
+    Ok(rows
+        .into_iter()
+        .map(|r| (r.id.into(), context::Host { name: r.name, labels: r.labels.0, facts: r.facts.0 }))
+        .collect())
 }
 
 pub(crate) async fn insert(

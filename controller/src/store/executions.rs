@@ -231,10 +231,15 @@ impl From<Row> for Execution {
             request_id: row.request_id,
             created_at: row.created_at.to_jiff(),
             ended_at: row.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
-            job: row.job.map(|job| ExecutedJob { id: job.0.id, name: job.0.name, version: job.0.version }),
+            job: row.job.map(|job| executed(job.0)),
             command: row.command.map(|command| without_values(command.0)),
         }
     }
+}
+
+pub(crate) fn executed(job: PlannedJob) -> ExecutedJob {
+    let PlannedJob { id, name, version, parameters } = job;
+    ExecutedJob { id, name, version, parameters: parameters.0 }
 }
 
 /// Values of the environment may be secrets: people see the names alone.

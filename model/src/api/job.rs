@@ -146,6 +146,10 @@ impl From<job::BadDocument> for DocumentProblem {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExecuteJob {
+    /// Values of the job's parameters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, Object>)]
+    pub parameters: BTreeMap<String, serde_json::Value>,
     /// The version to run; the newest by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i32>,
@@ -271,4 +275,8 @@ pub struct ExecutedJob {
     pub id: JobId,
     pub name: String,
     pub version: i32,
+    /// The values that it was started with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, Object>)]
+    pub parameters: BTreeMap<String, serde_json::Value>,
 }

@@ -4,7 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Graph, Length, Rollout};
+use super::{
+    Graph, Length, Rollout, condition,
+    context::Names,
+    parameters::{Parameters, validate_all},
+    template::{Quote, check_template},
+};
 use crate::{
     Invalid,
     access::validate_slug,
@@ -18,11 +23,13 @@ use crate::{
     selector::Selector,
 };
 
+/// What our own variables begin with.
+const OWN_VARIABLES: &str = "OPSC_";
 /// What stands in the place of a job's name in paths.
 const RESERVED: [&str; 2] = ["validate", "schema"];
 
 /// A job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
     /// What it is called in its organization: lower-case letters, digits and `-`.
@@ -32,6 +39,9 @@ pub struct Job {
     /// By which people find it, and by which rights are bound to some jobs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// What a start is asked for. Steps get it as `OPSC_PARAM_NAME` in their environment, and all as JSON in `OPSC_PARAMS`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: Parameters,
     /// Where it runs unless a start says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<JobTargets>,
@@ -135,6 +145,13 @@ pub struct Step {
     /// The steps that have to end before; without it the one that stands above, and with `[]` none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<Vec<String>>,
+    /// It runs only where this holds: an expression over `params`, `host`, `execution` and the `steps` before it. Where it
+    /// does not, the step is skipped and counts as done.
+    #[serde(default, rename = "if", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// `{{ params.name }}`, `{{ host.name }}` and the like are filled in, in a shell line quoted for the shell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub template: bool,
     #[serde(default, skip_serializing_if = "OnFailure::is_default")]
     pub on_failure: OnFailure,
     /// It runs however the steps that it needs ended, also where the host was stopped.
@@ -253,9 +270,18 @@ impl Step {
         }
     }
 
+    fn validate_template(&self, path: &impl Fn(&str) -> String, names: &Names) -> Result<(), Invalid> {
+        let Some(command) = self.command()? else { return Ok(()) };
+        for (field, text, quote) in texts(&command)? {
+            check_template(&path(own_name(&field).as_str()), text, quote, names)?;
+        }
+        Ok(())
+    }
+
     /// A step of the controller runs on no host: what would be about one is a mistake.
     fn has_no_host(&self) -> Result<(), Invalid> {
         let said = [
+            ("template", self.template),
             ("env", !self.env.is_empty()),
             ("cwd", self.cwd.is_some()),
             ("user", self.user.is_some()),
@@ -278,12 +304,57 @@ impl Step {
     }
 }
 
+/// The texts of a command that can be filled in, each with its field and how values are quoted there.
+///
+/// # Errors
+/// For a script of an interpreter whose quoting we do not know: there a value could become code.
+pub(super) fn texts(command: &Command) -> Result<Vec<(String, &str, Quote)>, Invalid> {
+    let mut texts = Vec::new();
+    match &command.program {
+        Program::Shell(line) => texts.push(("command.program.shell".to_owned(), line.as_str(), Quote::Shell)),
+        Program::Argv(argv) => {
+            let each = argv.iter().enumerate();
+            texts.extend(
+                each.map(|(index, text)| {
+                    (format!("command.program.argv[{index}]"), text.as_str(), Quote::None)
+                }),
+            );
+        }
+        Program::Script(script) => {
+            if !is_shell(script) {
+                let why = "is for shell scripts: another interpreter would read a value as code; use OPSC_PARAM_NAME of \
+                           the environment there";
+                return Err(Invalid::new("template", why));
+            }
+            texts.push(("command.program.script.content".to_owned(), script.content.as_str(), Quote::Shell));
+            let each = script.args.iter().enumerate();
+            texts.extend(each.map(|(index, text)| {
+                (format!("command.program.script.args[{index}]"), text.as_str(), Quote::None)
+            }));
+        }
+    }
+    texts.extend(
+        command.env.iter().map(|(name, text)| (format!("command.env.{name}"), text.as_str(), Quote::None)),
+    );
+    Ok(texts)
+}
+
+/// Whether a POSIX shell reads the script.
+fn is_shell(script: &Script) -> bool {
+    let first = script.content.lines().next().unwrap_or_default();
+    let line = script.interpreter.as_deref().or_else(|| first.strip_prefix("#!")).unwrap_or_default();
+    let mut words = line.split_whitespace().map(|word| word.rsplit('/').next().unwrap_or(word));
+    let program = words.next().unwrap_or_default();
+    let program = if program == "env" { words.next().unwrap_or_default() } else { program };
+    matches!(program, "sh" | "bash" | "dash" | "ash" | "ksh")
+}
+
 /// The name that a field of a command has in a step.
 fn own_name(field: &str) -> String {
     let field = field.strip_prefix("command.").unwrap_or(field);
     match field {
         "program.argv" => "argv".to_owned(),
-        "program.shell" | "program.script.interpreter" => "run".to_owned(),
+        "program.shell" | "program.script.interpreter" | "program.script.content" => "run".to_owned(),
         "timeout_seconds" => "timeout".to_owned(),
         other => other.strip_prefix("program.").unwrap_or(other).to_owned(),
     }
@@ -311,6 +382,7 @@ impl Job {
             return Err(Invalid::over("labels", "LABELS", limits::LABELS, "labels"));
         }
         self.labels.iter().try_for_each(|(key, value)| validate_label(key, value))?;
+        validate_all(&self.parameters)?;
         if let Some(targets) = &self.targets {
             targets.validate()?;
         }
@@ -359,9 +431,40 @@ impl Job {
             return Err(Invalid::new(format!("steps[{index}].on_failure"), why));
         }
         let graph = Graph::of(&self.steps)?;
+        self.validate_texts(&graph)?;
         if let Some(rollout) = &self.rollout {
             rollout.validate()?;
             self.fits_rollout(rollout, &graph)?;
+        }
+        Ok(())
+    }
+
+    /// Checks what is filled in and what is asked, with the names that each step knows.
+    fn validate_texts(&self, graph: &Graph) -> Result<(), Invalid> {
+        let params: BTreeSet<String> = self.parameters.keys().cloned().collect();
+        let all = self.steps.iter().enumerate().map(|(place, step)| ("steps", place, step));
+        for (list, place, step) in
+            all.chain(self.rollback.iter().enumerate().map(|(p, s)| ("rollback", p, s)))
+        {
+            let before: Vec<usize> = match list {
+                "steps" => graph.ancestors(place).iter().copied().collect(),
+                _ => (0..self.steps.len()).collect(),
+            };
+            let steps = before.into_iter().map(|place| self.steps[place].name.clone()).collect();
+            let names = Names { params: params.clone(), steps, ..Names::default() };
+            let path = |field: &str| format!("{list}[{place}].{field}");
+            if let Some(condition) = &step.condition {
+                condition::check(&path("if"), condition, &names)?;
+            }
+            if step.template {
+                // What steps came to is for conditions: a command is filled in when it is sent, from what was signed.
+                let names = Names { steps: BTreeSet::new(), ..names };
+                step.validate_template(&path, &names)?;
+            }
+            if let Some(name) = step.env.keys().find(|name| name.starts_with(OWN_VARIABLES)) {
+                let why = format!("has '{name}', and variables that begin with {OWN_VARIABLES} are ours");
+                return Err(Invalid::new(path("env"), why));
+            }
         }
         Ok(())
     }

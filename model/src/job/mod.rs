@@ -1,12 +1,16 @@
-//! Jobs: work that a team keeps. The document, the graph of its steps, what is frozen of them when they are started, and
-//! how a started job goes on.
+//! Jobs: work that a team keeps. The document, its parameters, the graph of its steps, what is frozen of them when they are
+//! started, and how a started job goes on.
 
+pub mod condition;
+pub mod context;
 mod document;
 mod graph;
 mod length;
+pub mod parameters;
 mod plan;
 pub mod progress;
 mod rollout;
+pub mod template;
 mod yaml;
 
 pub use document::{Job, JobTargets, OnFailure, Order, Step};

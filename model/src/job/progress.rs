@@ -10,10 +10,12 @@ use super::{OnFailure, Order, Plan};
 use crate::run::RunState;
 
 /// What becomes of a run that is blocked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Move {
     Begin,
     Skip(Why),
+    /// It cannot begin: what it says cannot be filled in, or its condition cannot be told.
+    Fail(String),
 }
 
 /// Why a run never begins.
@@ -23,6 +25,8 @@ pub enum Why {
     HostStopped,
     /// Nothing has to be undone.
     NothingToUndo,
+    /// Its condition does not hold.
+    ConditionFalse,
     /// What it needs went well on no host.
     NoHostLeft,
     /// The rollout was stopped before its host's turn.
@@ -55,17 +59,27 @@ pub fn is_stopped(plan: &Plan, states: &[RunState]) -> bool {
 }
 
 /// What becomes of the blocked runs of a host whose turn it is. `states` has the state of each step there, and of the
-/// controller's own steps; what follows from a move is decided in the same call. `gathered` counts for the order by steps.
-pub fn on_host(plan: &Plan, states: &mut [RunState], gathered: &[Gathered]) -> Vec<(usize, Move)> {
+/// controller's own steps; what follows from a move is decided in the same call. `gathered` counts for the order by steps. What
+/// could begin is asked for last whether it may: `may_begin` knows the host.
+pub fn on_host(
+    plan: &Plan,
+    states: &mut [RunState],
+    gathered: &[Gathered],
+    mut may_begin: impl FnMut(usize, &[RunState]) -> Move,
+) -> Vec<(usize, Move)> {
     let mut moves = Vec::new();
     loop {
         let found = (0..plan.steps.len())
             .filter(|place| states[*place] == RunState::Blocked && plan.steps[*place].work.is_on_hosts())
             .find_map(|place| Some((place, next_on_host(plan, place, states, gathered)?)));
-        let Some((place, step)) = found else { return moves };
+        let Some((place, mut step)) = found else { return moves };
+        if step == Move::Begin {
+            step = may_begin(place, states);
+        }
         states[place] = match step {
             Move::Begin => RunState::Queued,
             Move::Skip(_) => RunState::Skipped,
+            Move::Fail(_) => RunState::Failed,
         };
         moves.push((place, step));
     }

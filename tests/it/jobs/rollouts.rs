@@ -2,12 +2,12 @@
 
 use model::{Reason, api::execution::Execution, execution::ExecutionState};
 use opsconductor_tests::{
-    Api, SOON, World, eventually,
+    SOON, World, eventually,
     player::{Player, Playing},
 };
 use serde_json::json;
 
-use super::{execute, results, run, save, states};
+use super::{execute, hosts_are, results, run, save, states};
 
 /// Players of these names: agents that do what the test says.
 async fn players(world: &World, count: usize) -> Vec<Player> {
@@ -22,16 +22,6 @@ async fn players(world: &World, count: usize) -> Vec<Player> {
 async fn does(host: &mut Playing<'_>, exit_code: i32) {
     let order = host.order().await;
     host.finish(&order, exit_code).await;
-}
-
-/// Waits until the hosts stand so, in the order of their turns.
-async fn hosts_are(api: &Api, execution: &Execution, want: &[&str]) {
-    eventually(SOON, &format!("the hosts are {want:?}"), async || {
-        let results = results(api, execution).await;
-        let now: Vec<&str> = results.hosts.iter().map(|host| host.state.as_str()).collect();
-        (now == want).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -59,6 +49,7 @@ async fn batches_come_one_behind_the_other_and_stop_at_the_budget() {
     does(&mut hosts[3], 0).await;
     let finished = api.finished(execution.id).await;
     assert_eq!(finished.execution.state, ExecutionState::PartiallySucceeded);
+    hosts_are(&api, &execution, &["succeeded", "failed", "failed", "succeeded", "skipped", "skipped"]).await;
     let want = [
         "p0: succeeded succeeded",
         "p1: failed skipped",

@@ -3,7 +3,7 @@ use crate::id::JobId;
 
 fn plan(document: &str) -> Plan {
     let job = parse(&format!("name: a\n{document}")).expect("a job");
-    Plan::of(&job, JobId(uuid::Uuid::nil()), 1).expect("a plan")
+    Plan::of(&job, JobId(uuid::Uuid::nil()), 1, crate::job::parameters::Values::default()).expect("a plan")
 }
 
 /// The states that a host's steps are in, by a letter each: blocked, queued, active, succeeded, failed, skipped, unknown.
@@ -27,7 +27,7 @@ fn states(letters: &str) -> Vec<RunState> {
 fn after(plan: &Plan, letters: &str) -> String {
     let mut states = states(letters);
     let gathered = vec![Gathered::default(); states.len()];
-    on_host(plan, &mut states, &gathered);
+    on_host(plan, &mut states, &gathered, |_, _| Move::Begin);
     let letter = |state: &RunState| match state {
         RunState::Blocked => 'b',
         RunState::Queued => 'q',
@@ -93,9 +93,10 @@ fn the_order_by_steps_waits_for_all_hosts() {
     let plan = plan("order: step\nsteps:\n  - {name: a, run: x}\n  - {name: b, run: x}\n");
     let mut gathered = vec![Gathered { open: 1, ..Gathered::default() }, Gathered::default()];
     let mut here = states("sb");
-    assert!(on_host(&plan, &mut here, &gathered).is_empty());
+    let begin = |_: usize, _: &[RunState]| Move::Begin;
+    assert!(on_host(&plan, &mut here, &gathered, begin).is_empty());
     gathered[0].open = 0;
-    assert_eq!(on_host(&plan, &mut here, &gathered), [(1, Move::Begin)]);
+    assert_eq!(on_host(&plan, &mut here, &gathered, begin), [(1, Move::Begin)]);
 }
 
 #[test]

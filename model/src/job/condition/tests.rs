@@ -1,0 +1,24 @@
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn only_true_and_false() {
+    let mut context = Context::default();
+    context.params.0.insert("x".to_owned(), json!(3));
+    for (text, want) in [("params.x > 2", true), ("params.x == 4 or false", false), ("'a' in ['a']", true)] {
+        assert_eq!(evaluate("if", text, &context), Ok(want), "{text}");
+    }
+    for (text, problem) in [
+        ("params.x", "not true or false"),
+        ("params.y == 1", "params.y"),
+        ("params.y", "params.y"),
+        ("range(1000000000)", "TEMPLATE_RANGE"),
+        ("1 }} 2", "}}"),
+        ("", ""),
+    ] {
+        let error = evaluate("if", text, &context).expect_err(text);
+        assert!(error.to_string().contains(problem), "{text}: {error}");
+    }
+    check("if", "params.z", &Names::default()).expect_err("is unknown");
+}
