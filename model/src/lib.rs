@@ -14,7 +14,6 @@ pub mod limits;
 pub mod reason;
 pub mod retry;
 pub mod run;
-pub mod safety;
 pub mod sandbox;
 pub mod selector;
 

@@ -176,8 +176,9 @@ fn the_crates() {
         ("model", &[]),
         ("proto", &["model"]),
         ("pki", &["model"]),
+        ("safety", &["model"]),
         ("cli", &["model", "pki"]),
-        ("controller", &["fault", "model", "pki", "proto"]),
+        ("controller", &["fault", "model", "pki", "proto", "safety"]),
         ("agent", &["fault", "model", "pki", "proto"]),
     ] {
         let allowed: BTreeSet<String> = want.iter().map(|name| (*name).to_owned()).collect();

@@ -25,7 +25,7 @@ mod word;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Program, Script};
+use model::command::{Program, Script};
 
 /// How bad it is, the least first.
 #[derive(
