@@ -39,8 +39,12 @@ impl Labels {
         self.steps.is_empty()
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &str> {
-        self.runs.values().map(|(_, label)| label.as_str())
+    /// The labels of one host, or of all.
+    pub(crate) fn of_host(&self, host: Option<&str>) -> impl Iterator<Item = &str> {
+        let is_of = move |label: &&str| {
+            host.is_none_or(|host| label.strip_prefix(host).is_some_and(|rest| rest.starts_with('/')))
+        };
+        self.runs.values().map(|(_, label)| label.as_str()).filter(is_of)
     }
 
     pub(crate) fn has_step(&self, step: &str) -> bool {

@@ -175,7 +175,7 @@ async fn live(client: &Client, execution: &Execution, names: &[String]) -> Resul
     let mut lines = Lines::new(output::wants_colour(Stream::Stdout), output::wants_colour(Stream::Stderr));
     let labels = Labels::of(client, execution).await?;
     if !labels.is_empty() {
-        labels.all().for_each(|label| lines.expect(label));
+        labels.of_host(None).for_each(|label| lines.expect(label));
     } else if !names.is_empty() {
         names.iter().for_each(|name| lines.expect(name));
     } else if let Some(runs) = client.runs(execution.id, None).next().await? {

@@ -105,12 +105,7 @@ pub(crate) async fn run(client: &Client, command: ExecutionCommand) -> Result<Ex
 async fn steer(client: &Client, one: OneExecution, verb: &str) -> Result<()> {
     let execution = client.steer(one.id, verb).await?;
     output::show(one.shown.output, &execution, |execution| {
-        format!(
-            "{verb}: the execution {} is {}: {}\n",
-            one.id,
-            execution.state.as_str(),
-            counts(&execution.runs)
-        )
+        format!("asked to {verb} the execution {}: {}\n", one.id, counts(&execution.runs))
     })
 }
 

@@ -39,7 +39,7 @@ pub(crate) async fn run(client: &Client, args: LogsArgs) -> Result<Exit> {
 async fn lines(client: &Client, args: &LogsArgs, query: Query, labels: &Labels) -> Result<Exit> {
     let mut lines = Lines::new(output::wants_colour(Stream::Stdout), output::wants_colour(Stream::Stderr));
     if !labels.is_empty() {
-        labels.all().for_each(|label| lines.expect(label));
+        labels.of_host(args.target.as_deref()).for_each(|label| lines.expect(label));
     } else if let Some(target) = &args.target {
         lines.expect(&find_run(client, args, target).await?.target);
     } else if let Some(runs) = client.runs(args.execution, None).next().await? {
