@@ -1,5 +1,6 @@
 //! The command line as clap reads it: nouns with their verbs, and the short verbs as `exec`, `logs` and `login`.
 
+mod job;
 mod people;
 
 use std::path::PathBuf;
@@ -12,6 +13,10 @@ use model::{
     sandbox::Profile,
 };
 
+pub(crate) use self::job::{
+    ApplyArgs, DiffArgs, ExportArgs, Files, JobCommand, NewArgs, OneJob, PlanArgs, RunJobArgs, TargetArgs,
+    ValidateArgs,
+};
 pub(crate) use self::people::{
     AcceptArgs, AuthCommand, BindArgs, CreateTokenArgs, GroupCommand, InvitationCommand, LoginArgs, Member,
     OneUser, OrganizationCommand, PasswordFrom, Question, RoleCommand, ServiceAccountCommand, SetupArgs,
@@ -59,6 +64,11 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run a command or script on hosts and follow its output
     Exec(Box<ExecArgs>),
+    /// Start a job on its hosts and follow its output (the same as 'job run')
+    Run(Box<RunJobArgs>),
+    /// Jobs: work that a team keeps, in versions
+    #[command(subcommand)]
+    Job(Box<JobCommand>),
     /// Show the output of an execution
     Logs(LogsArgs),
     /// Executions: what was started, and how it ended
@@ -257,6 +267,9 @@ pub(crate) struct LogsArgs {
     /// Only this target
     #[arg(short, long, value_name = "NAME")]
     pub(crate) target: Option<String>,
+    /// Only this step of a job
+    #[arg(long, value_name = "NAME", conflicts_with = "tail")]
+    pub(crate) step: Option<String>,
     /// Only the last N lines
     #[arg(long, value_name = "N")]
     pub(crate) tail: Option<u32>,
@@ -306,13 +319,32 @@ pub(crate) enum ExecutionCommand {
         #[command(flatten)]
         shown: Shown,
     },
-    /// Ask for the end of all runs that have not ended
-    Cancel {
+    /// Show what each step of a job came to on each host
+    Results {
         #[arg(value_name = "EXECUTION")]
         id: ExecutionId,
+        /// Only hosts in this state: waiting, active, succeeded, failed or skipped
+        #[arg(long, value_name = "STATE", value_parser = ["waiting", "active", "succeeded", "failed", "skipped"])]
+        state: Option<String>,
         #[command(flatten)]
         shown: Shown,
     },
+    /// Begin nothing new; what runs goes on
+    Pause(OneExecution),
+    /// Go on after a pause
+    Resume(OneExecution),
+    /// Begin nothing more at all; what runs goes on to its end
+    Abort(OneExecution),
+    /// Ask for the end of all runs that have not ended
+    Cancel(OneExecution),
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct OneExecution {
+    #[arg(value_name = "EXECUTION")]
+    pub(crate) id: ExecutionId,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
 }
 
 fn execution_state(text: &str) -> Result<ExecutionState, String> {

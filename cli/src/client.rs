@@ -6,12 +6,14 @@ use jiff::{Timestamp, fmt::rfc2822};
 use model::{
     api::{
         auth::Tokens,
-        execution::{Attempt, CreateExecution, Execution, Run},
+        execution::{Attempt, Execution, Run},
+        job::Results,
         output::OutputPage,
         problem::Problem,
         status::Status,
     },
     id::{ExecutionId, RunId},
+    limits,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Serialize, de::DeserializeOwned};
@@ -230,16 +232,13 @@ impl Client {
     ///
     /// # Errors
     /// As every request; [`Error::Unanswered`] when it may have been started all the same.
-    pub(crate) async fn start(&self, body: &CreateExecution) -> Result<Execution, Error> {
+    pub(crate) async fn start(&self, path: &[&str], body: &impl Serialize) -> Result<Execution, Error> {
         let key = clock::idempotency_key();
         let mut attempt = 1;
         let mut unanswered = false;
         loop {
-            let request = self
-                .request(Method::POST, &["api", "v1", "executions"])
-                .header("Idempotency-Key", &key)
-                .json(body)
-                .timeout(ANSWER);
+            let request =
+                self.request(Method::POST, path).header("Idempotency-Key", &key).json(body).timeout(ANSWER);
             let answer = match self.send(request).await {
                 Ok(response) => match self.accepted(response).await {
                     Ok(response) => self.decode(response).await,
@@ -278,6 +277,32 @@ impl Client {
     /// The runs of an execution, page by page.
     pub(crate) fn runs(&self, id: ExecutionId, limit: Option<u64>) -> Pages<'_, Run> {
         self.pages(&["api", "v1", "executions", &id.to_string(), "runs"], Vec::new(), limit)
+    }
+
+    /// Asks an execution of a job to `pause`, to `resume` or to `abort`.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn steer(&self, id: ExecutionId, verb: &str) -> Result<Execution, Error> {
+        self.act(&["api", "v1", "executions", &id.to_string(), verb]).await
+    }
+
+    /// What each step of a job came to on each host; only those hosts in `state`, if it is given.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn results(&self, id: ExecutionId, state: Option<&str>) -> Result<Results, Error> {
+        let path = ["api", "v1", "executions", &id.to_string(), "results"];
+        let mut query = vec![("limit", limits::MAX_PAGE.to_string())];
+        query.extend(state.map(|state| ("state", state.to_owned())));
+        let mut whole: Results = self.get(&path, &query).await?;
+        while let Some(cursor) = whole.next_cursor.take() {
+            let query = [query.as_slice(), &[("cursor", cursor)]].concat();
+            let page: Results = self.get(&path, &query).await?;
+            whole.hosts.extend(page.hosts);
+            whole.next_cursor = page.next_cursor;
+        }
+        Ok(whole)
     }
 
     /// The tries of a run, page by page.

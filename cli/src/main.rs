@@ -12,6 +12,7 @@ mod context;
 mod exit;
 mod follow;
 mod interrupt;
+mod labels;
 mod output;
 mod pages;
 mod parse;
@@ -21,7 +22,7 @@ mod session;
 mod sse;
 mod stored;
 
-use std::process::ExitCode;
+use std::{ops::ControlFlow, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -73,6 +74,10 @@ async fn run(cli: Cli) -> Result<Exit> {
             AuditCommand::Verify(args) => return cmd::audit::verify(&args),
             command => Command::Audit(Box::new(command)),
         },
+        Command::Job(command) => match cmd::job::offline(*command)? {
+            ControlFlow::Break(exit) => return Ok(exit),
+            ControlFlow::Continue(command) => Command::Job(command),
+        },
         command => command,
     };
     let contexts = Contexts::load(&environment.path)?;
@@ -81,6 +86,8 @@ async fn run(cli: Cli) -> Result<Exit> {
     match command {
         Command::Logout => cmd::logout::run(&environment, &connection, &client).await,
         Command::Exec(args) => Box::pin(cmd::exec::run(&client, *args)).await,
+        Command::Run(args) => Box::pin(cmd::job::start(&client, *args)).await,
+        Command::Job(command) => Box::pin(cmd::job::run(&client, *command)).await,
         Command::Logs(args) => Box::pin(cmd::logs::run(&client, args)).await,
         Command::Execution(command) => cmd::execution::run(&client, command).await,
         Command::Agent(command) => cmd::agent::run(&client, command).await,

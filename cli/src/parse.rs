@@ -46,6 +46,14 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     count.and_then(|count| count.checked_mul(unit)).ok_or_else(|| "there are not so many bytes".to_owned())
 }
 
+/// A number of things, at least one.
+///
+/// # Errors
+/// When it is none, or not a number.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "it is a whole number from 1".to_owned())
+}
+
 /// A sandbox profile.
 ///
 /// # Errors

@@ -22,12 +22,13 @@ use model::{
 use serde::Serialize;
 use tokio::{signal::ctrl_c, sync::watch};
 
-use super::execution::{counts, exit_status};
+use super::execution::{counts, exit_status, results};
 use crate::{
     args::ExecArgs,
     client::Client,
     exit::{Exit, Usage},
     follow, interrupt,
+    labels::Labels,
     output::{self, Content, Format, Table, human, lines::Lines},
     report::Report,
 };
@@ -41,9 +42,29 @@ pub(crate) async fn run(client: &Client, args: ExecArgs) -> Result<Exit> {
     let (format, detach) = (args.output, args.detach);
     let request = request(args)?;
     request.validate().map_err(|invalid| Usage(invalid.to_string()))?;
+    let names = match &request.targets {
+        Targets::Names(names) => names.as_slice(),
+        _ => &[],
+    };
+    begin(client, &["api", "v1", "executions"], &request, names, detach, format).await
+}
+
+/// Starts an execution by a POST of `body` to `path`, and follows it to its end unless it is detached. The lines of
+/// `names` are aligned from the first on.
+///
+/// # Errors
+/// When it is refused or cannot be followed to its end.
+pub(super) async fn begin(
+    client: &Client,
+    path: &[&str],
+    body: &impl Serialize,
+    names: &[String],
+    detach: bool,
+    format: Format,
+) -> Result<Exit> {
     if detach {
         let execution = tokio::select! {
-            started = client.start(&request) => started?,
+            started = client.start(path, body) => started?,
             Ok(()) = ctrl_c() => {
                 output::note(interrupt::LEFT_STARTING);
                 return Ok(Exit::Interrupted);
@@ -54,11 +75,17 @@ pub(crate) async fn run(client: &Client, args: ExecArgs) -> Result<Exit> {
     }
     let (started, starting) = watch::channel(None);
     tokio::spawn(interrupt::watch(client.clone(), starting));
-    let execution = client.start(&request).await?;
+    let execution = client.start(path, body).await?;
     started.send_replace(Some(execution.id));
-    output::note(&format!("execution {} on {}", execution.id, human::count(execution.runs.total, "target")));
+    output::note(&match &execution.job {
+        Some(job) => {
+            let runs = human::count(execution.runs.total, "run");
+            format!("execution {} of {} version {}: {runs}", execution.id, job.name, job.version)
+        }
+        None => format!("execution {} on {}", execution.id, human::count(execution.runs.total, "target")),
+    });
     let result = match format {
-        Format::Table => live(client, &execution, &request.targets).await,
+        Format::Table => live(client, &execution, names).await,
         Format::Json | Format::Yaml => document(client, &execution, format).await,
     };
     result.with_context(|| {
@@ -144,15 +171,19 @@ fn read_script(path: &Path) -> Result<String> {
 }
 
 /// Shows every line as it comes, and a summary at the end.
-async fn live(client: &Client, execution: &Execution, targets: &Targets) -> Result<Exit> {
+async fn live(client: &Client, execution: &Execution, names: &[String]) -> Result<Exit> {
     let mut lines = Lines::new(output::wants_colour(Stream::Stdout), output::wants_colour(Stream::Stderr));
-    if let Targets::Names(names) = targets {
+    let labels = Labels::of(client, execution).await?;
+    if !labels.is_empty() {
+        labels.of_host(None).for_each(|label| lines.expect(label));
+    } else if !names.is_empty() {
         names.iter().for_each(|name| lines.expect(name));
     } else if let Some(runs) = client.runs(execution.id, None).next().await? {
         runs.iter().for_each(|run| lines.expect(&run.target));
     }
     let end = follow::to_end(client, execution.id, Vec::new(), None, |mut piece| {
         let content = Content::take(&mut piece)?;
+        labels.put(&mut piece);
         output::write(piece.stream, &lines.piece(&piece, &content))
     })
     .await?;
@@ -166,6 +197,9 @@ async fn live(client: &Client, execution: &Execution, targets: &Targets) -> Resu
 async fn summary(client: &Client, execution: &Execution, end: &OutputEnd) -> Result<()> {
     let total = human::count(end.runs.total, "run");
     output::note(&format!("{total}: {}", counts(&end.runs)));
+    if execution.job.is_some() {
+        return results::summary(client, execution.id, SUMMARY_ROWS).await;
+    }
     if end.runs.succeeded + end.runs.skipped == end.runs.total {
         return Ok(());
     }

@@ -1,5 +1,7 @@
 //! `opsctl execution`: what was started, and how it ended.
 
+pub(super) mod results;
+
 use anyhow::Result;
 use jiff::Timestamp;
 use model::{
@@ -14,10 +16,11 @@ use model::{
 use serde::Serialize;
 
 use crate::{
-    args::ExecutionCommand,
+    args::{ExecutionCommand, OneExecution},
     client::Client,
     clock,
     exit::Exit,
+    labels,
     output::{self, Table, human},
 };
 
@@ -77,7 +80,14 @@ pub(crate) async fn run(client: &Client, command: ExecutionCommand) -> Result<Ex
                 text
             })?;
         }
-        ExecutionCommand::Cancel { id, shown } => {
+        ExecutionCommand::Results { id, state, shown } => {
+            let found = client.results(id, state.as_deref()).await?;
+            output::show(shown.output, &found, results::matrix)?;
+        }
+        ExecutionCommand::Pause(one) => steer(client, one, "pause").await?,
+        ExecutionCommand::Resume(one) => steer(client, one, "resume").await?,
+        ExecutionCommand::Abort(one) => steer(client, one, "abort").await?,
+        ExecutionCommand::Cancel(OneExecution { id, shown }) => {
             let execution = client.cancel(id).await?;
             output::show(shown.output, &execution, |execution| {
                 let state = execution.state;
@@ -92,11 +102,21 @@ pub(crate) async fn run(client: &Client, command: ExecutionCommand) -> Result<Ex
     Ok(Exit::Succeeded)
 }
 
+async fn steer(client: &Client, one: OneExecution, verb: &str) -> Result<()> {
+    let execution = client.steer(one.id, verb).await?;
+    output::show(one.shown.output, &execution, |execution| {
+        format!("asked to {verb} the execution {}: {}\n", one.id, counts(&execution.runs))
+    })
+}
+
 fn describe(execution: &Execution, now: Timestamp) -> String {
     let mut table = Table::plain();
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("Id", execution.id.to_string());
-    row("Command", execution.summary.clone());
+    match &execution.job {
+        Some(job) => row("Job", format!("{}, version {}", job.name, job.version)),
+        None => row("Command", execution.summary.clone()),
+    }
     execution.command.iter().flat_map(confinement).for_each(|(name, value)| row(name, value));
     let cancelling = execution.cancel_requested && !execution.state.is_terminal();
     row("State", format!("{}{}", execution.state.as_str(), if cancelling { ", cancelling" } else { "" }));
@@ -165,7 +185,7 @@ fn runs_table(runs: &[Run]) -> String {
         let whole = if run.output.complete == Some(false) { ", not all" } else { "" };
         let [sandbox, cpu, memory] = usage(run.sandbox, run.usage.as_ref());
         table.row([
-            run.target.clone(),
+            labels::of_run(run),
             run.state.as_str().to_owned(),
             exit_status(run.exit_code, run.signal),
             human::or_dash(took),
@@ -186,7 +206,7 @@ async fn attempts(client: &Client, id: ExecutionId, runs: &[Run]) -> Result<Vec<
     let mut found = Vec::new();
     for run in telling.by_ref().take(SHOWN_TRIES) {
         let attempts = client.attempts(id, run.id).all().await?;
-        found.push(OfRun { run_id: run.id, target: run.target.clone(), attempts });
+        found.push(OfRun { run_id: run.id, target: labels::of_run(run), attempts });
     }
     let more = telling.count();
     if more > 0 {

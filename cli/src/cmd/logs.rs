@@ -1,12 +1,9 @@
 //! `opsctl logs`: the output of an execution, as lines of its targets or as the bytes of one.
 
 use anyhow::Result;
-use model::{
-    api::{
-        execution::Run,
-        output::{OutputPiece, Stream},
-    },
-    id::ExecutionId,
+use model::api::{
+    execution::Run,
+    output::{OutputPiece, Stream},
 };
 
 use crate::{
@@ -15,6 +12,7 @@ use crate::{
     clock,
     exit::{Exit, NoMatch, Usage},
     follow,
+    labels::Labels,
     output::{self, Content, Tail, lines::Lines},
     raw::Shown,
 };
@@ -23,21 +21,36 @@ use crate::{
 /// As the requests, when there is no such target, and when stdout is closed or full.
 pub(crate) async fn run(client: &Client, args: LogsArgs) -> Result<Exit> {
     let query = query(&args)?;
-    client.execution(args.execution).await?;
-    if args.raw { raw(client, &args, query).await } else { lines(client, &args, query).await }
+    let execution = client.execution(args.execution).await?;
+    let labels = Labels::of(client, &execution).await?;
+    if let Some(step) = &args.step
+        && !labels.has_step(step)
+    {
+        return Err(NoMatch(format!("the execution {} has no step '{step}'", args.execution)).into());
+    }
+    if args.raw {
+        raw(client, &args, query, &labels).await
+    } else {
+        lines(client, &args, query, &labels).await
+    }
 }
 
 /// Writes the lines of all targets, or of one.
-async fn lines(client: &Client, args: &LogsArgs, query: Query) -> Result<Exit> {
+async fn lines(client: &Client, args: &LogsArgs, query: Query, labels: &Labels) -> Result<Exit> {
     let mut lines = Lines::new(output::wants_colour(Stream::Stdout), output::wants_colour(Stream::Stderr));
-    if let Some(target) = &args.target {
-        lines.expect(&find_run(client, args.execution, target).await?.target);
+    if !labels.is_empty() {
+        labels.of_host(args.target.as_deref()).for_each(|label| lines.expect(label));
+    } else if let Some(target) = &args.target {
+        lines.expect(&find_run(client, args, target).await?.target);
     } else if let Some(runs) = client.runs(args.execution, None).next().await? {
         runs.iter().for_each(|run| lines.expect(&run.target));
     }
     let mut sink = Sink::new(args);
-    read(client, args, query, &mut sink, |piece, content| (piece.stream, lines.piece(piece, &content)))
-        .await?;
+    read(client, args, query, labels, &mut sink, |piece, content| {
+        labels.put(piece);
+        (piece.stream, lines.piece(piece, &content))
+    })
+    .await?;
     for (stream, bytes) in lines.finish() {
         sink.write(stream, &bytes)?;
     }
@@ -47,15 +60,18 @@ async fn lines(client: &Client, args: &LogsArgs, query: Query) -> Result<Exit> {
 
 /// Writes the bytes of one run as they are, and checks them where all of them were asked for and there is something
 /// to check against.
-async fn raw(client: &Client, args: &LogsArgs, query: Query) -> Result<Exit> {
+async fn raw(client: &Client, args: &LogsArgs, query: Query, labels: &Labels) -> Result<Exit> {
     let run = match &args.target {
-        Some(target) => find_run(client, args.execution, target).await?,
-        None => only_run(client, args.execution).await?,
+        Some(target) => find_run(client, args, target).await?,
+        None => only_run(client, args).await?,
     };
     let only = args.stream.map(Stream::from);
     let mut shown = Shown::default();
     let mut sink = Sink::new(args);
-    let ended = read(client, args, query, &mut sink, |piece, content| {
+    let ended = read(client, args, query, labels, &mut sink, |piece, content| {
+        if piece.run_id != run.id {
+            return (piece.stream, Vec::new());
+        }
         shown.take(piece, &content);
         let bytes = match content {
             Content::Bytes(bytes) => bytes,
@@ -70,7 +86,7 @@ async fn raw(client: &Client, args: &LogsArgs, query: Query) -> Result<Exit> {
     if !ended || args.tail.is_some() || args.since.is_some() {
         return Ok(Exit::Succeeded);
     }
-    let now = find_run(client, args.execution, &run.target).await?;
+    let now = find_run(client, args, &run.target).await?;
     let complaints = match args.attempt.filter(|number| *number != now.attempt) {
         None => shown.complaints(now.attempt, &now.target, &now.output, only),
         Some(number) => {
@@ -135,12 +151,16 @@ async fn read(
     client: &Client,
     args: &LogsArgs,
     query: Query,
+    labels: &Labels,
     sink: &mut Sink,
-    mut form: impl FnMut(&OutputPiece, Content) -> (Stream, Vec<u8>),
+    mut form: impl FnMut(&mut OutputPiece, Content) -> (Stream, Vec<u8>),
 ) -> Result<bool> {
     let mut take = |sink: &mut Sink, mut piece: OutputPiece| {
+        if args.step.as_ref().is_some_and(|step| !labels.is_of(piece.run_id, step)) {
+            return Ok(());
+        }
         let content = Content::take(&mut piece)?;
-        let (stream, bytes) = form(&piece, content);
+        let (stream, bytes) = form(&mut piece, content);
         sink.write(stream, &bytes)
     };
     let mut after = None;
@@ -168,24 +188,48 @@ async fn read(
     Ok(true)
 }
 
-async fn find_run(client: &Client, execution: ExecutionId, target: &str) -> Result<Run> {
-    let mut pages = client.runs(execution, None);
+/// The run of a target; of a job the one of the step that is asked for, or the only one.
+async fn find_run(client: &Client, args: &LogsArgs, target: &str) -> Result<Run> {
+    let mut found = Vec::new();
+    let mut pages = client.runs(args.execution, None);
     while let Some(runs) = pages.next().await? {
-        if let Some(run) = runs.into_iter().find(|run| run.target == target) {
-            return Ok(run);
+        found.extend(runs.into_iter().filter(|run| run.target == target && is_asked_for(run, args)));
+        // Without steps a target has one run.
+        if found.first().is_some_and(|run| run.step.is_none() || args.step.is_some() || !args.raw) {
+            break;
         }
     }
-    Err(NoMatch(format!("the execution {execution} has no target '{target}'")).into())
+    match found.len() {
+        0 | 1 => found.pop().ok_or_else(|| {
+            NoMatch(format!("the execution {} has no target '{target}'", args.execution)).into()
+        }),
+        _ if !args.raw => Ok(found.swap_remove(0)),
+        _ => {
+            Err(Usage("the job has several steps: say with --step whose bytes --raw is to write".into())
+                .into())
+        }
+    }
 }
 
-async fn only_run(client: &Client, execution: ExecutionId) -> Result<Run> {
-    let mut runs = client.runs(execution, Some(2)).all().await?.into_iter();
-    match (runs.next(), runs.next()) {
-        (Some(run), None) => Ok(run),
-        (Some(_), Some(_)) => Err(Usage(
-            "the execution has several targets: say with --target whose bytes --raw is to write".into(),
-        )
-        .into()),
-        (None, _) => Err(NoMatch(format!("the execution {execution} has no runs")).into()),
+fn is_asked_for(run: &Run, args: &LogsArgs) -> bool {
+    args.step.is_none() || run.step_name == args.step
+}
+
+async fn only_run(client: &Client, args: &LogsArgs) -> Result<Run> {
+    let mut pages = client.runs(args.execution, None);
+    let mut found = Vec::new();
+    while let Some(runs) = pages.next().await? {
+        found.extend(runs.into_iter().filter(|run| is_asked_for(run, args)).take(2));
+        if found.len() > 1 {
+            let flag = if args.step.is_none() && found.iter().any(|run| run.step.is_some()) {
+                "runs: say with --target and --step"
+            } else {
+                "targets: say with --target"
+            };
+            return Err(
+                Usage(format!("the execution has several {flag} whose bytes --raw is to write")).into()
+            );
+        }
     }
+    found.pop().ok_or_else(|| NoMatch(format!("the execution {} has no runs", args.execution)).into())
 }

@@ -11,6 +11,7 @@ pub(crate) mod exec;
 pub(crate) mod execution;
 pub(crate) mod group;
 pub(crate) mod invitation;
+pub(crate) mod job;
 pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod logs;

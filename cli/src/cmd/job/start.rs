@@ -1,0 +1,152 @@
+//! `opsctl job plan` and `job run`.
+
+use anyhow::Result;
+use model::{
+    api::job::{ExecuteJob, Job, JobPlan, JobVersion},
+    job::{self, JobTargets},
+};
+
+use super::{document_of, path};
+use crate::{
+    args::{PlanArgs, RunJobArgs, TargetArgs},
+    client::Client,
+    cmd::exec,
+    exit::{Exit, Usage},
+    output::{self, Table, human},
+};
+
+/// # Errors
+/// As the requests, and when stdout is closed or full.
+pub(super) async fn plan(client: &Client, args: PlanArgs) -> Result<()> {
+    let targets = targets(client, &args.job.name, args.version, args.targets).await?;
+    let request = ExecuteJob { version: args.version, targets, ..ExecuteJob::default() };
+    let plan: JobPlan = client.post(&path(&args.job.name, &["plan"]), &request).await?;
+    output::show(args.job.shown.output, &plan, describe)
+}
+
+fn describe(plan: &JobPlan) -> String {
+    let mut head = Table::plain();
+    head.row(["Job".to_owned(), format!("{}, version {}", plan.job, plan.version)]);
+    let runs = i64::try_from(plan.runs).unwrap_or(i64::MAX);
+    let hosts = i64::try_from(plan.hosts.len()).unwrap_or(i64::MAX);
+    head.row([
+        "Runs".to_owned(),
+        format!("{} on {}", human::count(runs, "run"), human::count(hosts, "host")),
+    ]);
+    head.row(["Targets hash".to_owned(), plan.targets_hash.clone()]);
+    let mut hosts = Table::new(&["BATCH", "HOST", "CONNECTED"]);
+    for host in &plan.hosts {
+        let connected = if host.connected { "yes" } else { "no" };
+        hosts.row([host.batch.to_string(), host.name.clone(), connected.to_owned()]);
+    }
+    let mut steps = Table::new(&["STEP", "WHERE", "NEEDS", "DOES"]);
+    for step in &plan.steps {
+        let place = match (step.is_controllers, step.is_rollback) {
+            (true, _) => "controller",
+            (false, true) => "host, to undo",
+            (false, false) => "host",
+        };
+        let needs = if step.needs.is_empty() { "-".to_owned() } else { human::words(&step.needs) };
+        steps.row([step.name.clone(), place.to_owned(), needs, step.summary.clone()]);
+    }
+    format!("{}\n{}\n{}", head.take(), hosts.take(), steps.take())
+}
+
+/// # Errors
+/// When the start is refused, or the execution cannot be followed to its end.
+pub(super) async fn run(client: &Client, args: RunJobArgs) -> Result<Exit> {
+    let request = ExecuteJob {
+        version: args.version,
+        targets: targets(client, &args.name, args.version, args.targets).await?,
+        expect_targets: args.expect_targets,
+        priority: args.priority,
+    };
+    exec::begin(client, &path(&args.name, &["execute"]), &request, &[], args.detach, args.output).await
+}
+
+/// Where it runs; `None`: where the job says. What only narrows is put on what the job says.
+async fn targets(
+    client: &Client,
+    name: &str,
+    version: Option<i32>,
+    args: TargetArgs,
+) -> Result<Option<JobTargets>> {
+    let base = if args.selector.is_some() || !args.target.is_empty() || args.all {
+        JobTargets { selector: args.selector, hosts: args.target, all: args.all, ..JobTargets::default() }
+    } else if args.exclude.is_some() || args.limit.is_some() {
+        own_targets(client, name, version).await?
+    } else {
+        return Ok(None);
+    };
+    let targets = narrowed(base, args.exclude, args.limit);
+    targets.validate().map_err(|invalid| Usage(invalid.to_string()))?;
+    Ok(Some(targets))
+}
+
+async fn own_targets(client: &Client, name: &str, version: Option<i32>) -> Result<JobTargets> {
+    let document = match version {
+        Some(number) => {
+            let version: JobVersion =
+                client.get(&path(name, &["versions", &number.to_string()]), &[]).await?;
+            version.document.ok_or_else(|| client.undecodable(&"the version has no document"))?
+        }
+        None => {
+            let job: Job = client.get(&path(name, &[]), &[]).await?;
+            document_of(client, &job)?
+        }
+    };
+    let job = job::parse(&document).map_err(|bad| client.undecodable(&bad))?;
+    let none = "the job says no targets of its own: say them with -l, -t or --all";
+    job.targets.ok_or_else(|| Usage(none.to_owned()).into())
+}
+
+/// Both what was excluded and what is, and the smaller of the limits.
+fn narrowed(mut targets: JobTargets, exclude: Option<String>, limit: Option<usize>) -> JobTargets {
+    targets.exclude = match (targets.exclude, exclude) {
+        (Some(before), Some(more)) => Some(format!("({before}) or ({more})")),
+        (before, more) => before.or(more),
+    };
+    targets.limit = targets.limit.into_iter().chain(limit).min();
+    targets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_narrows_is_put_on_what_there_is() {
+        let own = JobTargets {
+            selector: Some("env=prod".into()),
+            exclude: Some("role=db".into()),
+            limit: Some(5),
+            ..JobTargets::default()
+        };
+        let now = narrowed(own.clone(), Some("canary".into()), Some(9));
+        assert_eq!(now.exclude.as_deref(), Some("(role=db) or (canary)"));
+        assert_eq!((now.limit, &now.selector), (Some(5), &own.selector));
+        now.validate().unwrap();
+        assert_eq!(narrowed(own.clone(), None, None), own);
+        assert_eq!(narrowed(JobTargets::default(), None, Some(2)).limit, Some(2));
+    }
+
+    #[test]
+    fn a_plan_for_people() {
+        let plan: JobPlan = serde_json::from_value(serde_json::json!({
+            "job": "a", "version": 2, "targets_hash": "abc", "runs": 1,
+            "hosts": [{
+                "agent_id": "00000000-0000-7000-8000-000000000001", "name": "web-1", "batch": 0, "connected": true
+            }],
+            "steps": [{
+                "name": "ask", "needs": [], "summary": "uptime", "is_controllers": false, "is_rollback": false
+            }],
+        }))
+        .unwrap();
+        assert_eq!(
+            describe(&plan),
+            "Job           a, version 2\nRuns          1 run on 1 host\nTargets hash  abc\n\n\
+             BATCH  HOST   CONNECTED\n0      web-1  yes\n\n\
+             STEP  WHERE  NEEDS  DOES\nask   host   -      uptime\n"
+        );
+    }
+}
