@@ -200,6 +200,9 @@ pub(crate) struct PlanArgs {
     pub(crate) job: OneJob,
     #[command(flatten)]
     pub(crate) targets: TargetArgs,
+    /// A value of one of the job's parameters
+    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = parse::key_value)]
+    pub(crate) params: Vec<(String, String)>,
     /// The version to run [default: the newest]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) version: Option<i32>,
@@ -212,6 +215,9 @@ pub(crate) struct RunJobArgs {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) targets: TargetArgs,
+    /// A value of one of the job's parameters
+    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = parse::key_value)]
+    pub(crate) params: Vec<(String, String)>,
     /// The version to run [default: the newest]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) version: Option<i32>,

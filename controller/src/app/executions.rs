@@ -205,9 +205,9 @@ pub(crate) fn touchable<P: Right>(by: &Authorized<P>, targets: Vec<Target>) -> R
 }
 
 /// The execution that an earlier request with this key started, if there was one.
-async fn replay(
+pub(crate) async fn replay<P>(
     app: &App,
-    by: &Authorized<ExecutionCreate>,
+    by: &Authorized<P>,
     key: &str,
     body_hash: &[u8],
 ) -> Result<Option<Execution>> {

@@ -17,6 +17,7 @@ use sqlx::PgConnection;
 use super::{
     App,
     access::{Authorized, JobManage, JobRead, Right},
+    dangers,
 };
 use crate::{
     clock,
@@ -53,6 +54,7 @@ pub(crate) async fn save(
     request.validate()?;
     let job = parse(&request.document)?;
     may_manage(by, &job.labels)?;
+    let dangers = dangers::of_job(&job).await?;
     let (org, now) = (by.org_id(), clock::now());
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let before = store::jobs::find(&mut tx, org, key.unwrap_or(&job.name), true).await?;
@@ -82,12 +84,12 @@ pub(crate) async fn save(
         && before.document.as_deref() == Some(request.document.as_str())
     {
         let (name, id) = (before.name.clone(), Some(before.id));
-        return Ok(SavedJob { change: Change::Unchanged, name, version: newest, id });
+        return Ok(SavedJob { change: Change::Unchanged, name, version: newest, id, dangers });
     }
     let change = if before.is_some() { Change::Updated } else { Change::Created };
     let version = newest + 1;
     if request.dry_run {
-        return Ok(SavedJob { change, name: job.name, version, id: before.map(|job| job.id) });
+        return Ok(SavedJob { change, name: job.name, version, id: before.map(|job| job.id), dangers });
     }
     if before.is_none() && store::jobs::count(&mut tx, org).await? >= limits::JOBS {
         return Err(
@@ -97,11 +99,13 @@ pub(crate) async fn save(
     let id = before.as_ref().map_or_else(|| JobId::new(now, clock::entropy()), |job| job.id);
     write(app, &mut tx, by, (id, version), &job, request, now).await?;
     let verb = if before.is_some() { "job.update" } else { "job.create" };
-    let detail =
-        json!({ "name": job.name, "version": version, "comment": request.comment, "labels": job.labels });
+    let detail = json!({
+        "name": job.name, "version": version, "comment": request.comment, "labels": job.labels,
+        "dangers": dangers.iter().map(|danger| &danger.rule).collect::<Vec<_>>(),
+    });
     audit::record(&mut tx, org, now, by.entry(verb, format!("job/{id}"), detail)).await?;
     tx.commit().await.during("commit")?;
-    Ok(SavedJob { change, name: job.name, version, id: Some(id) })
+    Ok(SavedJob { change, name: job.name, version, id: Some(id), dangers })
 }
 
 async fn write(

@@ -12,6 +12,7 @@ pub(crate) mod authenticate;
 pub(crate) mod boot;
 pub(crate) mod ca;
 pub(crate) mod clocks;
+pub(crate) mod dangers;
 pub(crate) mod enroll_tokens;
 pub(crate) mod enrollment;
 pub(crate) mod events;

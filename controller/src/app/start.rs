@@ -10,7 +10,7 @@ use model::{
     command::within,
     execution::{ExecutionState, RunCounts},
     id::{AgentId, ExecutionId, RunId},
-    job::{JobTargets, Plan, Work as StepWork, parameters::resolve as resolve_parameters},
+    job::{self, JobTargets, Plan, Work as StepWork, parameters::resolve as resolve_parameters},
     limits,
 };
 use serde_json::json;
@@ -20,7 +20,9 @@ use sqlx::PgConnection;
 use super::{
     App,
     access::{Authorized, ExecutionCreate, JobRead},
-    executions::{parse_selector, resolve, touchable},
+    dangers,
+    executions::{parse_selector, replay, resolve, touchable},
+    idempotency::check_key,
     jobs, manifest,
 };
 use crate::{
@@ -40,6 +42,7 @@ use crate::{
 struct Frozen {
     by: Authorized<ExecutionCreate>,
     plan: Plan,
+    document: job::Job,
     /// In the order of their turns, each with its batch.
     hosts: Vec<(Target, u16)>,
     hash: String,
@@ -73,6 +76,7 @@ pub(crate) async fn plan(
         steps: steps(&frozen.plan),
         targets_hash: frozen.hash,
         runs: frozen.runs,
+        dangers: dangers::of_job(&frozen.document).await?,
     })
 }
 
@@ -92,7 +96,8 @@ pub(crate) fn steps(plan: &Plan) -> Vec<PlannedStep> {
     steps.collect()
 }
 
-/// Starts a job: authorised, frozen, signed and written in one transaction.
+/// Starts a job: authorised, frozen, signed and written in one transaction. A repetition with the same `idempotency_key`
+/// answers the execution that the first one started.
 ///
 /// # Errors
 /// When there is no such job, a field is wrong, the hosts are not those that were expected, or one of them may not be
@@ -102,8 +107,18 @@ pub(crate) async fn execute(
     by: &Authorized<JobRead>,
     key: &str,
     request: &ExecuteJob,
+    idempotency_key: Option<&str>,
 ) -> Result<Execution> {
     let (org, now) = (by.org_id(), clock::now());
+    let body = serde_json::to_vec(&(key, request)).map_err(|error| Error::internal("cannot hash", error))?;
+    let body_hash = Sha256::digest(body);
+    if let Some(key) = idempotency_key {
+        check_key(key)?;
+        // Before the targets are looked at: which they are may have changed since the first request.
+        if let Some(execution) = replay(app, by, key, &body_hash).await? {
+            return Ok(execution);
+        }
+    }
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let Frozen { by, plan, hosts, hash, priority, .. } = freeze(app, &mut tx, by, key, request).await?;
     let id = ExecutionId::new(now, clock::entropy());
@@ -137,6 +152,13 @@ pub(crate) async fn execute(
         manifest: &signed,
         runs: &runs,
     };
+    if let Some(key) = idempotency_key {
+        let (who, answer) = (by.actor().subject.to_string(), json!({ "execution_id": id }));
+        if !store::idempotency::claim(&mut tx, org, &who, key, &body_hash, &answer, now).await? {
+            tx.rollback().await.during("rollback")?;
+            return replay(app, &by, key, &body_hash).await?.ok_or(Error::StillRunning);
+        }
+    }
     store::executions::insert(&mut tx, &new).await?;
     let places: Vec<(AgentId, String, u16)> =
         hosts.into_iter().map(|(target, batch)| (target.id.into(), target.name, batch)).collect();
@@ -213,7 +235,7 @@ async fn freeze(
     }
     let priority = request.priority.or(document.priority).unwrap_or(0);
     let priority = i16::try_from(priority).expect("it was validated");
-    Ok(Frozen { by, plan, hosts: hosts.into_iter().zip(batches).collect(), hash, runs, priority })
+    Ok(Frozen { by, plan, document, hosts: hosts.into_iter().zip(batches).collect(), hash, runs, priority })
 }
 
 /// The hosts of a start, by name.

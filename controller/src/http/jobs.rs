@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
 };
 use model::{
@@ -23,6 +23,7 @@ use super::{
     Door,
     auth::Access,
     body::JsonBody,
+    executions::idempotency_key,
     id::{Name, Names},
     page::Window,
     problem::{Failure, Result},
@@ -115,8 +116,8 @@ pub(super) async fn save(
 pub(super) async fn validate(
     Access(_): Access<JobRead>,
     JsonBody(request): JsonBody<ValidateJob>,
-) -> Json<Validity> {
-    Json(validity(&request.document))
+) -> Result<Json<Validity>> {
+    validity(&request.document).await
 }
 
 /// Looks at a job as it is saved.
@@ -129,14 +130,19 @@ pub(super) async fn validate_saved(
 ) -> Result<Json<Validity>> {
     let mut connection = door.app.db.of(by.org_id()).acquire().await.during("acquire of a connection")?;
     let job = app::jobs::find(&mut connection, &by, &job, false).await?;
-    Ok(Json(validity(job.document.as_deref().unwrap_or_default())))
+    drop(connection);
+    validity(job.document.as_deref().unwrap_or_default()).await
 }
 
-fn validity(document: &str) -> Validity {
-    match job::parse(document) {
-        Ok(job) => Validity { valid: true, name: Some(job.name), problems: Vec::new() },
-        Err(bad) => Validity { valid: false, name: None, problems: vec![bad.into()] },
-    }
+async fn validity(document: &str) -> Result<Json<Validity>> {
+    let validity = match job::parse(document) {
+        Ok(job) => {
+            let dangers = app::dangers::of_job(&job).await?;
+            Validity { valid: true, name: Some(job.name), dangers, ..Validity::default() }
+        }
+        Err(bad) => Validity { valid: false, problems: vec![bad.into()], ..Validity::default() },
+    };
+    Ok(Json(validity))
 }
 
 /// The JSON schema of a job's document.
@@ -223,16 +229,18 @@ pub(super) async fn plan(
 
 /// Starts a job.
 #[utoipa::path(post, path = "/api/v1/jobs/{job}/execute", tag = "jobs", operation_id = "execute_job",
-    params(("job" = String, Path, description = "Id or name")), request_body = ExecuteJob,
-    responses((status = 201, body = Execution,
+    params(("job" = String, Path, description = "Id or name"), ("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key and body starts nothing and is answered with the first one's execution, for 24 h")),
+    request_body = ExecuteJob, responses((status = 201, body = Execution,
         headers(("Location" = String, description = "Path of the execution")))))]
 pub(super) async fn execute(
     Access(by): Access<JobRead>,
     State(door): State<Arc<Door>>,
     Name(job): Name,
+    headers: HeaderMap,
     JsonBody(request): JsonBody<ExecuteJob>,
 ) -> Result<impl IntoResponse> {
-    let execution = app::start::execute(&door.app, &by, &job, &request).await?;
+    let key = idempotency_key(&headers)?;
+    let execution = app::start::execute(&door.app, &by, &job, &request, key).await?;
     let location = format!("/api/v1/executions/{}", execution.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(execution)))
 }

@@ -95,6 +95,20 @@ pub enum Change {
     Unchanged,
 }
 
+/// A command of a job's that the rules call dangerous. It is told, not refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Danger {
+    pub step: String,
+    /// Stable name of the rule.
+    pub rule: String,
+    /// `notice`, `danger` or `catastrophe`.
+    pub severity: String,
+    /// The words that hit it.
+    pub text: String,
+    /// One sentence for people.
+    pub why: String,
+}
+
 /// The answer to a job that was saved, or would be.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SavedJob {
@@ -105,6 +119,9 @@ pub struct SavedJob {
     /// Absent when nothing was saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<JobId>,
+    /// What of it is dangerous.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dangers: Vec<Danger>,
 }
 
 /// `POST /api/v1/jobs/validate`: a document that is only looked at.
@@ -115,7 +132,7 @@ pub struct ValidateJob {
 }
 
 /// Whether a document is a job.
-#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Validity {
     pub valid: bool,
     /// The job's name, when it is valid.
@@ -123,6 +140,9 @@ pub struct Validity {
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<DocumentProblem>,
+    /// What of it is dangerous.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dangers: Vec<Danger>,
 }
 
 /// What is wrong in a document, and where.
@@ -176,6 +196,9 @@ pub struct JobPlan {
     pub targets_hash: String,
     /// Runs that there would be.
     pub runs: usize,
+    /// What of it is dangerous.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dangers: Vec<Danger>,
 }
 
 /// A host of a plan.

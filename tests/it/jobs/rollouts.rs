@@ -1,6 +1,6 @@
 //! Whose turn it is: batches, how many at a time, when it stops, and what people ask meanwhile.
 
-use model::{Reason, api::execution::Execution, execution::ExecutionState};
+use model::{Reason, execution::ExecutionState};
 use opsconductor_tests::{
     SOON, World, eventually,
     player::{Player, Playing},

@@ -68,6 +68,12 @@ async fn send(
     for (name, save) in saves {
         let saved: Result<SavedJob, _> = client.put(&path(&name, &[]), &save).await;
         let saved = saved.with_context(|| format!("cannot save the job {name}"))?;
+        for danger in &saved.dangers {
+            output::note(&format!(
+                "{}, step {}: {}: {}",
+                saved.name, danger.step, danger.severity, danger.why
+            ));
+        }
         applied.push(Applied { name: saved.name, change: word(saved.change), version: saved.version });
     }
     // What goes is chosen when all that comes is there.

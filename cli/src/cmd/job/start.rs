@@ -1,10 +1,13 @@
 //! `opsctl job plan` and `job run`.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use model::{
-    api::job::{ExecuteJob, Job, JobPlan, JobVersion},
-    job::{self, JobTargets},
+    api::job::{Danger, ExecuteJob, Job, JobPlan, JobVersion},
+    job::{self, JobTargets, parameters::from_text},
 };
+use serde_json::Value;
 
 use super::{document_of, path};
 use crate::{
@@ -18,8 +21,9 @@ use crate::{
 /// # Errors
 /// As the requests, and when stdout is closed or full.
 pub(super) async fn plan(client: &Client, args: PlanArgs) -> Result<()> {
+    let parameters = parameters(client, &args.job.name, args.version, &args.params).await?;
     let targets = targets(client, &args.job.name, args.version, args.targets).await?;
-    let request = ExecuteJob { version: args.version, targets, ..ExecuteJob::default() };
+    let request = ExecuteJob { parameters, version: args.version, targets, ..ExecuteJob::default() };
     let plan: JobPlan = client.post(&path(&args.job.name, &["plan"]), &request).await?;
     output::show(args.job.shown.output, &plan, describe)
 }
@@ -49,13 +53,23 @@ fn describe(plan: &JobPlan) -> String {
         let needs = if step.needs.is_empty() { "-".to_owned() } else { human::words(&step.needs) };
         steps.row([step.name.clone(), place.to_owned(), needs, step.summary.clone()]);
     }
-    format!("{}\n{}\n{}", head.take(), hosts.take(), steps.take())
+    let mut whole = format!("{}\n{}\n{}", head.take(), hosts.take(), steps.take());
+    if !plan.dangers.is_empty() {
+        let mut dangers = Table::new(&["STEP", "DANGER", "RULE", "WORDS", "WHY"]);
+        for Danger { step, rule, severity, text, why } in plan.dangers.clone() {
+            dangers.row([step, severity, rule, text, why]);
+        }
+        whole.push('\n');
+        whole.push_str(&dangers.take());
+    }
+    whole
 }
 
 /// # Errors
 /// When the start is refused, or the execution cannot be followed to its end.
 pub(super) async fn run(client: &Client, args: RunJobArgs) -> Result<Exit> {
     let request = ExecuteJob {
+        parameters: parameters(client, &args.name, args.version, &args.params).await?,
         version: args.version,
         targets: targets(client, &args.name, args.version, args.targets).await?,
         expect_targets: args.expect_targets,
@@ -83,7 +97,39 @@ async fn targets(
     Ok(Some(targets))
 }
 
+/// The values that were given, as the types of the job's parameters read them.
+async fn parameters(
+    client: &Client,
+    name: &str,
+    version: Option<i32>,
+    given: &[(String, String)],
+) -> Result<BTreeMap<String, Value>> {
+    let mut values = BTreeMap::new();
+    if given.is_empty() {
+        return Ok(values);
+    }
+    let job = own(client, name, version).await?;
+    for (name, text) in given {
+        let value = match job.parameters.get(name) {
+            Some(parameter) => from_text(parameter, text)
+                .map_err(|invalid| Usage(format!("the parameter '{name}' {}", invalid.problem)))?,
+            // The controller says which there are.
+            None => Value::String(text.clone()),
+        };
+        if values.insert(name.clone(), value).is_some() {
+            return Err(Usage(format!("the parameter '{name}' is given twice")).into());
+        }
+    }
+    Ok(values)
+}
+
 async fn own_targets(client: &Client, name: &str, version: Option<i32>) -> Result<JobTargets> {
+    let none = "the job says no targets of its own: say them with -l, -t or --all";
+    own(client, name, version).await?.targets.ok_or_else(|| Usage(none.to_owned()).into())
+}
+
+/// The job as it would be run.
+async fn own(client: &Client, name: &str, version: Option<i32>) -> Result<job::Job> {
     let document = match version {
         Some(number) => {
             let version: JobVersion =
@@ -95,9 +141,7 @@ async fn own_targets(client: &Client, name: &str, version: Option<i32>) -> Resul
             document_of(client, &job)?
         }
     };
-    let job = job::parse(&document).map_err(|bad| client.undecodable(&bad))?;
-    let none = "the job says no targets of its own: say them with -l, -t or --all";
-    job.targets.ok_or_else(|| Usage(none.to_owned()).into())
+    Ok(job::parse(&document).map_err(|bad| client.undecodable(&bad))?)
 }
 
 /// Both what was excluded and what is, and the smaller of the limits.

@@ -56,8 +56,8 @@ pub(super) async fn by_controller(client: &Client, args: &ValidateArgs) -> Resul
 
 fn of_document(document: &Document) -> Validity {
     match document.parse() {
-        Ok(job) => Validity { valid: true, name: Some(job.name), problems: Vec::new() },
-        Err(problem) => Validity { valid: false, name: None, problems: vec![problem] },
+        Ok(job) => Validity { valid: true, name: Some(job.name), ..Validity::default() },
+        Err(problem) => Validity { valid: false, problems: vec![problem], ..Validity::default() },
     }
 }
 
