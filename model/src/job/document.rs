@@ -246,7 +246,7 @@ impl Step {
             network: self.network,
             read: self.read.clone(),
             write: self.write.clone(),
-            limits: self.limits.clone(),
+            limits: self.limits,
             container: self.container.clone(),
             ..Command::new(program)
         }))

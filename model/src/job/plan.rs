@@ -65,7 +65,7 @@ pub struct PlanStep {
 #[serde(rename_all = "snake_case")]
 pub enum Work {
     /// On each host.
-    Command(Command),
+    Command(Box<Command>),
     /// Once, by the controller.
     Wait(Length),
 }
@@ -157,7 +157,7 @@ fn planned(
         Some(mut command) => {
             command.env.extend(environment.clone());
             command.validate()?;
-            Work::Command(command)
+            Work::Command(Box::new(command))
         }
         None => Work::Wait(step.wait.unwrap_or_default()),
     };
