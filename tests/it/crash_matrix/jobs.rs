@@ -25,12 +25,14 @@ pub(super) enum Kind {
     Long,
     /// Is tried again, because its shim was killed and then because it failed; each try looks whether an earlier one lives.
     Again,
+    /// As the short one, as the only step of a saved job.
+    Planned,
     /// The host's policy does not allow it. The last of all: an agent that starts says its refusals again.
     Refused,
 }
 
-pub(super) const KINDS: [Kind; 6] =
-    [Kind::Short, Kind::Cancelled, Kind::Stubborn, Kind::Long, Kind::Again, Kind::Refused];
+pub(super) const KINDS: [Kind; 7] =
+    [Kind::Short, Kind::Cancelled, Kind::Stubborn, Kind::Long, Kind::Again, Kind::Planned, Kind::Refused];
 
 /// How a run may end without anybody knowing how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +79,7 @@ impl Job {
         let mark = format!("{}.{:05}", 1_000_000 + std::process::id(), MARKS.fetch_add(1, Ordering::Relaxed));
         let told = format!("echo $$ >> '{}'", tale.display());
         let line = match kind {
-            Kind::Short => format!("{told}; seq {SHORT}; echo bad >&2"),
+            Kind::Short | Kind::Planned => format!("{told}; seq {SHORT}; echo bad >&2"),
             Kind::Cancelled => format!(
                 "(setsid sleep {mark} & setsid sh -c 'sleep {mark} & wait' &) ; seq 3; {told}; exec sleep {mark}"
             ),
@@ -95,12 +97,21 @@ impl Job {
             }
             Kind::Long => format!("{told}; for i in $(seq {LONG}); do echo $i; sleep 0.05; done"),
         };
+        if kind == Kind::Planned {
+            let job = json!({ "name": Self::name(number), "steps": [{ "name": "only", "run": line }] });
+            return (json!({ "document": job.to_string() }), tale, mark);
+        }
         let mut command = json!({ "program": { "shell": line } });
         if kind == Kind::Again {
             command["idempotent"] = json!(true);
             command["retry"] = json!({ "attempts": 3, "backoff_seconds": 1, "max_backoff_seconds": 1 });
         }
         (json!({ "targets": { "names": ["one"] }, "command": command }), tale, mark)
+    }
+
+    /// What the saved job is called.
+    pub(super) fn name(number: u32) -> String {
+        format!("matrix-{number}")
     }
 
     pub(super) fn new(kind: Kind, id: ExecutionId, tale: PathBuf, mark: String) -> Self {
@@ -115,7 +126,7 @@ impl Job {
     fn expected(&self) -> [String; 2] {
         let numbers = |last: usize| (1..=last).map(|i| format!("{i}\n")).collect::<String>();
         match self.kind {
-            Kind::Short => [numbers(SHORT), "bad\n".to_owned()],
+            Kind::Short | Kind::Planned => [numbers(SHORT), "bad\n".to_owned()],
             Kind::Long => [numbers(LONG), String::new()],
             Kind::Stubborn => ["left\n".to_owned(), String::new()],
             Kind::Again => ["done\n".to_owned(), String::new()],
@@ -134,7 +145,10 @@ impl Job {
             assert!(left.is_empty(), "{left:?} are left of {said}");
         }
         match (self.kind, run.state) {
-            (Kind::Short | Kind::Long | Kind::Stubborn | Kind::Again, RunState::Succeeded) => {
+            (
+                Kind::Short | Kind::Long | Kind::Stubborn | Kind::Again | Kind::Planned,
+                RunState::Succeeded,
+            ) => {
                 assert_eq!(starts, most, "{said}");
                 let output = stand.output(self.id).await;
                 assert_eq!(hashes(output), hashes(self.expected()), "{said}");

@@ -16,6 +16,7 @@ use model::{
 use nix::sys::signal::Signal;
 use opsconductor_tests::{Agent, Answer, Api, World, agent::UNCONFINED, api, process};
 use reqwest::Method;
+use serde_json::{Value, json};
 
 use super::{
     jobs::{Excuse, Job, KINDS, Kind},
@@ -164,7 +165,7 @@ impl Stand {
                     process::signal(shim, Signal::SIGKILL);
                 }
             }
-            Kind::Short | Kind::Refused | Kind::Stubborn => {}
+            Kind::Short | Kind::Planned | Kind::Refused | Kind::Stubborn => {}
         }
         job.check(self, excuse).await;
         if kind == Kind::Refused {
@@ -187,15 +188,29 @@ impl Stand {
         self.started += 1;
         let (body, tale, mark) = Job::request(kind, self.world.folder(), self.started);
         let key = format!("matrix-{}", self.started);
+        let (path, body) = match kind {
+            Kind::Planned => self.save(&Job::name(self.started), &body).await,
+            _ => ("/api/v1/executions".to_owned(), body),
+        };
         let execution: Execution = self
             .until("the execution is taken", async |stand| {
-                let request =
-                    stand.api.request(Method::POST, "/api/v1/executions").header("Idempotency-Key", &key);
+                let request = stand.api.request(Method::POST, &path).header("Idempotency-Key", &key);
                 let answer = stand.api.try_send(request.json(&body)).await?;
                 (answer.status / 100 == 2).then(|| answer.json())
             })
             .await;
         Job::new(kind, execution.id, tale, mark)
+    }
+
+    /// Saves a job; the path and the body of its start.
+    async fn save(&mut self, name: &str, body: &Value) -> (String, Value) {
+        let path = format!("/api/v1/jobs/{name}");
+        self.until("the job is saved", async |stand| {
+            let request = stand.api.request(Method::PUT, &path);
+            stand.api.try_send(request.json(body)).await.filter(|answer| answer.status / 100 == 2)
+        })
+        .await;
+        (format!("{path}/execute"), json!({ "targets": { "hosts": ["one"] } }))
     }
 
     /// Cancels a run that has begun.
