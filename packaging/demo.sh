@@ -251,6 +251,13 @@ succeeded=$(opsctl execution show "$execution" -o json | grep -c '"state": "succ
 # The execution's own state, and that of each run.
 ((succeeded == AGENTS + 1)) || die "not everything has succeeded"
 
+say "A job: saved as a version, planned, and rolled out in batches"
+for words in "job apply -f examples/kernel-inventory.yaml" "job plan kernel-inventory --all" "run kernel-inventory --all"; do
+    echo "\$ opsctl $words"
+    # shellcheck disable=SC2086 # it is words
+    opsctl $words || die "opsctl $words ended with $?"
+done
+
 if [[ -n $ONCE ]]; then
     say "All of it worked"
     exit 0

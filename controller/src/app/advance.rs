@@ -156,7 +156,22 @@ async fn advance(
         going.load(connection, &begin).await?;
         going.load(connection, &skip).await?;
         for agent in &skip {
-            going.skip_host(*agent)?;
+            going.skip_host(*agent);
+        }
+        let mut skip = skip;
+        if standing.is_stopped {
+            let active: Vec<AgentId> = hosts
+                .iter()
+                .filter(|host| host.state == HostState::Active)
+                .map(|host| host.agent_id)
+                .collect();
+            going.load(connection, &active).await?;
+            let early: Vec<AgentId> =
+                active.into_iter().filter(|agent| going.has_not_begun(*agent)).collect();
+            for agent in &early {
+                going.skip_host(*agent);
+            }
+            skip.extend(early);
         }
         let begun: Vec<(AgentId, HostState)> =
             begin.iter().map(|agent| (*agent, HostState::Active)).collect();
@@ -405,13 +420,23 @@ impl Going<'_> {
         self.change(run, RunEvent::Ended(RunOutcome::Failed), Some((Reason::BadTemplate, why)));
     }
 
-    /// The turn of a host never comes.
-    fn skip_host(&mut self, agent: AgentId) -> Result<()> {
+    /// Whether nothing was started on a host whose turn has come: all waits for it, as where it is away.
+    fn has_not_begun(&self, agent: AgentId) -> bool {
+        self.hosts.get(&agent).is_some_and(|runs| {
+            runs.iter().all(|run| match run.state {
+                RunState::Blocked | RunState::Skipped => true,
+                RunState::Queued => !run.is_tried,
+                _ => false,
+            })
+        })
+    }
+
+    /// Nothing begins on the host any more.
+    fn skip_host(&mut self, agent: AgentId) {
         let runs = self.hosts.get(&agent).cloned().unwrap_or_default();
-        for run in runs.iter().filter(|run| run.state == RunState::Blocked) {
+        for run in runs.iter().filter(|run| matches!(run.state, RunState::Blocked | RunState::Queued)) {
             self.skip(run, Why::RolloutStopped);
         }
-        Ok(())
     }
 
     fn skip(&mut self, run: &StepRun, why: Why) {

@@ -241,13 +241,14 @@ pub(crate) async fn cancel(
     let pool = app.db.of(org);
     touched_whole(app, by, id).await?;
     let mut tx = pool.begin().await.during("begin")?;
+    // Before the execution's own row, as whoever moves it on locks them.
+    store::progress::wake(&mut tx, id, now).await?;
     if store::executions::request_cancel(&mut tx, org, id, now).await? {
         let entry = audit::Entry {
             outcome: "requested",
             ..by.entry("execution.cancel", format!("execution/{id}"), json!({}))
         };
         audit::record(&mut tx, org, now, entry).await?;
-        store::progress::wake(&mut tx, id, now).await?;
         fault::point("controller.cancel.written");
         tx.commit().await.during("commit")?;
         fault::point("controller.cancel.committed");

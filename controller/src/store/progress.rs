@@ -44,6 +44,8 @@ pub(crate) struct StepRun {
     pub generation: i64,
     pub started_at: Option<Timestamp>,
     pub exit_code: Option<i32>,
+    /// It was offered to its host once at least.
+    pub is_tried: bool,
 }
 
 /// Makes the rows of an execution that begins; it is due at once.
@@ -166,7 +168,9 @@ pub(crate) async fn runs(
     agents: &[Uuid],
 ) -> Result<Vec<StepRun>> {
     let rows = sqlx::query!(
-        r#"select agent_id, id, step as "step!", state, generation, started_at, exit_code from runs
+        r#"select agent_id, id, step as "step!", state, generation, started_at, exit_code,
+                  attempt > 0 as "is_tried!"
+           from runs
            where execution_id = $1 and agent_id = any($2) and step is not null order by agent_id, step"#,
         execution.0,
         agents
@@ -186,6 +190,7 @@ pub(crate) async fn runs(
                 generation: r.generation,
                 started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
                 exit_code: r.exit_code,
+                is_tried: r.is_tried,
             })
         })
         .collect()

@@ -120,3 +120,21 @@ async fn people_pause_resume_and_abort() {
     api.act(&path("resume")).await.refused(409, "conflict");
     drop(agents);
 }
+
+#[tokio::test]
+async fn a_host_that_is_away_does_not_begin_after_the_stop() {
+    let world = World::start().await;
+    let players = players(&world, 2).await;
+    let mut online = players[0].play(&[]).await;
+    let api = world.api();
+    let document =
+        "name: away\ntargets: {all: true}\nrollout: {max_failures: 0}\nsteps: [{name: a, run: x}]\n";
+    let execution = run(&api, document).await;
+    // Both have their turn at once; one is away, and its run waits for it.
+    hosts_are(&api, &execution, &["active", "active"]).await;
+    does(&mut online, 1).await;
+    hosts_are(&api, &execution, &["failed", "skipped"]).await;
+    let finished = api.finished(execution.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::Failed);
+    assert_eq!(states(&results(&api, &execution).await), ["p0: failed", "p1: skipped"]);
+}

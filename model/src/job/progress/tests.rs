@@ -164,3 +164,57 @@ fn a_pause_stands_between_two_batches() {
     let over = turn(&plan, paused.standing, &hosts("0s 1w"), until);
     assert_eq!((over.begin.as_slice(), over.standing.pause_until), (&[1][..], None));
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    /// Five hundred hosts, some of which fail, in any order of their ends: when one more has failed than may, nobody begins
+    /// any more; until then everybody does; and no more are at work than may be, of one batch.
+    #[test]
+    fn a_rollout_stops_exactly_at_its_budget(
+        failing in proptest::collection::vec(proptest::bool::weighted(0.05), 500),
+        batches in proptest::collection::vec(1_u8..=100, 0..5),
+        max_parallel in proptest::option::of(1_usize..60),
+        budget in proptest::option::of(0_usize..30),
+        order in proptest::collection::vec(0_usize..1000, 500),
+    ) {
+        let batches: Vec<String> = batches.iter().map(|share| format!("{share}%")).collect();
+        let mut rollout = vec![];
+        if !batches.is_empty() {
+            rollout.push(format!("batches: [{}]", batches.join(", ")));
+        }
+        rollout.extend(max_parallel.map(|most| format!("max_parallel: {most}")));
+        rollout.extend(budget.map(|most| format!("max_failures: {most}")));
+        let plan = plan(&format!("rollout: {{{}}}\nsteps: [{{name: a, run: x}}]\n", rollout.join(", ")));
+        let of = plan.rollout.batches_of(failing.len());
+        let mut hosts: Vec<Host> = of.iter().map(|batch| Host { batch: *batch, state: HostState::Waiting }).collect();
+        let (mut standing, mut starts, mut failed, mut tick) = (Standing::default(), 0, 0, 0);
+        loop {
+            let next = turn(&plan, standing, &hosts, Timestamp::UNIX_EPOCH);
+            standing = next.standing;
+            let is_over = budget.is_some_and(|most| failed > most);
+            proptest::prop_assert!(!is_over || next.begin.is_empty(), "{} begin after the stop", next.begin.len());
+            proptest::prop_assert_eq!(is_over, standing.is_stopped);
+            for place in &next.begin {
+                proptest::prop_assert_eq!(hosts[*place].state, HostState::Waiting);
+                hosts[*place].state = HostState::Active;
+                starts += 1;
+            }
+            for place in &next.skip {
+                hosts[*place].state = HostState::Skipped;
+            }
+            let active: Vec<usize> =
+                (0..hosts.len()).filter(|place| hosts[*place].state == HostState::Active).collect();
+            proptest::prop_assert!(max_parallel.is_none_or(|most| active.len() <= most));
+            let one_batch = active.windows(2).all(|pair| hosts[pair[0]].batch == hosts[pair[1]].batch);
+            proptest::prop_assert!(one_batch, "two batches are at work");
+            let Some(place) = active.get(order[tick % order.len()] % active.len().max(1)).copied() else { break };
+            tick += 1;
+            failed += usize::from(failing[place]);
+            hosts[place].state = if failing[place] { HostState::Failed } else { HostState::Succeeded };
+        }
+        let stopped = budget.is_some_and(|most| failed > most);
+        proptest::prop_assert_eq!(starts == hosts.len() || stopped, true, "{} of {} began", starts, hosts.len());
+        proptest::prop_assert!(hosts.iter().all(|host| host.state.has_ended()));
+    }
+}
