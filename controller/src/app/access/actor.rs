@@ -271,8 +271,9 @@ impl Actor {
         Permission::ALL
             .into_iter()
             .filter(|permission| match permission.reach() {
-                // Held for the home organization or not: what is given further counts there alone too.
-                Reach::Installation => {
+                // Held for the home organization or not: what is given further counts there alone too. And who sees some
+                // jobs gives nobody the sight of all.
+                Reach::Installation | Reach::Jobs => {
                     self.narrowed.hosts.is_none()
                         && self.narrowed.permissions.is_none_or(|kept| kept.contains(*permission))
                         && self.grants.iter().any(|grant| {

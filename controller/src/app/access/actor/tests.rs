@@ -122,3 +122,24 @@ fn a_token_only_takes_away() {
     let token = narrow(None, Some("team=web"), vec![staging()]);
     assert_eq!(answer(&token, Permission::ExecutionCreate), "env=staging and team=web");
 }
+
+#[test]
+fn what_is_held_for_some_jobs_is_not_given_for_all() {
+    let author = actor(vec![grant(BuiltInRole::Author, None, Some("team=web"))]);
+    let (web, db) = ([("team", "web")], [("team", "db")]);
+    let labels =
+        |pairs: [(&str, &str); 1]| pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    for permission in [Permission::JobRead, Permission::JobManage] {
+        assert!(author.reaches_job(permission, &labels(web)), "{permission}");
+        assert!(!author.reaches_job(permission, &labels(db)), "{permission}");
+        assert!(!author.unconfined().contains(permission), "{permission}");
+    }
+    assert_eq!(author.jobs_seen().map(|jobs| jobs.to_string()).as_deref(), Some("team=web"));
+    assert!(author.judge_for_job(Permission::ExecutionCreate, &labels(web)).is_ok());
+    assert!(author.judge_for_job(Permission::ExecutionCreate, &labels(db)).is_err());
+    assert!(author.judge(Permission::ExecutionCreate).is_err(), "a command is no job");
+    // What a job does is not confined to hosts.
+    let confined = actor(vec![grant(BuiltInRole::Author, Some("env=staging"), None)]);
+    assert!(confined.judge(Permission::JobRead).is_ok() && confined.judge(Permission::JobManage).is_err());
+    assert!(!confined.reaches_job(Permission::JobManage, &labels(web)));
+}
