@@ -119,9 +119,6 @@ async fn advance(
     let Work::Plan(plan) = &verified.work else {
         return store::progress::set(connection, id, due.standing, None, now).await;
     };
-    if now >= verified.start_by {
-        return expire(connection, &due, now, moved).await;
-    }
     let mut changed = store::progress::take_changed(connection, id).await?;
     let mut going = Going {
         id,
@@ -137,6 +134,12 @@ async fn advance(
     };
     let mut hosts = store::progress::hosts(connection, id).await?;
     going.own = own(connection, id).await?;
+    if now >= verified.start_by {
+        expire(connection, &due, now, moved).await?;
+        going.expire_own();
+        store::runs::change_untold(connection, &going.changes).await?;
+        return runs::move_counts(connection, &going.moves, now).await;
+    }
     going.end_own(due.cancel_requested);
     // Whatever waits for all hosts, or for the controller, may go on with any of them.
     let is_joint = plan.order == Order::Step || !going.own.is_empty();
@@ -320,6 +323,16 @@ impl Going<'_> {
         }
         for (run, outcome, reason) in &ended {
             self.change(run, RunEvent::Ended(*outcome), Some((*reason, "")));
+        }
+    }
+
+    /// Ends the controller's own runs that go on when all must have begun: nothing could follow them.
+    fn expire_own(&mut self) {
+        let active: Vec<StepRun> =
+            self.own.values().filter(|run| run.state == RunState::Active).copied().collect();
+        for run in &active {
+            let why = (Reason::StartExpired, "what would follow it may not begin any more");
+            self.change(run, RunEvent::Ended(RunOutcome::TimedOut), Some(why));
         }
     }
 

@@ -469,15 +469,17 @@ impl Job {
         Ok(())
     }
 
-    /// Batches go through the whole graph one behind the other: what the controller does once for all hosts can only stand
-    /// before or behind all of them.
+    /// Where not all hosts are at work at once, each goes through the whole graph before the next begins: what waits for all of
+    /// them can only stand before or behind it.
     fn fits_rollout(&self, rollout: &Rollout, graph: &Graph) -> Result<(), Invalid> {
-        if rollout.batches.is_none() {
-            return Ok(());
-        }
+        let field = match (&rollout.batches, rollout.max_parallel) {
+            (Some(_), _) => "rollout.batches",
+            (None, Some(_)) => "rollout.max_parallel",
+            (None, None) => return Ok(()),
+        };
         if self.order == Order::Step {
-            let why = "is for the order host: by steps all hosts are in one batch";
-            return Err(Invalid::new("rollout.batches", why));
+            let why = "is for the order host: by steps all hosts are at work at once";
+            return Err(Invalid::new(field, why));
         }
         for (index, step) in self.steps.iter().enumerate().filter(|(_, step)| step.is_controllers()) {
             let on_hosts = |other: &usize| !self.steps[*other].is_controllers();
@@ -486,8 +488,8 @@ impl Job {
                 (0..self.steps.len()).filter(on_hosts).any(|other| graph.ancestors(other).contains(&index));
             if before && after {
                 let why = format!(
-                    "puts '{}' between steps on hosts, and with batches a step of the controller's own stands before or \
-                     behind all of them",
+                    "puts '{}' between steps on hosts, and with batches or max_parallel a step of the controller's own \
+                     stands before or behind all of them",
                     step.name
                 );
                 return Err(Invalid::new(format!("steps[{index}].needs"), why));

@@ -45,6 +45,10 @@ fn batches_go_around_the_controllers_steps() {
     };
     assert!(wrong(&job("")).contains("between steps on hosts"));
     assert!(wrong(&job("order: step\n")).contains("order host"));
+    // Who waits for all would wait for those that have no turn yet.
+    let few = |text: &str| text.replace("batches: [1, 100%]", "max_parallel: 2");
+    assert!(wrong(&few(&job(""))).contains("between steps on hosts"));
+    assert!(wrong(&few(&job("order: step\n"))).contains("rollout.max_parallel"));
     parse("name: a\nrollout: {batches: [1]}\nsteps:\n  - {name: rest, wait: 5s}\n  - {name: one, run: x}\n")
         .expect("before");
     parse("name: a\nrollout: {batches: [1]}\nsteps:\n  - {name: one, run: x}\n  - {name: rest, wait: 5s}\n")
