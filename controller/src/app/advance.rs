@@ -39,8 +39,8 @@ use crate::{
     },
 };
 
-/// Executions that one transaction moves on.
-const EXECUTIONS: i64 = 16;
+/// Executions that one transaction moves on: what goes wrong with one, or waits for its rows, is nobody else's concern.
+const EXECUTIONS: i64 = 1;
 
 /// Moves on what is due; answers how many executions that were.
 ///
@@ -55,10 +55,14 @@ pub(crate) async fn advance_next(app: &App) -> Result<usize> {
         return Ok(0);
     }
     let count = due.len();
+    let ids: Vec<Uuid> = due.iter().map(|due| due.execution_id.0).collect();
+    let cancelled = store::executions::cancelled(&mut tx, &ids).await?;
     let authorised = manifest::authorised(app, &mut tx, due.iter().map(|due| due.execution_id)).await?;
     let mut moved = Moved::default();
-    for due in due {
+    for mut due in due {
         let id = due.execution_id;
+        // As it is now that its row is locked.
+        due.cancel_requested |= cancelled.contains(&id);
         match authorised.get(&id) {
             Some(Ok(verified)) => advance(&mut tx, due, verified, now, &mut moved).await?,
             // The dispatcher refuses its runs; those that are blocked end with it.
@@ -117,8 +121,12 @@ async fn advance(
 ) -> Result<()> {
     let id = due.execution_id;
     let Work::Plan(plan) = &verified.work else {
+        store::progress::take_changed(connection, id).await?;
         return store::progress::set(connection, id, due.standing, None, now).await;
     };
+    if now >= verified.start_by {
+        return expire(connection, &due, now, moved).await;
+    }
     let mut changed = store::progress::take_changed(connection, id).await?;
     let mut going = Going {
         id,
@@ -134,12 +142,6 @@ async fn advance(
     };
     let mut hosts = store::progress::hosts(connection, id).await?;
     going.own = own(connection, id).await?;
-    if now >= verified.start_by {
-        expire(connection, &due, now, moved).await?;
-        going.expire_own();
-        store::runs::change_untold(connection, &going.changes).await?;
-        return runs::move_counts(connection, &going.moves, now).await;
-    }
     going.end_own(due.cancel_requested);
     // Whatever waits for all hosts, or for the controller, may go on with any of them.
     let is_joint = plan.order == Order::Step || !going.own.is_empty();
@@ -168,6 +170,8 @@ async fn advance(
                 .filter(|host| host.state == HostState::Active)
                 .map(|host| host.agent_id)
                 .collect();
+            // Whoever offers them at this moment is done first.
+            store::runs::lock_queued(connection, id).await?;
             going.load(connection, &active).await?;
             let early: Vec<AgentId> =
                 active.into_iter().filter(|agent| going.has_not_begun(*agent)).collect();
@@ -213,7 +217,14 @@ async fn advance(
     store::runs::change_untold(connection, &changes).await?;
     let last: BTreeMap<AgentId, HostState> = states.into_iter().collect();
     store::progress::set_hosts(connection, id, &last.into_iter().collect::<Vec<_>>()).await?;
-    let wake_at = if again { Some(now) } else { next_look(plan, &own, standing, verified.start_by, &hosts) };
+    let is_held = due.is_paused || due.cancel_requested;
+    let wake_at = if again {
+        Some(now)
+    } else {
+        // The end of a pause that nobody may act on is no reason to look: whoever lets it go on wakes it.
+        let pause = standing.pause_until.filter(|_| !is_held);
+        next_look(plan, &own, pause, verified.start_by, &hosts)
+    };
     store::progress::set(connection, id, standing, wake_at, now).await?;
     runs::move_counts(connection, &moves, now).await?;
     if !moves.is_empty() {
@@ -243,7 +254,7 @@ fn apply_states(hosts: &mut [Host], states: &[(AgentId, HostState)]) {
 fn next_look(
     plan: &Plan,
     own: &BTreeMap<usize, StepRun>,
-    standing: Standing,
+    pause_until: Option<Timestamp>,
     start_by: Timestamp,
     hosts: &[Host],
 ) -> Option<Timestamp> {
@@ -254,7 +265,7 @@ fn next_look(
     }
     let waits =
         own.values().filter(|run| run.state == RunState::Active).filter_map(|run| wait_ends(plan, run));
-    Some(waits.chain(standing.pause_until).fold(start_by, Timestamp::min))
+    Some(waits.chain(pause_until).fold(start_by, Timestamp::min))
 }
 
 fn wait_ends(plan: &Plan, run: &StepRun) -> Option<Timestamp> {
@@ -323,16 +334,6 @@ impl Going<'_> {
         }
         for (run, outcome, reason) in &ended {
             self.change(run, RunEvent::Ended(*outcome), Some((*reason, "")));
-        }
-    }
-
-    /// Ends the controller's own runs that go on when all must have begun: nothing could follow them.
-    fn expire_own(&mut self) {
-        let active: Vec<StepRun> =
-            self.own.values().filter(|run| run.state == RunState::Active).copied().collect();
-        for run in &active {
-            let why = (Reason::StartExpired, "what would follow it may not begin any more");
-            self.change(run, RunEvent::Ended(RunOutcome::TimedOut), Some(why));
         }
     }
 
@@ -470,6 +471,7 @@ impl Going<'_> {
         let Ok(state) = run::next(run.state, event) else { return };
         let is_queued = state == RunState::Queued;
         let start_before = self.now.checked_add(self.plan.start_within.duration()).unwrap_or(Timestamp::MAX);
+        let start_before = start_before.min(self.verified.start_by);
         self.moves.push((self.id, run.state, state));
         self.changes.push(Change {
             execution_id: self.id,
@@ -550,7 +552,34 @@ async fn end_blocked(
     let id = due.execution_id;
     let waiting = store::runs::lock_blocked(connection, id).await?;
     runs::end_waiting(connection, &waiting, why, now).await?;
+    // Nothing could follow what the controller does.
+    let (outcome, reason) = match why {
+        runs::Why::Unauthorised => (RunOutcome::Failed, Reason::ManifestMismatch),
+        _ => (RunOutcome::TimedOut, Reason::StartExpired),
+    };
+    let (mut changes, mut moves) = (Vec::new(), Vec::new());
+    for run in own(connection, id).await?.into_values().filter(|run| run.state == RunState::Active) {
+        let Ok(state) = run::next(run.state, RunEvent::Ended(outcome)) else { continue };
+        moves.push((id, run.state, state));
+        changes.push(Change {
+            execution_id: id,
+            id: run.id,
+            generation: run.generation,
+            state,
+            due_at: None,
+            start_before: None,
+            started_at: None,
+            ended_at: Some(now),
+            reason: Some(reason),
+            detail: None,
+            exit_code: None,
+            signal: None,
+        });
+    }
+    store::runs::change_untold(connection, &changes).await?;
+    runs::move_counts(connection, &moves, now).await?;
     store::progress::take_changed(connection, id).await?;
+    store::progress::end_hosts(connection, id).await?;
     let standing = Standing { is_stopped: true, pause_until: None, ..due.standing };
     store::progress::set(connection, id, standing, None, now).await?;
     moved.executions.insert(id);

@@ -254,5 +254,17 @@ pub(crate) async fn to_run(
     let saved = saved.ok_or_else(|| Error::not_found("version of the job", version.to_string()))?;
     verify(app, by.org_id(), job.id, &saved)?;
     let document = parse(saved.version.document.as_deref().unwrap_or_default())?;
+    // The job's own row is signed by nobody: it may not pass one job off as another, nor an old version as the newest.
+    if document.name != job.name {
+        return Err(Error::Tampered(format!("the job '{}' is saved as '{}'", job.name, document.name)));
+    }
+    if request.version.is_none()
+        && store::jobs::newest_version(connection, by.org_id(), job.id).await? != Some(version)
+    {
+        return Err(Error::Tampered(format!(
+            "version {version} of the job '{}' is not its newest",
+            job.name
+        )));
+    }
     Ok((job, version, document))
 }

@@ -208,7 +208,9 @@ async fn freeze(
         within("priority", priority, &limits::PRIORITY)?;
     }
     let (job, version, document) = jobs::to_run(app, connection, by, key, request).await?;
-    let by: Authorized<ExecutionCreate> = by.for_job(&document.labels)?;
+    // An old version does not bring back a right that its labels gave: both have to, and the present ones say where.
+    let _: Authorized<ExecutionCreate> = by.for_job(&document.labels)?;
+    let by: Authorized<ExecutionCreate> = by.for_job(&job.labels)?;
     let values = resolve_parameters(&document.parameters, &request.parameters)?;
     let plan = Plan::of(&document, job.id, version, values)?;
     let wanted =

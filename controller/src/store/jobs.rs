@@ -252,6 +252,22 @@ pub(crate) async fn versions(
         .collect())
 }
 
+/// The number of the newest version, by the versions themselves.
+pub(crate) async fn newest_version(
+    connection: &mut PgConnection,
+    org: OrgId,
+    job: JobId,
+) -> Result<Option<i32>> {
+    sqlx::query_scalar!(
+        "select max(version) from job_versions where org_id = $1 and job_id = $2",
+        org.0,
+        job.0
+    )
+    .fetch_one(connection)
+    .await
+    .during("query for the newest version")
+}
+
 /// One version with its document and signature.
 pub(crate) async fn version(
     connection: &mut PgConnection,

@@ -257,6 +257,26 @@ pub(crate) async fn set_hosts(
     Ok(())
 }
 
+/// Ends the hosts of an execution that does not go on, those of whose runs none is open.
+pub(crate) async fn end_hosts(connection: &mut PgConnection, execution: ExecutionId) -> Result<()> {
+    sqlx::query!(
+        "update execution_hosts h
+         set state = case
+             when h.state = 'waiting' then 'skipped'
+             when exists (select from runs r where r.execution_id = $1 and r.agent_id = h.agent_id
+                              and r.state not in ('succeeded', 'skipped')) then 'failed'
+             else 'succeeded' end
+         where h.execution_id = $1 and h.state in ('waiting', 'active')
+           and not exists (select from runs r where r.execution_id = $1 and r.agent_id = h.agent_id
+                               and r.state in ('blocked', 'queued', 'active'))",
+        execution.0
+    )
+    .execute(connection)
+    .await
+    .during("end of the execution's hosts")?;
+    Ok(())
+}
+
 /// Writes where the rollout stands, and when somebody has to look again.
 pub(crate) async fn set(
     connection: &mut PgConnection,

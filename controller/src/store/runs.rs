@@ -452,6 +452,18 @@ pub(crate) async fn lock_cancelled(connection: &mut PgConnection, limit: i64) ->
     .during("query for cancelled runs")
 }
 
+/// Locks the runs of an execution that wait for their hosts.
+pub(crate) async fn lock_queued(connection: &mut PgConnection, execution: ExecutionId) -> Result<()> {
+    sqlx::query!(
+        "select id from runs where execution_id = $1 and state = 'queued' order by id for update",
+        execution.0
+    )
+    .fetch_all(connection)
+    .await
+    .during("lock of queued runs")?;
+    Ok(())
+}
+
 /// Locks the blocked runs of an execution.
 pub(crate) async fn lock_blocked(
     connection: &mut PgConnection,

@@ -101,7 +101,8 @@ fn next_on_host(plan: &Plan, place: usize, states: &[RunState], gathered: &[Gath
 /// What undoes begins when all else has ended, one behind the other.
 fn next_of_rollback(plan: &Plan, place: usize, states: &[RunState]) -> Option<Move> {
     let main = || plan.steps.iter().zip(states).filter(|(step, _)| !step.is_rollback);
-    if main().any(|(_, state)| !state.is_terminal()) {
+    // What the controller does behind the hosts waits for them, and they must not wait for it.
+    if main().any(|(step, state)| step.work.is_on_hosts() && !state.is_terminal()) {
         return None;
     }
     if !main().any(|(step, state)| is_bad(*state) && step.on_failure == OnFailure::Rollback) {

@@ -138,3 +138,16 @@ async fn a_host_that_is_away_does_not_begin_after_the_stop() {
     assert_eq!(finished.execution.state, ExecutionState::Failed);
     assert_eq!(states(&results(&api, &execution).await), ["p0: failed", "p1: skipped"]);
 }
+
+#[tokio::test]
+async fn what_undoes_and_what_the_controller_does_hold_up_no_batch() {
+    let world = World::start().await;
+    let _agents = super::agents(&world, &["one", "two"]).await;
+    let api = world.api();
+    let document = "name: both\ntargets: {all: true}\nrollout: {batches: [1, 100%]}\nsteps:\n  \
+                    - {name: a, run: 'true'}\n  - {name: rest, wait: 1s}\nrollback:\n  - {name: undo, run: 'true'}\n";
+    let execution = run(&api, document).await;
+    let finished = api.finished(execution.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::Succeeded);
+    hosts_are(&api, &execution, &["succeeded", "succeeded"]).await;
+}

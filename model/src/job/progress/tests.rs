@@ -114,6 +114,20 @@ fn the_controllers_steps_stand_between() {
     assert_eq!(after(&plan, "ssb"), "ssq");
 }
 
+#[test]
+fn what_undoes_does_not_wait_for_the_controller() {
+    let plan = plan(
+        "rollout: {batches: [1]}\nsteps:\n  - {name: a, run: x, on_failure: rollback}\n  - {name: rest, wait: 1m}\n\
+         rollback:\n  - {name: u, run: x}\n",
+    );
+    assert_eq!(
+        after(&plan, "sbb"),
+        "sb-",
+        "else the next batch would wait for the wait, and that for the batch"
+    );
+    assert_eq!(after(&plan, "fbb"), "fbq");
+}
+
 fn hosts(text: &str) -> Vec<Host> {
     text.split_whitespace()
         .map(|host| {
