@@ -77,7 +77,8 @@ create unique index execution_hosts_agent on execution_hosts (execution_id, agen
 -- records the end of a run waits for whoever moves its execution on.
 create table advance_queue (
     execution_id uuid not null,
-    agent_id uuid not null
+    agent_id uuid not null,
+    org_id uuid not null
 );
 create index advance_queue_execution on advance_queue (execution_id);
 
@@ -116,7 +117,7 @@ do $$
 declare
     name text;
 begin
-    foreach name in array array['jobs', 'job_versions', 'execution_progress', 'execution_hosts'] loop
+    foreach name in array array['jobs', 'job_versions', 'execution_progress', 'execution_hosts', 'advance_queue'] loop
         execute format('alter table %I enable row level security', name);
         execute format('create policy of_its_organization on %I to opsc_app
                         using (org_id = current_org()) with check (org_id = current_org())', name);

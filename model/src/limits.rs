@@ -239,6 +239,10 @@ pub const RUNS: usize = 200_000;
 pub const BATCHES: usize = 100;
 /// Seconds that the controller waits in a step or between two batches (30 days at most).
 pub const WAIT_SECONDS: std::ops::RangeInclusive<i64> = 0..=30 * 24 * 3600;
+/// Jobs that one controller reviews for dangerous commands at a time.
+pub const REVIEWS: usize = 2;
+/// The largest number of a parameter of the type `number`, either way: up to it a double holds every whole number.
+pub const PARAMETER_NUMBER: f64 = 9_007_199_254_740_992.0;
 /// Jobs of one organization, and versions of one job.
 pub const JOBS: i64 = 10_000;
 pub const JOB_VERSIONS: i64 = 10_000;

@@ -4,10 +4,7 @@
 //! the states of the runs alone, so that whoever comes next after a crash decides the same; runs of a host move only once
 //! its turn has come.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use model::{
@@ -34,63 +31,71 @@ use crate::{
     store::{
         self,
         executions::Work,
-        progress::{Due, Host, NO_AGENT, StepRun},
+        progress::{Host, NO_AGENT, Progress, StepRun},
         runs::Change,
     },
 };
 
-/// Executions that one transaction moves on: what goes wrong with one, or waits for its rows, is nobody else's concern.
-const EXECUTIONS: i64 = 1;
+/// Executions that are looked at before it is asked anew which are due: each has its turn, however busy another is.
+const EXECUTIONS: i64 = 256;
 
-/// Moves on what is due; answers how many executions that were.
+/// Moves on what is due, each execution in a transaction of its own; answers how many moved. One that cannot be moved stops no
+/// other.
 ///
 /// # Errors
-/// When the database does not answer: nothing has moved, and the next round does it.
-pub(crate) async fn advance_next(app: &App) -> Result<usize> {
-    let now = clock::now();
-    let mut tx = app.db.worker().begin().await.during("begin")?;
-    let due = store::progress::lock_due(&mut tx, now, EXECUTIONS).await?;
-    if due.is_empty() {
-        tx.rollback().await.during("rollback")?;
-        return Ok(0);
-    }
-    let count = due.len();
-    let ids: Vec<Uuid> = due.iter().map(|due| due.execution_id.0).collect();
-    let cancelled = store::executions::cancelled(&mut tx, &ids).await?;
-    let authorised = manifest::authorised(app, &mut tx, due.iter().map(|due| due.execution_id)).await?;
-    let mut moved = Moved::default();
-    for mut due in due {
-        let id = due.execution_id;
-        // As it is now that its row is locked.
-        due.cancel_requested |= cancelled.contains(&id);
-        match authorised.get(&id) {
-            Some(Ok(verified)) => advance(&mut tx, due, verified, now, &mut moved).await?,
-            // The dispatcher refuses its runs; those that are blocked end with it.
-            other => {
-                let why = match other {
-                    Some(Err(mismatch)) => mismatch.to_string(),
-                    _ => "there is no such execution".to_owned(),
-                };
-                tracing::error!(execution.id = %id, why, "an execution that nobody authorised does not go on");
-                refuse(&mut tx, &due, now, &mut moved).await?;
-            }
+/// When the database does not answer, or something is wrong with one of them: the next round tries again.
+pub(crate) async fn advance_due(app: &App) -> Result<usize> {
+    let due = store::progress::due(app.db.worker(), clock::now(), EXECUTIONS).await?;
+    let (mut done, mut failed) = (0, None);
+    for id in due {
+        match advance_one(app, id).await {
+            Ok(was_free) => done += usize::from(was_free),
+            Err(error @ Error::Database(..)) => return Err(error),
+            Err(error) => failed = Some(error),
         }
     }
+    failed.map_or(Ok(done), Err)
+}
+
+/// Moves one on; `false` when somebody else does.
+async fn advance_one(app: &App, id: ExecutionId) -> Result<bool> {
+    let now = clock::now();
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    let Some(progress) = store::progress::lock(&mut tx, id).await? else {
+        tx.rollback().await.during("rollback")?;
+        return Ok(false);
+    };
+    // Asked once its row is locked: who cancels wakes it through that row.
+    let is_cancelled = !store::executions::cancelled(&mut tx, &[id.0]).await?.is_empty();
+    let moved = match manifest::authorised(app, &mut tx, [id]).await?.remove(&id) {
+        Some(Ok(verified)) => advance(&mut tx, (id, &verified), progress, is_cancelled, now).await?,
+        // The dispatcher refuses its runs; those that are blocked end with it.
+        other => {
+            let why = match other {
+                Some(Err(mismatch)) => mismatch.to_string(),
+                _ => "there is no such execution".to_owned(),
+            };
+            tracing::error!(execution.id = %id, why, "an execution that nobody authorised does not go on");
+            end_blocked(&mut tx, id, progress.standing, runs::Why::Unauthorised, now).await?;
+            Moved { any: true, queued: BTreeSet::new() }
+        }
+    };
     fault::point("controller.advance.written");
     tx.commit().await.during("commit")?;
     fault::point("controller.advance.committed");
-    app.live.nudge(moved.executions);
+    if moved.any {
+        app.live.nudge([id]);
+        app.wake.others.notify_one();
+    }
     if !moved.queued.is_empty() {
         app.wake.dispatch(moved.queued);
     }
-    app.wake.others.notify_one();
-    Ok(count)
+    Ok(true)
 }
 
-/// What a transaction has moved, to be told after its commit.
-#[derive(Debug, Default)]
+/// What a look has moved, to be told after the commit.
 struct Moved {
-    executions: BTreeSet<ExecutionId>,
+    any: bool,
     queued: BTreeSet<AgentId>,
 }
 
@@ -100,13 +105,16 @@ struct Going<'a> {
     plan: &'a Plan,
     verified: &'a Verified,
     now: Timestamp,
+    /// All of its hosts, in the order of their turns, as they stand now.
+    hosts: Vec<Host>,
     /// What templates and conditions see of the hosts; empty where there are none.
     described: HashMap<AgentId, context::Host>,
     /// The controller's own runs, by the places of their steps.
     own: BTreeMap<usize, StepRun>,
     /// The runs of hosts that were looked at.
-    hosts: BTreeMap<AgentId, Vec<StepRun>>,
-    /// What becomes of runs, by their ids.
+    runs: BTreeMap<AgentId, Vec<StepRun>>,
+    /// What is to be written: of hosts, and of runs.
+    states: BTreeMap<AgentId, HostState>,
     changes: Vec<Change>,
     moves: Vec<(ExecutionId, RunState, RunState)>,
     queued: BTreeSet<AgentId>,
@@ -114,158 +122,61 @@ struct Going<'a> {
 
 async fn advance(
     connection: &mut PgConnection,
-    due: Due,
-    verified: &Arc<Verified>,
+    (id, verified): (ExecutionId, &Verified),
+    progress: Progress,
+    is_cancelled: bool,
     now: Timestamp,
-    moved: &mut Moved,
-) -> Result<()> {
-    let id = due.execution_id;
+) -> Result<Moved> {
+    let nothing = Moved { any: false, queued: BTreeSet::new() };
     let Work::Plan(plan) = &verified.work else {
         store::progress::take_changed(connection, id).await?;
-        return store::progress::set(connection, id, due.standing, None, now).await;
+        store::progress::set(connection, id, progress.standing, None, now).await?;
+        return Ok(nothing);
     };
     if now >= verified.start_by {
-        return expire(connection, &due, now, moved).await;
+        end_blocked(connection, id, progress.standing, runs::Why::StartExpired, now).await?;
+        return Ok(Moved { any: true, ..nothing });
     }
-    let mut changed = store::progress::take_changed(connection, id).await?;
+    let changed = store::progress::take_changed(connection, id).await?;
     let mut going = Going {
         id,
         plan,
         verified,
         now,
+        hosts: store::progress::hosts(connection, id).await?,
         described: HashMap::new(),
-        own: BTreeMap::new(),
-        hosts: BTreeMap::new(),
+        own: own(connection, id).await?,
+        runs: BTreeMap::new(),
+        states: BTreeMap::new(),
         changes: Vec::new(),
         moves: Vec::new(),
         queued: BTreeSet::new(),
     };
-    let mut hosts = store::progress::hosts(connection, id).await?;
-    going.own = own(connection, id).await?;
-    going.end_own(due.cancel_requested);
-    // Whatever waits for all hosts, or for the controller, may go on with any of them.
-    let is_joint = plan.order == Order::Step || !going.own.is_empty();
-    changed.retain(|agent| *agent != NO_AGENT);
-    going.load(connection, &changed).await?;
-    let mut states: Vec<(AgentId, HostState)> = going.host_states(&hosts);
-    apply_states(&mut hosts, &states);
-
-    let mut standing = due.standing;
-    if !due.is_paused && !due.cancel_requested {
-        let seen: Vec<progress::Host> =
-            hosts.iter().map(|host| progress::Host { batch: host.batch, state: host.state }).collect();
-        let turn = progress::turn(plan, standing, &seen, now);
-        standing = turn.standing;
-        let begin: Vec<AgentId> = turn.begin.iter().map(|place| hosts[*place].agent_id).collect();
-        let skip: Vec<AgentId> = turn.skip.iter().map(|place| hosts[*place].agent_id).collect();
-        going.load(connection, &begin).await?;
-        going.load(connection, &skip).await?;
-        for agent in &skip {
-            going.skip_host(*agent);
-        }
-        let mut skip = skip;
-        if standing.is_stopped {
-            let active: Vec<AgentId> = hosts
-                .iter()
-                .filter(|host| host.state == HostState::Active)
-                .map(|host| host.agent_id)
-                .collect();
-            // Whoever offers them at this moment is done first.
-            store::runs::lock_queued(connection, id).await?;
-            going.load(connection, &active).await?;
-            let early: Vec<AgentId> =
-                active.into_iter().filter(|agent| going.has_not_begun(*agent)).collect();
-            for agent in &early {
-                going.skip_host(*agent);
-            }
-            skip.extend(early);
-        }
-        let begun: Vec<(AgentId, HostState)> =
-            begin.iter().map(|agent| (*agent, HostState::Active)).collect();
-        let skipped: Vec<(AgentId, HostState)> =
-            skip.iter().map(|agent| (*agent, HostState::Skipped)).collect();
-        apply_states(&mut hosts, &begun);
-        apply_states(&mut hosts, &skipped);
-        states.extend(begun);
-        states.extend(skipped);
-
-        let mut gathered = vec![Gathered::default(); plan.steps.len()];
-        if is_joint {
-            gathered = store::progress::gathered(connection, id, plan.steps.len()).await?;
-            going.correct(&mut gathered);
-        }
-        going.begin_own(&gathered)?;
-        if is_joint && going.is_somebody_next(&gathered) {
-            let active =
-                hosts.iter().filter(|host| host.state == HostState::Active).map(|host| host.agent_id);
-            going.load(connection, &active.collect::<Vec<_>>()).await?;
-        }
-        let on_turn: BTreeSet<AgentId> =
-            hosts.iter().filter(|host| host.state == HostState::Active).map(|host| host.agent_id).collect();
-        let looked: Vec<AgentId> =
-            going.hosts.keys().copied().filter(|agent| on_turn.contains(agent)).collect();
-        for agent in looked {
-            going.move_host(agent, &gathered)?;
-        }
-        let ended = going.host_states(&hosts);
-        apply_states(&mut hosts, &ended);
-        states.extend(ended);
+    going.end_own(is_cancelled);
+    going.load(connection, changed).await?;
+    going.note_ended();
+    let is_held = progress.is_paused || is_cancelled;
+    let mut standing = progress.standing;
+    if !is_held {
+        standing = going.take_turns(connection, standing).await?;
+        going.go_on(connection).await?;
+        going.note_ended();
     }
-
-    let again = going.finish_look(&hosts, due.is_paused || due.cancel_requested);
-    let Going { changes, moves, queued, own, .. } = going;
+    // The end of a pause that nobody may act on is no reason to look: whoever lets it go on wakes it.
+    let pause_until = standing.pause_until.filter(|_| !is_held);
+    let look_at = if !is_held && going.has_more() { Some(now) } else { going.next_look(pause_until) };
+    let Going { states, changes, moves, queued, .. } = going;
     store::runs::change_untold(connection, &changes).await?;
-    let last: BTreeMap<AgentId, HostState> = states.into_iter().collect();
-    store::progress::set_hosts(connection, id, &last.into_iter().collect::<Vec<_>>()).await?;
-    let is_held = due.is_paused || due.cancel_requested;
-    let wake_at = if again {
-        Some(now)
-    } else {
-        // The end of a pause that nobody may act on is no reason to look: whoever lets it go on wakes it.
-        let pause = standing.pause_until.filter(|_| !is_held);
-        next_look(plan, &own, pause, verified.start_by, &hosts)
-    };
-    store::progress::set(connection, id, standing, wake_at, now).await?;
+    store::progress::set_hosts(connection, id, &states).await?;
+    store::progress::set(connection, id, standing, look_at, now).await?;
     runs::move_counts(connection, &moves, now).await?;
-    if !moves.is_empty() {
-        moved.executions.insert(id);
-    }
-    moved.queued.extend(queued);
-    Ok(())
+    Ok(Moved { any: !moves.is_empty(), queued })
 }
 
 /// The runs of the controller's own steps.
 async fn own(connection: &mut PgConnection, id: ExecutionId) -> Result<BTreeMap<usize, StepRun>> {
     let runs = store::progress::runs(connection, id, &[NO_AGENT.0]).await?;
     Ok(runs.into_iter().map(|run| (run.step, run)).collect())
-}
-
-fn apply_states(hosts: &mut [Host], states: &[(AgentId, HostState)]) {
-    let states: BTreeMap<AgentId, HostState> = states.iter().copied().collect();
-    for host in hosts {
-        if let Some(state) = states.get(&host.agent_id) {
-            host.state = *state;
-        }
-    }
-}
-
-/// When somebody has to look again although nothing happens: the end of a wait or of a pause, and at last the time by which
-/// all must have begun. Never, once all has ended.
-fn next_look(
-    plan: &Plan,
-    own: &BTreeMap<usize, StepRun>,
-    pause_until: Option<Timestamp>,
-    start_by: Timestamp,
-    hosts: &[Host],
-) -> Option<Timestamp> {
-    let open_own = own.values().any(|run| !run.state.is_terminal());
-    let open_hosts = hosts.iter().any(|host| matches!(host.state, HostState::Waiting | HostState::Active));
-    if !open_own && !open_hosts {
-        return None;
-    }
-    let waits =
-        own.values().filter(|run| run.state == RunState::Active).filter_map(|run| wait_ends(plan, run));
-    Some(waits.chain(pause_until).fold(start_by, Timestamp::min))
 }
 
 fn wait_ends(plan: &Plan, run: &StepRun) -> Option<Timestamp> {
@@ -277,9 +188,13 @@ fn wait_ends(plan: &Plan, run: &StepRun) -> Option<Timestamp> {
 
 impl Going<'_> {
     /// Reads the runs of these hosts that were not read yet.
-    async fn load(&mut self, connection: &mut PgConnection, agents: &[AgentId]) -> Result<()> {
-        let missing: Vec<Uuid> =
-            agents.iter().filter(|agent| !self.hosts.contains_key(agent)).map(|agent| agent.0).collect();
+    async fn load(
+        &mut self,
+        connection: &mut PgConnection,
+        agents: impl IntoIterator<Item = AgentId>,
+    ) -> Result<()> {
+        let is_missing = |agent: &AgentId| *agent != NO_AGENT && !self.runs.contains_key(agent);
+        let missing: Vec<Uuid> = agents.into_iter().filter(is_missing).map(|agent| agent.0).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -287,7 +202,69 @@ impl Going<'_> {
             self.described.extend(store::agents::described(connection, &missing).await?);
         }
         for run in store::progress::runs(connection, self.id, &missing).await? {
-            self.hosts.entry(run.agent_id).or_default().push(run);
+            self.runs.entry(run.agent_id).or_default().push(run);
+        }
+        Ok(())
+    }
+
+    /// The hosts that are at work.
+    fn active(&self) -> Vec<AgentId> {
+        let active = self.hosts.iter().filter(|host| host.state == HostState::Active);
+        active.map(|host| host.agent_id).collect()
+    }
+
+    fn set_host(&mut self, place: usize, state: HostState) {
+        self.hosts[place].state = state;
+        self.states.insert(self.hosts[place].agent_id, state);
+    }
+
+    /// Gives the next hosts their turns, and takes them from those that shall have none.
+    async fn take_turns(&mut self, connection: &mut PgConnection, standing: Standing) -> Result<Standing> {
+        let seen: Vec<progress::Host> =
+            self.hosts.iter().map(|host| progress::Host { batch: host.batch, state: host.state }).collect();
+        let turn = progress::turn(self.plan, standing, &seen, self.now);
+        let agents: Vec<AgentId> =
+            turn.begin.iter().chain(&turn.skip).map(|place| self.hosts[*place].agent_id).collect();
+        self.load(connection, agents).await?;
+        for place in turn.begin {
+            self.set_host(place, HostState::Active);
+        }
+        for place in turn.skip {
+            self.skip_host(place);
+        }
+        if turn.standing.is_stopped {
+            // Whoever offers them at this moment is done first.
+            store::runs::lock_queued(connection, self.id).await?;
+            let active = self.active();
+            self.load(connection, active).await?;
+            for place in 0..self.hosts.len() {
+                if self.hosts[place].state == HostState::Active
+                    && self.has_not_begun(self.hosts[place].agent_id)
+                {
+                    self.skip_host(place);
+                }
+            }
+        }
+        Ok(turn.standing)
+    }
+
+    /// Moves the runs that may go on: the controller's own, and those of hosts at work.
+    async fn go_on(&mut self, connection: &mut PgConnection) -> Result<()> {
+        let mut gathered = vec![Gathered::default(); self.plan.steps.len()];
+        // Whatever waits for all hosts, or for the controller, may go on with any of them.
+        if self.plan.order == Order::Step || !self.own.is_empty() {
+            gathered = store::progress::gathered(connection, self.id, self.plan.steps.len()).await?;
+            self.correct(&mut gathered);
+            self.begin_own(&gathered)?;
+            if self.is_somebody_next(&gathered) {
+                let active = self.active();
+                self.load(connection, active).await?;
+            }
+        }
+        for agent in self.active() {
+            if self.runs.contains_key(&agent) {
+                self.move_host(agent, &gathered)?;
+            }
         }
         Ok(())
     }
@@ -295,7 +272,7 @@ impl Going<'_> {
     /// The states of all steps as a host sees them; a step that it has no run of is none of its concern.
     fn states(&self, agent: AgentId) -> Vec<RunState> {
         let mut states = vec![RunState::Skipped; self.plan.steps.len()];
-        let of_host = self.hosts.get(&agent).into_iter().flatten();
+        let of_host = self.runs.get(&agent).into_iter().flatten();
         for run in of_host.chain(self.own.values()) {
             if let Some(state) = states.get_mut(run.step) {
                 *state = run.state;
@@ -304,21 +281,23 @@ impl Going<'_> {
         states
     }
 
-    /// How the hosts stand whose runs were read and whose turn has come, where that is new.
-    fn host_states(&self, hosts: &[Host]) -> Vec<(AgentId, HostState)> {
-        let looked = hosts.iter().filter(|host| self.hosts.contains_key(&host.agent_id));
-        looked
-            .filter_map(|host| {
-                let now = progress::host_state(self.plan, &self.states(host.agent_id));
-                let state = match (host.state, now) {
-                    (HostState::Active, now) => now,
-                    // Its runs were cancelled before its turn.
-                    (HostState::Waiting, HostState::Succeeded | HostState::Failed) => HostState::Skipped,
-                    (before, _) => before,
-                };
-                (state != host.state).then_some((host.agent_id, state))
-            })
-            .collect()
+    /// Notes which hosts have ended, of those whose runs were read.
+    fn note_ended(&mut self) {
+        for place in 0..self.hosts.len() {
+            let host = self.hosts[place];
+            if !self.runs.contains_key(&host.agent_id) {
+                continue;
+            }
+            let now = progress::host_state(self.plan, &self.states(host.agent_id));
+            match (host.state, now) {
+                (HostState::Active, HostState::Succeeded | HostState::Failed) => self.set_host(place, now),
+                // Its runs were cancelled before its turn.
+                (HostState::Waiting, HostState::Succeeded | HostState::Failed) => {
+                    self.set_host(place, HostState::Skipped);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Ends the controller's own runs whose time is over, or that are to be cancelled.
@@ -373,7 +352,7 @@ impl Going<'_> {
     /// What follows on a host whose turn has come.
     fn move_host(&mut self, agent: AgentId, gathered: &[Gathered]) -> Result<()> {
         let mut states = self.states(agent);
-        let runs = self.hosts.get(&agent).cloned().unwrap_or_default();
+        let runs = self.runs.get(&agent).cloned().unwrap_or_default();
         let moves = progress::on_host(self.plan, &mut states, gathered, |place, states| {
             self.may_begin(agent, place, states)
         });
@@ -408,7 +387,7 @@ impl Going<'_> {
         }
         let Some(condition) = &step.condition else { return Move::Begin };
         let exit_code = |place: usize| {
-            let mut runs = self.hosts.get(&agent).into_iter().flatten().chain(self.own.values());
+            let mut runs = self.runs.get(&agent).into_iter().flatten().chain(self.own.values());
             runs.find(|run| run.step == place)?.exit_code
         };
         context.steps = self
@@ -436,7 +415,7 @@ impl Going<'_> {
 
     /// Whether nothing was started on a host whose turn has come: all waits for it, as where it is away.
     fn has_not_begun(&self, agent: AgentId) -> bool {
-        self.hosts.get(&agent).is_some_and(|runs| {
+        self.runs.get(&agent).is_some_and(|runs| {
             runs.iter().all(|run| match run.state {
                 RunState::Blocked | RunState::Skipped => true,
                 RunState::Queued => !run.is_tried,
@@ -446,11 +425,12 @@ impl Going<'_> {
     }
 
     /// Nothing begins on the host any more.
-    fn skip_host(&mut self, agent: AgentId) {
-        let runs = self.hosts.get(&agent).cloned().unwrap_or_default();
+    fn skip_host(&mut self, place: usize) {
+        let runs = self.runs.get(&self.hosts[place].agent_id).cloned().unwrap_or_default();
         for run in runs.iter().filter(|run| matches!(run.state, RunState::Blocked | RunState::Queued)) {
             self.skip(run, Why::RolloutStopped);
         }
+        self.set_host(place, HostState::Skipped);
     }
 
     fn skip(&mut self, run: &StepRun, why: Why) {
@@ -474,18 +454,13 @@ impl Going<'_> {
         let start_before = start_before.min(self.verified.start_by);
         self.moves.push((self.id, run.state, state));
         self.changes.push(Change {
-            execution_id: self.id,
-            id: run.id,
-            generation: run.generation,
-            state,
             due_at: is_queued.then_some(self.now),
             start_before: is_queued.then_some(start_before),
             started_at: (state == RunState::Active).then_some(self.now),
             ended_at: state.is_terminal().then_some(self.now),
             reason: why.map(|(reason, _)| reason),
             detail: why.map(|(_, detail)| detail.to_owned()).filter(|detail| !detail.is_empty()),
-            exit_code: None,
-            signal: None,
+            ..Change::to(state, (self.id, run.id), run.generation)
         });
         let moved = |run: &mut StepRun| {
             run.state = state;
@@ -497,7 +472,7 @@ impl Going<'_> {
         match self.own.get_mut(&run.step).filter(|own| own.id == run.id) {
             Some(own) => moved(own),
             None => {
-                let of_host = self.hosts.get_mut(&run.agent_id);
+                let of_host = self.runs.get_mut(&run.agent_id);
                 if let Some(run) = of_host.and_then(|runs| runs.iter_mut().find(|other| other.id == run.id)) {
                     moved(run);
                 }
@@ -508,7 +483,7 @@ impl Going<'_> {
     /// Counts what was ended here where the tables do not know it yet.
     fn correct(&self, gathered: &mut [Gathered]) {
         for change in self.changes.iter().filter(|change| change.state.is_terminal()) {
-            let mut all = self.hosts.values().flatten().chain(self.own.values());
+            let mut all = self.runs.values().flatten().chain(self.own.values());
             let Some(of) = all.find(|run| run.id == change.id).and_then(|run| gathered.get_mut(run.step))
             else {
                 continue;
@@ -522,66 +497,52 @@ impl Going<'_> {
         }
     }
 
-    /// Whether somebody has to look again at once: a host has ended here, and others may have their turn for it; or a run
-    /// was skipped that others wait for.
-    fn finish_look(&self, hosts: &[Host], is_held: bool) -> bool {
-        let has_ended = self.changes.iter().any(|change| change.state.is_terminal());
-        let is_open = hosts.iter().any(|host| matches!(host.state, HostState::Waiting | HostState::Active))
-            || self.own.values().any(|run| !run.state.is_terminal());
-        has_ended && is_open && !is_held
+    /// Whether anything is open.
+    fn is_open(&self) -> bool {
+        self.hosts.iter().any(|host| matches!(host.state, HostState::Waiting | HostState::Active))
+            || self.own.values().any(|run| !run.state.is_terminal())
+    }
+
+    /// Whether there is more to do at once: what ended here may let others begin.
+    fn has_more(&self) -> bool {
+        self.is_open() && self.changes.iter().any(|change| change.state.is_terminal())
+    }
+
+    /// When somebody has to look again although nothing happens: the end of a wait or of a pause, and at last the time by which
+    /// all must have begun. Never, once all has ended.
+    fn next_look(&self, pause_until: Option<Timestamp>) -> Option<Timestamp> {
+        let active = self.own.values().filter(|run| run.state == RunState::Active);
+        let waits = active.filter_map(|run| wait_ends(self.plan, run));
+        self.is_open().then(|| waits.chain(pause_until).fold(self.verified.start_by, Timestamp::min))
     }
 }
 
-/// All must have begun by now: what is still blocked never will.
-async fn expire(connection: &mut PgConnection, due: &Due, now: Timestamp, moved: &mut Moved) -> Result<()> {
-    end_blocked(connection, due, runs::Why::StartExpired, now, moved).await
-}
-
-/// Nobody authorised this: what is blocked ends, and what is queued is refused by the dispatcher.
-async fn refuse(connection: &mut PgConnection, due: &Due, now: Timestamp, moved: &mut Moved) -> Result<()> {
-    end_blocked(connection, due, runs::Why::Unauthorised, now, moved).await
-}
-
+/// Nothing of it begins any more: all must have begun by now, or nobody authorised it. What is blocked ends, and what the
+/// controller does itself; what is queued is the dispatcher's and the reaper's, and what runs goes on.
 async fn end_blocked(
     connection: &mut PgConnection,
-    due: &Due,
+    id: ExecutionId,
+    standing: Standing,
     why: runs::Why,
     now: Timestamp,
-    moved: &mut Moved,
 ) -> Result<()> {
-    let id = due.execution_id;
     let waiting = store::runs::lock_blocked(connection, id).await?;
     runs::end_waiting(connection, &waiting, why, now).await?;
-    // Nothing could follow what the controller does.
     let (outcome, reason) = match why {
         runs::Why::Unauthorised => (RunOutcome::Failed, Reason::ManifestMismatch),
         _ => (RunOutcome::TimedOut, Reason::StartExpired),
     };
     let (mut changes, mut moves) = (Vec::new(), Vec::new());
-    for run in own(connection, id).await?.into_values().filter(|run| run.state == RunState::Active) {
+    for run in own(connection, id).await?.into_values() {
         let Ok(state) = run::next(run.state, RunEvent::Ended(outcome)) else { continue };
         moves.push((id, run.state, state));
-        changes.push(Change {
-            execution_id: id,
-            id: run.id,
-            generation: run.generation,
-            state,
-            due_at: None,
-            start_before: None,
-            started_at: None,
-            ended_at: Some(now),
-            reason: Some(reason),
-            detail: None,
-            exit_code: None,
-            signal: None,
-        });
+        let change = Change::to(state, (id, run.id), run.generation);
+        changes.push(Change { ended_at: Some(now), reason: Some(reason), ..change });
     }
     store::runs::change_untold(connection, &changes).await?;
     runs::move_counts(connection, &moves, now).await?;
     store::progress::take_changed(connection, id).await?;
     store::progress::end_hosts(connection, id).await?;
-    let standing = Standing { is_stopped: true, pause_until: None, ..due.standing };
-    store::progress::set(connection, id, standing, None, now).await?;
-    moved.executions.insert(id);
-    Ok(())
+    let standing = Standing { is_stopped: true, pause_until: None, ..standing };
+    store::progress::set(connection, id, standing, None, now).await
 }

@@ -15,8 +15,8 @@ use model::id::ControllerId;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
-    App, Installation, access, access_keys, audit, authenticate, ca, clocks, host_metrics, live, manifest,
-    oidc, output, parts, passwords, runs, sessions, setup, wake,
+    App, Installation, access, access_keys, audit, authenticate, ca, clocks, dangers, host_metrics, live,
+    manifest, oidc, output, parts, passwords, runs, sessions, setup, wake,
 };
 use crate::{
     clock,
@@ -106,6 +106,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
         lookups: authenticate::Lookups::default(),
         access_keys: access_keys::AccessKeys::default(),
         passwords: passwords::Passwords::default(),
+        reviews: dangers::Reviews::default(),
         providers: boot.providers,
         audit: audit::Newest::default(),
         alarms: audit::Alarms::default(),

@@ -1,14 +1,30 @@
 //! What of a job is dangerous, by the rules. It is told when the job is saved, looked at and planned; nothing is refused.
 
-use model::{api::job::Danger, job::Job};
+use model::{api::job::Danger, job::Job, limits};
 
+use tokio::sync::Semaphore;
+
+use super::App;
 use crate::error::{Error, Result};
 
-/// Reviews every command of a job. Hostile texts take their time: this runs apart from what answers requests.
+/// The places of those who review at a time.
+#[derive(Debug)]
+pub(crate) struct Reviews(Semaphore);
+
+impl Default for Reviews {
+    fn default() -> Self {
+        Self(Semaphore::new(limits::REVIEWS))
+    }
+}
+
+/// Reviews every command of a job. Hostile texts take their time: this runs apart from what answers requests, and few at a
+/// time.
 ///
 /// # Errors
 /// When it breaks off.
-pub(crate) async fn of_job(job: &Job) -> Result<Vec<Danger>> {
+pub(crate) async fn of_job(app: &App, job: &Job) -> Result<Vec<Danger>> {
+    let place = app.reviews.0.acquire().await;
+    let _place = place.map_err(|error| Error::internal("no place to review", error))?;
     let steps = job.steps.iter().chain(&job.rollback);
     let commands: Vec<_> =
         steps.filter_map(|step| Some((step.name.clone(), step.command().ok()??.program))).collect();

@@ -1,14 +1,16 @@
 //! Starting and cancelling executions.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Invalid,
     access::Permission,
     api::execution::{CreateExecution, Execution, Targets},
+    execution::{ExecutionState, RunCounts},
     id::{AgentId, ExecutionId, RunId},
     limits,
     selector::Selector,
 };
+use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -46,71 +48,94 @@ pub(crate) async fn start(
     idempotency_key: Option<&str>,
 ) -> Result<Execution> {
     request.validate()?;
-    if let Some(key) = idempotency_key {
-        check_key(key)?;
-    }
-    let org = by.org_id();
-    let actor = by.actor().name.as_str();
-    let body_hash =
-        Sha256::digest(serde_json::to_vec(&request).map_err(|e| Error::internal("cannot hash", e))?);
+    let key = idempotency_key.map(|key| Key::of(key, &request)).transpose()?;
     // Before the targets are looked at: which they are may have changed since the first request.
-    if let Some(key) = idempotency_key
-        && let Some(execution) = replay(app, by, key, &body_hash).await?
-    {
+    if let Some(execution) = earlier(app, by, key.as_ref()).await? {
         return Ok(execution);
     }
-    let now = clock::now();
-    let start_before = now + SignedDuration::from_secs(request.start_within_seconds());
-    let pool = app.db.of(org);
-    let mut tx = pool.begin().await.during("begin")?;
-
-    let targets = resolve(&mut tx, by, &request.targets, None).await?;
-    let targets = touchable(by, targets)?;
-
-    let id = ExecutionId::new(now, clock::entropy());
-    let mut run_ids: Vec<Uuid> = targets.iter().map(|_| model::id::uuid_v7(now, clock::entropy())).collect();
-    run_ids.sort_unstable();
-    let runs: Vec<NewRun> = run_ids
-        .into_iter()
-        .zip(targets)
-        .map(|(run, target)| {
-            let covered = Covered { run: RunId(run), agent: AgentId(target.id), step: None };
-            NewRun { covered, target: target.name }
-        })
-        .collect();
-    let covered: Vec<Covered> = runs.iter().map(|run| run.covered).collect();
+    let (org, now) = (by.org_id(), clock::now());
+    let mut tx = app.db.of(org).begin().await.during("begin")?;
+    let targets = touchable(by, resolve(&mut tx, by, &request.targets, None).await?)?;
+    let agents: Vec<AgentId> = targets.iter().map(|target| AgentId(target.id)).collect();
+    let mut ids: Vec<Uuid> = targets.iter().map(|_| model::id::uuid_v7(now, clock::entropy())).collect();
+    ids.sort_unstable();
+    let runs = ids.into_iter().zip(targets).map(|(run, target)| {
+        let covered = Covered { run: RunId(run), agent: AgentId(target.id), step: None };
+        NewRun { covered, target: target.name }
+    });
     let summary = request.command.summary();
-    let detail = json!({ "summary": summary, "targets": runs.len(), "user": request.command.user });
-    let priority = i16::try_from(request.priority()).expect("it was validated");
-    let work = Work::Command(request.command);
+    let detail = json!({ "summary": summary, "targets": agents.len(), "user": request.command.user });
+    let new = Start {
+        now,
+        start_by: now + SignedDuration::from_secs(request.start_within_seconds()),
+        priority: i16::try_from(request.priority()).expect("it was validated"),
+        summary,
+        work: Work::Command(request.command),
+        runs: runs.collect(),
+    };
+    let Some(execution) = write(app, &mut tx, by, new, key.as_ref()).await? else {
+        tx.rollback().await.during("rollback")?;
+        return earlier(app, by, key.as_ref()).await?.ok_or(Error::StillRunning);
+    };
+    let entry = by.entry("execution.create", format!("execution/{}", execution.id), detail);
+    audit::record(&mut tx, org, now, entry).await?;
+    fault::point("controller.execution.written");
+    tx.commit().await.during("commit")?;
+    fault::point("controller.execution.committed");
+
+    tracing::info!(
+        execution.id = %execution.id, request.id = by.request_id(), actor = by.actor().name, targets = agents.len(),
+        "execution started"
+    );
+    app.wake.dispatch(agents);
+    app.wake.others.notify_one();
+    Ok(execution)
+}
+
+/// An execution to be: all that is authorised of it.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub now: Timestamp,
+    pub start_by: Timestamp,
+    pub priority: i16,
+    /// One line that a person recognises it by.
+    pub summary: String,
+    pub work: Work,
+    /// In the order of their ids.
+    pub runs: Vec<NewRun>,
+}
+
+/// Signs an execution and writes it with its runs; none when another request with the same key was faster.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) async fn write(
+    app: &App,
+    connection: &mut PgConnection,
+    by: &Authorized<ExecutionCreate>,
+    new: Start,
+    key: Option<&Key>,
+) -> Result<Option<Execution>> {
+    let Start { now, start_by, priority, summary, work, runs } = new;
+    let (org, id) = (by.org_id(), ExecutionId::new(now, clock::entropy()));
+    let actor = by.actor().name.as_str();
+    let covered: Vec<Covered> = runs.iter().map(|run| run.covered).collect();
     let intent = manifest::Intent {
         org_id: org,
         execution_id: id,
         actor,
         request_id: by.request_id(),
         issued_at: now,
-        start_by: start_before,
+        start_by,
         work: &work,
         targets: &covered,
     };
-    let signed = manifest::sign(&app.ca, &intent);
+    let manifest = manifest::sign(&app.ca, &intent);
     fault::point("controller.manifest.signed");
-
-    if let Some(key) = idempotency_key {
-        let answer = json!({ "execution_id": id });
-        if !store::idempotency::claim(
-            &mut tx,
-            org,
-            &by.actor().subject.to_string(),
-            key,
-            &body_hash,
-            &answer,
-            now,
-        )
-        .await?
-        {
-            tx.rollback().await.during("rollback")?;
-            return replay(app, by, key, &body_hash).await?.ok_or(Error::StillRunning);
+    if let Some(Key { key, body_hash }) = key {
+        let (who, answer) = (by.actor().subject.to_string(), json!({ "execution_id": id }));
+        if !store::idempotency::claim(connection, org, &who, key, body_hash, &answer, now).await? {
+            return Ok(None);
         }
     }
     let new = NewExecution {
@@ -121,38 +146,72 @@ pub(crate) async fn start(
         actor,
         request_id: by.request_id(),
         created_at: now,
-        start_before,
+        start_before: start_by,
         priority,
-        manifest: &signed,
+        manifest: &manifest,
         runs: &runs,
     };
-    store::executions::insert(&mut tx, &new).await?;
-    let entry = by.entry("execution.create", format!("execution/{id}"), detail);
-    audit::record(&mut tx, org, now, entry).await?;
-    fault::point("controller.execution.written");
-    tx.commit().await.during("commit")?;
-    fault::point("controller.execution.committed");
-
-    tracing::info!(
-        execution.id = %id, request.id = by.request_id(), actor, targets = runs.len(), "execution started"
-    );
-    app.wake.dispatch(runs.iter().map(|run| run.covered.agent));
-    app.wake.others.notify_one();
+    store::executions::insert(connection, &new).await?;
     let total = i32::try_from(runs.len()).unwrap_or(i32::MAX);
-    Ok(Execution {
+    Ok(Some(Execution {
         id,
-        state: model::execution::ExecutionState::Pending,
+        state: ExecutionState::Pending,
         summary,
-        runs: model::execution::RunCounts { total, waiting: total, ..Default::default() },
+        runs: RunCounts { total, waiting: total, ..Default::default() },
         cancel_requested: false,
         priority,
         actor: actor.to_owned(),
         request_id: by.request_id().to_owned(),
         created_at: now,
         ended_at: None,
-        job: None,
+        job: match work {
+            Work::Plan(plan) => Some(store::executions::executed(plan.job)),
+            Work::Command(_) => None,
+        },
         command: None,
-    })
+    }))
+}
+
+/// A client's idempotency key, with the hash of what it came with.
+#[derive(Debug)]
+pub(super) struct Key {
+    key: String,
+    body_hash: Vec<u8>,
+}
+
+impl Key {
+    /// # Errors
+    /// When it is no key.
+    pub(super) fn of(key: &str, body: &impl Serialize) -> Result<Self> {
+        check_key(key)?;
+        let body = serde_json::to_vec(body).map_err(|error| Error::internal("cannot hash", error))?;
+        Ok(Self { key: key.to_owned(), body_hash: Sha256::digest(body).to_vec() })
+    }
+}
+
+/// The execution that an earlier request with this key started, if there was one.
+///
+/// # Errors
+/// When the key came with another request, or that is still running.
+pub(super) async fn earlier<P>(
+    app: &App,
+    by: &Authorized<P>,
+    key: Option<&Key>,
+) -> Result<Option<Execution>> {
+    let Some(Key { key, body_hash }) = key else { return Ok(None) };
+    let pool = app.db.of(by.org_id());
+    let who = by.actor().subject.to_string();
+    let Some(earlier) = store::idempotency::earlier(&pool, by.org_id(), &who, key).await? else {
+        return Ok(None);
+    };
+    if earlier.body_hash != *body_hash {
+        return Err(Error::KeyReused);
+    }
+    let id = earlier
+        .answer
+        .and_then(|answer| answer["execution_id"].as_str()?.parse().ok())
+        .ok_or(Error::StillRunning)?;
+    store::executions::get(&pool, by.org_id(), id).await
 }
 
 /// The agents that are meant, without those that `exclude` holds for, by name. Each tells whether it may be touched.
@@ -202,28 +261,6 @@ pub(crate) async fn resolve<P>(
 pub(crate) fn touchable<P: Right>(by: &Authorized<P>, targets: Vec<Target>) -> Result<Vec<Target>> {
     let denied = targets.iter().filter(|target| !target.allowed).count();
     if denied > 0 { Err(by.out_of_scope(targets.len(), denied)) } else { Ok(targets) }
-}
-
-/// The execution that an earlier request with this key started, if there was one.
-pub(crate) async fn replay<P>(
-    app: &App,
-    by: &Authorized<P>,
-    key: &str,
-    body_hash: &[u8],
-) -> Result<Option<Execution>> {
-    let pool = app.db.of(by.org_id());
-    let who = by.actor().subject.to_string();
-    let Some(earlier) = store::idempotency::earlier(&pool, by.org_id(), &who, key).await? else {
-        return Ok(None);
-    };
-    if earlier.body_hash != body_hash {
-        return Err(Error::KeyReused);
-    }
-    let id = earlier
-        .answer
-        .and_then(|answer| answer["execution_id"].as_str()?.parse().ok())
-        .ok_or(Error::StillRunning)?;
-    store::executions::get(&pool, by.org_id(), id).await
 }
 
 /// Asks for the end of all runs of an execution. Those that no host has end at once; the others when their hosts

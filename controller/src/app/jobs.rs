@@ -54,7 +54,7 @@ pub(crate) async fn save(
     request.validate()?;
     let job = parse(&request.document)?;
     may_manage(by, &job.labels)?;
-    let dangers = dangers::of_job(&job).await?;
+    let dangers = dangers::of_job(app, &job).await?;
     let (org, now) = (by.org_id(), clock::now());
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let before = store::jobs::find(&mut tx, org, key.unwrap_or(&job.name), true).await?;
@@ -95,6 +95,10 @@ pub(crate) async fn save(
         return Err(
             model::Invalid::over("name", "JOBS", usize::try_from(limits::JOBS).unwrap_or(0), "jobs").into()
         );
+    }
+    if i64::from(version) > limits::JOB_VERSIONS {
+        let limit = usize::try_from(limits::JOB_VERSIONS).unwrap_or(0);
+        return Err(model::Invalid::over("document", "JOB_VERSIONS", limit, "versions").into());
     }
     let id = before.as_ref().map_or_else(|| JobId::new(now, clock::entropy()), |job| job.id);
     write(app, &mut tx, by, (id, version), &job, request, now).await?;

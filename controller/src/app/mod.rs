@@ -67,6 +67,7 @@ pub(crate) struct App {
     pub(crate) lookups: authenticate::Lookups,
     pub(crate) access_keys: access_keys::AccessKeys,
     pub(crate) passwords: passwords::Passwords,
+    pub(crate) reviews: dangers::Reviews,
     pub(crate) providers: oidc::Providers,
     pub(crate) audit: audit::Newest,
     pub(crate) alarms: audit::Alarms,

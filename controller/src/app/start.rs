@@ -8,8 +8,7 @@ use model::{
         job::{ExecuteJob, JobPlan, PlannedHost, PlannedStep},
     },
     command::within,
-    execution::{ExecutionState, RunCounts},
-    id::{AgentId, ExecutionId, RunId},
+    id::{AgentId, RunId},
     job::{self, JobTargets, Plan, Work as StepWork, parameters::resolve as resolve_parameters},
     limits,
 };
@@ -21,9 +20,8 @@ use super::{
     App,
     access::{Authorized, ExecutionCreate, JobRead},
     dangers,
-    executions::{parse_selector, replay, resolve, touchable},
-    idempotency::check_key,
-    jobs, manifest,
+    executions::{Key, Start, earlier, parse_selector, resolve, touchable, write},
+    jobs,
 };
 use crate::{
     clock,
@@ -32,7 +30,7 @@ use crate::{
         self,
         agents::Target,
         audit,
-        executions::{NewExecution, NewRun, Work},
+        executions::{NewRun, Work},
         progress::NO_AGENT,
         runs::Covered,
     },
@@ -76,7 +74,7 @@ pub(crate) async fn plan(
         steps: steps(&frozen.plan),
         targets_hash: frozen.hash,
         runs: frozen.runs,
-        dangers: dangers::of_job(&frozen.document).await?,
+        dangers: dangers::of_job(app, &frozen.document).await?,
     })
 }
 
@@ -109,92 +107,50 @@ pub(crate) async fn execute(
     request: &ExecuteJob,
     idempotency_key: Option<&str>,
 ) -> Result<Execution> {
-    let (org, now) = (by.org_id(), clock::now());
-    let body = serde_json::to_vec(&(key, request)).map_err(|error| Error::internal("cannot hash", error))?;
-    let body_hash = Sha256::digest(body);
-    if let Some(key) = idempotency_key {
-        check_key(key)?;
-        // Before the targets are looked at: which they are may have changed since the first request.
-        if let Some(execution) = replay(app, by, key, &body_hash).await? {
-            return Ok(execution);
-        }
+    let repeated = idempotency_key.map(|text| Key::of(text, &(key, request))).transpose()?;
+    // Before the targets are looked at: which they are may have changed since the first request.
+    if let Some(execution) = earlier(app, by, repeated.as_ref()).await? {
+        return Ok(execution);
     }
+    let (org, now) = (by.org_id(), clock::now());
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let Frozen { by, plan, hosts, hash, priority, .. } = freeze(app, &mut tx, by, key, request).await?;
-    let id = ExecutionId::new(now, clock::entropy());
-    let runs = runs(&plan, &hosts, now);
-    let covered: Vec<Covered> = runs.iter().map(|run| run.covered).collect();
-    let start_by = now + SignedDuration::from_secs(limits::PLAN_SECONDS);
-    let (planned, summary) = (plan.job.clone(), format!("{} v{}", plan.job.name, plan.job.version));
-    let work = Work::Plan(plan);
-    let actor = by.actor().name.as_str();
-    let intent = manifest::Intent {
-        org_id: org,
-        execution_id: id,
-        actor,
-        request_id: by.request_id(),
-        issued_at: now,
-        start_by,
-        work: &work,
-        targets: &covered,
-    };
-    let signed = manifest::sign(&app.ca, &intent);
-    let new = NewExecution {
-        id,
-        org_id: org,
-        summary: &summary,
-        work: &work,
-        actor,
-        request_id: by.request_id(),
-        created_at: now,
-        start_before: start_by,
-        priority,
-        manifest: &signed,
-        runs: &runs,
-    };
-    if let Some(key) = idempotency_key {
-        let (who, answer) = (by.actor().subject.to_string(), json!({ "execution_id": id }));
-        if !store::idempotency::claim(&mut tx, org, &who, key, &body_hash, &answer, now).await? {
-            tx.rollback().await.during("rollback")?;
-            return replay(app, &by, key, &body_hash).await?.ok_or(Error::StillRunning);
-        }
-    }
-    store::executions::insert(&mut tx, &new).await?;
+    let (job, runs) = (plan.job.clone(), runs(&plan, &hosts, now));
     let places: Vec<(AgentId, String, u16)> =
         hosts.into_iter().map(|(target, batch)| (target.id.into(), target.name, batch)).collect();
-    store::progress::insert(&mut tx, (id, org), &places, now).await?;
-    if runs.is_empty() {
-        // There is nothing to do, and that is done.
-        store::executions::set_counts(&mut tx, id, &RunCounts::default(), now).await?;
-    }
     let detail = json!({
-        "job": planned.name, "job_id": planned.id, "version": planned.version, "targets": places.len(), "runs": runs.len(),
-        "targets_hash": hash, "parameters": planned.parameters,
+        "job": job.name, "job_id": job.id, "version": job.version, "targets": places.len(), "runs": runs.len(),
+        "targets_hash": hash, "parameters": job.parameters,
     });
-    audit::record(&mut tx, org, now, by.entry("execution.create", format!("execution/{id}"), detail)).await?;
+    let new = Start {
+        now,
+        start_by: now + SignedDuration::from_secs(limits::PLAN_SECONDS),
+        priority,
+        summary: format!("{} v{}", job.name, job.version),
+        work: Work::Plan(plan),
+        runs,
+    };
+    let Some(mut execution) = write(app, &mut tx, &by, new, repeated.as_ref()).await? else {
+        tx.rollback().await.during("rollback")?;
+        return earlier(app, &by, repeated.as_ref()).await?.ok_or(Error::StillRunning);
+    };
+    store::progress::insert(&mut tx, (execution.id, org), &places, now).await?;
+    if execution.runs.total == 0 {
+        // There is nothing to do, and that is done.
+        store::executions::set_counts(&mut tx, execution.id, &execution.runs, now).await?;
+        (execution.state, execution.ended_at) = (execution.runs.state(), Some(now));
+    }
+    let entry = by.entry("execution.create", format!("execution/{}", execution.id), detail);
+    audit::record(&mut tx, org, now, entry).await?;
     tx.commit().await.during("commit")?;
 
     tracing::info!(
-        execution.id = %id, job = planned.name, request.id = by.request_id(), actor, targets = places.len(), runs = runs.len(),
-        "job started"
+        execution.id = %execution.id, job = job.name, request.id = by.request_id(), actor = by.actor().name,
+        targets = places.len(), runs = execution.runs.total, "job started"
     );
     app.wake.advance.notify_one();
     app.wake.others.notify_one();
-    let total = i32::try_from(runs.len()).unwrap_or(i32::MAX);
-    Ok(Execution {
-        id,
-        state: if runs.is_empty() { ExecutionState::Succeeded } else { ExecutionState::Pending },
-        summary,
-        runs: RunCounts { total, waiting: total, ..Default::default() },
-        cancel_requested: false,
-        priority,
-        actor: actor.to_owned(),
-        request_id: by.request_id().to_owned(),
-        created_at: now,
-        ended_at: runs.is_empty().then_some(now),
-        job: Some(store::executions::executed(planned)),
-        command: None,
-    })
+    Ok(execution)
 }
 
 async fn freeze(

@@ -18,7 +18,7 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
     // The period is as good as a wake-up.
     let _ = timeout(PERIOD, app.wake.advance.notified()).await;
     noted(app, "advance", Some(PERIOD), async {
-        while advance::advance_next(app).await? > 0 {}
+        while advance::advance_due(app).await? > 0 {}
         Ok(())
     })
     .await

@@ -132,12 +132,15 @@ async fn offer(app: &Arc<App>, sessions: &[Arc<Connected>]) -> Result<()> {
         runs::move_counts(&mut tx, &moves, now).await?;
     }
     let refused = refuse(&mut tx, &plan.bad, now).await?;
+    let unfilled: Vec<Waiting> = plan.unfilled.iter().map(waiting).collect();
+    let unfilled = runs::end_waiting(&mut tx, &unfilled, runs::Why::BadTemplate, now).await?;
     fault::point("controller.offer.written");
     tx.commit().await.during("commit")?;
     fault::point("controller.offer.committed");
     metrics::histogram!("opsc_dispatch_seconds").record(begun.elapsed().as_secs_f64());
     metrics::counter!("opsc_attempts_offered_total").increment(offers.len() as u64);
     refused.announce(app);
+    unfilled.announce(app);
 
     let touched: BTreeSet<ExecutionId> = offers.iter().map(|offer| ExecutionId(offer.execution_id)).collect();
     app.live.nudge(touched);
@@ -185,6 +188,8 @@ struct Plan {
     good: Vec<Planned>,
     /// With what speaks against each.
     bad: Vec<(Queued, String)>,
+    /// Whose templates cannot be filled in: their hosts have changed since it was their turn.
+    unfilled: Vec<Queued>,
 }
 
 /// Compares the runs with what was signed and with what became of their earlier attempts.
@@ -243,7 +248,8 @@ async fn fill(connection: &mut PgConnection, plan: &mut Plan) -> Result<()> {
             match work.filled(place, &context) {
                 Ok(filled) => planned.filled = filled,
                 Err(invalid) => {
-                    plan.bad.push((planned.run, invalid.to_string()));
+                    tracing::warn!(run.id = %planned.run.id, error = %invalid, "a template cannot be filled in");
+                    plan.unfilled.push(planned.run);
                     continue;
                 }
             }
@@ -300,20 +306,22 @@ async fn refuse(
         (OrgId(run.org_id), entry)
     });
     audit::record_all(connection, now, entries.collect()).await?;
-    let waiting: Vec<Waiting> = bad
-        .iter()
-        .map(|(run, _)| Waiting {
-            execution_id: run.execution_id,
-            id: run.id,
-            state: RunState::Queued.as_str().to_owned(),
-            generation: run.generation,
-            tried_state: None,
-            tried_reason: None,
-            tried_exit_code: None,
-            tried_signal: None,
-        })
-        .collect();
+    let waiting: Vec<Waiting> = bad.iter().map(|(run, _)| waiting(run)).collect();
     runs::end_waiting(connection, &waiting, runs::Why::Unauthorised, now).await
+}
+
+/// A run that was taken from its queue and is not offered; what became of its tries does not matter.
+fn waiting(run: &Queued) -> Waiting {
+    Waiting {
+        execution_id: run.execution_id,
+        id: run.id,
+        state: RunState::Queued.as_str().to_owned(),
+        generation: run.generation,
+        tried_state: None,
+        tried_reason: None,
+        tried_exit_code: None,
+        tried_signal: None,
+    }
 }
 
 /// Signs the order and puts it on the agent's stream; `false` when that has no room or is gone.

@@ -17,7 +17,7 @@ use model::{
     job, limits,
 };
 use serde::Deserialize;
-use utoipa::{IntoParams, PartialSchema as _};
+use utoipa::IntoParams;
 
 use super::{
     Door,
@@ -115,9 +115,10 @@ pub(super) async fn save(
     request_body = ValidateJob, responses((status = 200, body = Validity)))]
 pub(super) async fn validate(
     Access(_): Access<JobRead>,
+    State(door): State<Arc<Door>>,
     JsonBody(request): JsonBody<ValidateJob>,
 ) -> Result<Json<Validity>> {
-    validity(&request.document).await
+    validity(&door, &request.document).await
 }
 
 /// Looks at a job as it is saved.
@@ -131,13 +132,13 @@ pub(super) async fn validate_saved(
     let mut connection = door.app.db.of(by.org_id()).acquire().await.during("acquire of a connection")?;
     let job = app::jobs::find(&mut connection, &by, &job, false).await?;
     drop(connection);
-    validity(job.document.as_deref().unwrap_or_default()).await
+    validity(&door, job.document.as_deref().unwrap_or_default()).await
 }
 
-async fn validity(document: &str) -> Result<Json<Validity>> {
+async fn validity(door: &Door, document: &str) -> Result<Json<Validity>> {
     let validity = match job::parse(document) {
         Ok(job) => {
-            let dangers = app::dangers::of_job(&job).await?;
+            let dangers = app::dangers::of_job(&door.app, &job).await?;
             Validity { valid: true, name: Some(job.name), dangers, ..Validity::default() }
         }
         Err(bad) => Validity { valid: false, problems: vec![bad.into()], ..Validity::default() },
@@ -148,10 +149,8 @@ async fn validity(document: &str) -> Result<Json<Validity>> {
 /// The JSON schema of a job's document.
 #[utoipa::path(get, path = "/api/v1/jobs/schema", tag = "jobs", operation_id = "job_schema",
     responses((status = 200, body = serde_json::Value)))]
-pub(super) async fn schema(Access(_): Access<JobRead>) -> Result<Json<serde_json::Value>> {
-    let schema = serde_json::to_value(job::Job::schema());
-    let schema = schema.map_err(|error| Error::internal("the schema is no JSON", error))?;
-    Ok(Json(schema))
+pub(super) async fn schema(Access(_): Access<JobRead>) -> Json<serde_json::Value> {
+    Json(job::schema())
 }
 
 /// One job with its newest document.

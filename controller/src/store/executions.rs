@@ -279,13 +279,15 @@ pub(crate) async fn plan(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<O
     Ok(plan.flatten().map(|plan| plan.0))
 }
 
-/// How many of an execution's hosts are not those that `seen` matches.
+/// How many of an execution's hosts are not those that `seen` matches. One without any host counts as one that is not: it is
+/// nobody's who sees some hosts alone.
 pub(crate) async fn unseen(pool: &PgPool, org: OrgId, id: ExecutionId, seen: &Selector) -> Result<i64> {
     let mut query = QueryBuilder::<Postgres>::new(
-        "select count(*) from runs r join agents a on a.org_id = r.org_id and a.id = r.agent_id where r.execution_id = ",
+        "select case when count(*) = 0 then 1 else count(*) filter (where not ",
     );
-    query.push_bind(id.0).push(" and r.org_id = ").push_bind(org.0).push(" and not ");
     selector_sql::push_predicate(&mut query, seen);
+    query.push(") end from runs r join agents a on a.org_id = r.org_id and a.id = r.agent_id where r.execution_id = ");
+    query.push_bind(id.0).push(" and r.org_id = ").push_bind(org.0);
     query.build_query_scalar().fetch_one(pool).await.during("query for the execution's hosts")
 }
 
@@ -305,9 +307,11 @@ pub(crate) async fn page(
                   runs_unknown
            from executions
            where org_id = $1 and ($2::text is null or state = $2) and ($3::uuid is null or id < $3)
-             and ($5::uuid[] is null or not exists
-                  (select 1 from runs r where r.execution_id = executions.id and r.org_id = $1
-                     and r.agent_id not in (select unnest($5::uuid[]))))
+             and ($5::uuid[] is null or (
+                  exists (select from runs r where r.execution_id = executions.id and r.org_id = $1
+                     and r.agent_id in (select unnest($5::uuid[])))
+                  and not exists (select from runs r where r.execution_id = executions.id and r.org_id = $1
+                     and r.target <> '' and r.agent_id not in (select unnest($5::uuid[])))))
            order by id desc limit $4"#,
         org.0,
         state.map(ExecutionState::as_str),

@@ -1,5 +1,7 @@
 //! Where executions with a plan stand: their hosts, and what has happened on these since somebody looked.
 
+use std::collections::{BTreeMap, HashMap};
+
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use model::{
@@ -17,13 +19,11 @@ use crate::error::{During, Error, Result};
 /// The agent of the controller's own steps.
 pub(crate) const NO_AGENT: AgentId = AgentId(Uuid::nil());
 
-/// An execution that is moved on, locked.
+/// Where an execution stands, its row locked.
 #[derive(Debug)]
-pub(crate) struct Due {
-    pub execution_id: ExecutionId,
+pub(crate) struct Progress {
     pub standing: Standing,
     pub is_paused: bool,
-    pub cancel_requested: bool,
 }
 
 /// A host of an execution.
@@ -95,35 +95,38 @@ pub(crate) async fn wake(
     Ok(())
 }
 
-/// Locks executions that have to be looked at.
-pub(crate) async fn lock_due(connection: &mut PgConnection, now: Timestamp, limit: i64) -> Result<Vec<Due>> {
-    let rows = sqlx::query!(
-        r#"select p.execution_id, p.batch, p.pause_until, p.paused_at is not null as "is_paused!",
-                  p.stopped_at is not null as "is_stopped!", e.cancel_requested_at is not null as "cancel_requested!"
-           from execution_progress p join executions e on e.id = p.execution_id
-           where p.execution_id in (
-               select execution_id from execution_progress where advance_at <= $1
-               union select execution_id from advance_queue)
-           order by p.execution_id limit $2 for update of p skip locked"#,
+/// Executions that somebody has to look at: something has ended, or a time has come.
+pub(crate) async fn due(pool: &PgPool, now: Timestamp, limit: i64) -> Result<Vec<ExecutionId>> {
+    let ids = sqlx::query_scalar!(
+        r#"select execution_id as "id!" from execution_progress where advance_at <= $1
+           union select execution_id from advance_queue limit $2"#,
         now.to_sqlx(),
         limit
     )
-    .fetch_all(connection)
+    .fetch_all(pool)
     .await
     .during("query for executions to move on")?;
-    Ok(rows
-        .into_iter()
-        .map(|r| Due {
-            execution_id: r.execution_id.into(),
-            standing: Standing {
-                batch: u16::try_from(r.batch).unwrap_or(0),
-                pause_until: r.pause_until.map(jiff_sqlx::Timestamp::to_jiff),
-                is_stopped: r.is_stopped,
-            },
-            is_paused: r.is_paused,
-            cancel_requested: r.cancel_requested,
-        })
-        .collect())
+    Ok(ids.into_iter().map(ExecutionId).collect())
+}
+
+/// Locks the progress of an execution; none when somebody else has it.
+pub(crate) async fn lock(connection: &mut PgConnection, execution: ExecutionId) -> Result<Option<Progress>> {
+    let row = sqlx::query!(
+        r#"select batch, pause_until, paused_at is not null as "is_paused!", stopped_at is not null as "is_stopped!"
+           from execution_progress where execution_id = $1 for update skip locked"#,
+        execution.0
+    )
+    .fetch_optional(connection)
+    .await
+    .during("lock of the execution's progress")?;
+    Ok(row.map(|r| Progress {
+        standing: Standing {
+            batch: u16::try_from(r.batch).unwrap_or(0),
+            pause_until: r.pause_until.map(jiff_sqlx::Timestamp::to_jiff),
+            is_stopped: r.is_stopped,
+        },
+        is_paused: r.is_paused,
+    }))
 }
 
 /// Takes the hosts on which something has ended, each once.
@@ -236,13 +239,13 @@ pub(crate) async fn gathered(
 pub(crate) async fn set_hosts(
     connection: &mut PgConnection,
     execution: ExecutionId,
-    states: &[(AgentId, HostState)],
+    states: &BTreeMap<AgentId, HostState>,
 ) -> Result<()> {
     if states.is_empty() {
         return Ok(());
     }
-    let agents: Vec<Uuid> = states.iter().map(|(agent, _)| agent.0).collect();
-    let states: Vec<&str> = states.iter().map(|(_, state)| state.as_str()).collect();
+    let agents: Vec<Uuid> = states.keys().map(|agent| agent.0).collect();
+    let states: Vec<&str> = states.values().map(|state| state.as_str()).collect();
     sqlx::query!(
         "update execution_hosts h set state = s.state
          from unnest($2::uuid[], $3::text[]) as s(agent_id, state)
@@ -340,8 +343,8 @@ pub(crate) async fn ask(
     .during("change of the rollout")?;
     // Nobody looked at its hosts meanwhile.
     sqlx::query!(
-        "insert into advance_queue (execution_id, agent_id)
-         select execution_id, agent_id from execution_hosts
+        "insert into advance_queue (execution_id, agent_id, org_id)
+         select execution_id, agent_id, org_id from execution_hosts
          where org_id = $1 and execution_id = $2 and state = 'active' and $3",
         org.0,
         execution.0,
@@ -389,7 +392,7 @@ pub(crate) async fn page(
             (host.place, row)
         })
         .collect();
-    let by_agent: std::collections::HashMap<AgentId, usize> =
+    let by_agent: HashMap<AgentId, usize> =
         rows.iter().enumerate().map(|(index, (_, row))| (row.agent_id, index)).collect();
     for (agent, step, cell) in cells(pool, (execution, org), &agents).await? {
         if let Some(index) = by_agent.get(&agent)

@@ -58,6 +58,30 @@ pub(crate) struct Change {
     pub signal: Option<i32>,
 }
 
+impl Change {
+    /// To a state, and nothing else.
+    pub(crate) const fn to(
+        state: RunState,
+        (execution_id, id): (ExecutionId, RunId),
+        generation: i64,
+    ) -> Self {
+        Self {
+            execution_id,
+            id,
+            generation,
+            state,
+            due_at: None,
+            start_before: None,
+            started_at: None,
+            ended_at: None,
+            reason: None,
+            detail: None,
+            exit_code: None,
+            signal: None,
+        }
+    }
+}
+
 /// Runs with their newest attempt and what is held of its output, by id, from behind `after`.
 pub(crate) async fn page(
     pool: &PgPool,
@@ -67,10 +91,12 @@ pub(crate) async fn page(
     limit: i64,
 ) -> Result<Vec<Run>> {
     let records = sqlx::query!(
-        r#"select r.id, r.agent_id, r.target, r.state, r.reason, r.detail, r.attempt, r.exit_code, r.signal,
+        r#"with steps as materialized (
+               select array(select step->>'name' from jsonb_array_elements(e.plan->'steps') as step) as names
+               from executions e where e.org_id = $1 and e.id = $2)
+           select r.id, r.agent_id, r.target, r.state, r.reason, r.detail, r.attempt, r.exit_code, r.signal,
                   r.queued_at, r.due_at, r.started_at, r.ended_at, r.step,
-                  (select e.plan->'steps'->(r.step::int)->>'name' from executions e
-                   where e.org_id = r.org_id and e.id = r.execution_id and r.step is not null) as step_name,
+                  (select names[r.step + 1] from steps) as step_name,
                   a.state as "attempt_state?",
                   a.observed_outcome as "observed?: Json<Observed>",
                   a.stdout_written, a.stderr_written, a.stdout_sha256, a.stderr_sha256, a.sandbox,
@@ -252,11 +278,14 @@ pub(crate) async fn groups(
                where r.org_id = $1 and r.execution_id = $2 and r.target <> ''
                group by r.step, r.state, r.reason, r.exit_code, a.stdout_sha256, a.stderr_sha256
            )
-           select g.step as "step?", e.plan->'steps'->(g.step::int)->>'name' as step_name, g.state as "state!",
+           , steps as materialized (
+               select array(select step->>'name' from jsonb_array_elements(e.plan->'steps') as step) as names
+               from executions e where e.org_id = $1 and e.id = $2)
+           select g.step as "step?", (select names[g.step + 1] from steps) as step_name, g.state as "state!",
                   g.reason as "reason?", g.exit_code as "exit_code?", g.stdout_sha256 as "stdout_sha256?",
                   g.stderr_sha256 as "stderr_sha256?", g.hosts as "hosts!", g.targets as "targets!: Vec<String>",
                   g.example as "example!"
-           from grouped g join executions e on e.org_id = $1 and e.id = $2
+           from grouped g
            order by g.step nulls first, g.hosts desc, g.targets[1] limit $3"#,
         org.0,
         execution.0,
@@ -364,10 +393,10 @@ async fn write(connection: &mut PgConnection, changes: &[Change], is_told: bool)
               as c(execution_id, id, generation, state, due_at, started_at, ended_at, reason, detail, exit_code,
                    signal, start_before)
          where r.execution_id = c.execution_id and r.id = c.id and r.generation = c.generation
-         returning r.execution_id, r.agent_id, r.step, r.state
+         returning r.execution_id, r.agent_id, r.org_id, r.step, r.state
          ), ended as (
-             insert into advance_queue (execution_id, agent_id)
-             select execution_id, agent_id from changed
+             insert into advance_queue (execution_id, agent_id, org_id)
+             select execution_id, agent_id, org_id from changed
              where $13 and step is not null and state not in ('blocked', 'queued', 'active')
          )
          select count(*) as "changed!" from changed"#,

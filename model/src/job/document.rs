@@ -124,7 +124,8 @@ impl OnFailure {
     }
 }
 
-/// One node of the graph. Exactly one of `run`, `argv`, `script` and `wait` says what it does.
+/// One node of the graph. What a [`Command`] has beside its program stands here again: a document is flat and refuses unknown
+/// keys, and serde does not do both with a shared part. [`Step::command`] joins them. Exactly one of `run`, `argv`, `script` and `wait` says what it does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {

@@ -10,6 +10,7 @@ pub mod parameters;
 mod plan;
 pub mod progress;
 mod rollout;
+mod schema;
 pub mod template;
 mod yaml;
 
@@ -18,4 +19,5 @@ pub use graph::Graph;
 pub use length::Length;
 pub use plan::{Plan, PlanStep, PlannedJob, Work};
 pub use rollout::{Rollout, Share};
+pub use schema::schema;
 pub use yaml::{BadDocument, parse};

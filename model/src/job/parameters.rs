@@ -242,7 +242,7 @@ pub fn resolve(definitions: &Parameters, given: &BTreeMap<String, Value>) -> Res
         match given.get(name).or(parameter.default.as_ref()) {
             Some(value) => {
                 parameter.check(&field, value, parameter.regex(&field)?.as_ref())?;
-                values.insert(name.to_owned(), value.clone());
+                values.insert(name.to_owned(), normal(value));
             }
             None if parameter.required => return Err(Invalid::new(field, "is required")),
             None => {}
@@ -253,6 +253,22 @@ pub fn resolve(definitions: &Parameters, given: &BTreeMap<String, Value>) -> Res
         return Err(Invalid::over("parameters", "PARAMETERS_BYTES", limits::PARAMETERS_BYTES, "bytes"));
     }
     Ok(Values(values))
+}
+
+/// A whole number that stands as a fraction becomes one that is written without it, and -0.0 becomes 0: in this form a value
+/// comes back from the database as it was, to the digit, and what was signed of it holds.
+fn normal(value: &Value) -> Value {
+    let Value::Number(number) = value else { return value.clone() };
+    match number.as_f64() {
+        Some(double)
+            if number.is_f64() && double.fract() == 0.0 && double.abs() <= limits::PARAMETER_NUMBER =>
+        {
+            #[expect(clippy::cast_possible_truncation, reason = "it is whole, and within what an i64 holds")]
+            let whole = double as i64;
+            Value::from(whole)
+        }
+        _ => value.clone(),
+    }
 }
 
 /// Equal, numbers by what they are worth: 1 is 1.0.
@@ -411,7 +427,14 @@ impl Parameter {
             (ParameterType::Integer, Value::Number(number)) if number.as_i64().is_some() => {
                 self.check_bounds(field, number)
             }
-            (ParameterType::Number, Value::Number(number)) => self.check_bounds(field, number),
+            (ParameterType::Number, Value::Number(number)) => {
+                let is_large = number.as_f64().is_none_or(|double| double.abs() > limits::PARAMETER_NUMBER);
+                if is_large {
+                    let limit = limits::PARAMETER_NUMBER;
+                    return refuse(format!("is beyond the limit PARAMETER_NUMBER of ±{limit}"));
+                }
+                self.check_bounds(field, number)
+            }
             (ParameterType::List, Value::Array(items)) => {
                 self.check_length(field, items.len(), "items")?;
                 for item in items {

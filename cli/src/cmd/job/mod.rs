@@ -2,7 +2,6 @@
 
 mod apply;
 mod files;
-mod schema;
 mod start;
 pub(crate) mod template;
 mod validate;
@@ -39,7 +38,8 @@ fn path<'a>(job: &'a str, below: &[&'a str]) -> Vec<&'a str> {
 pub(crate) fn offline(command: JobCommand) -> Result<ControlFlow<Exit, Box<JobCommand>>> {
     match command {
         JobCommand::Schema => {
-            let text = serde_json::to_string_pretty(&schema::schema()?).context("cannot write the schema")?;
+            let text =
+                serde_json::to_string_pretty(&model::job::schema()).context("cannot write the schema")?;
             output::write(Stream::Stdout, format!("{text}\n").as_bytes())?;
         }
         JobCommand::New(args) => new(&args)?,

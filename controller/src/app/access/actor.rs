@@ -208,12 +208,9 @@ impl Actor {
     /// The jobs that somebody may know of; `None`: all of the organization.
     pub(crate) fn jobs_seen(&self) -> Option<Selector> {
         let giving = self.grants.iter().filter(|grant| grant.permissions.contains(Permission::JobRead));
+        // One without a scope makes it none.
         let scopes: Option<Vec<Selector>> = giving.map(|grant| grant.jobs.clone()).collect();
-        let unconfined = self
-            .grants
-            .iter()
-            .any(|grant| grant.permissions.contains(Permission::JobRead) && grant.jobs.is_none());
-        if unconfined { None } else { Some(Selector::any_of(scopes.unwrap_or_default())) }
+        scopes.map(Selector::any_of)
     }
 
     /// For which hosts the permission, of those about hosts, is held to run a job with these labels.

@@ -141,19 +141,9 @@ fn apply_to_run(
     now: Timestamp,
     again: impl FnOnce(Tried) -> Option<Due>,
 ) {
-    let mut change = of.run_change.take().unwrap_or_else(|| Change {
-        execution_id: of.locked.execution_id.into(),
-        id: of.locked.run_id.into(),
-        generation: of.locked.run_generation,
-        state: of.run,
-        due_at: None,
-        start_before: None,
-        started_at: None,
-        ended_at: None,
-        reason: None,
-        detail: None,
-        exit_code: None,
-        signal: None,
+    let mut change = of.run_change.take().unwrap_or_else(|| {
+        let run = (of.locked.execution_id.into(), of.locked.run_id.into());
+        Change::to(of.run, run, of.locked.run_generation)
     });
     let mut tried = Tried { number: of.locked.number, state: of.attempt, reason: None, exit_code: None };
     let event = match happening {

@@ -29,6 +29,8 @@ pub(crate) enum Why {
     Cancelled,
     /// Nobody authorised them.
     Unauthorised,
+    /// What their steps say cannot be filled in for their hosts any more.
+    BadTemplate,
 }
 
 /// How one of them ends.
@@ -58,22 +60,18 @@ pub(crate) async fn end_waiting(
             .ok_or(Error::Internal("unknown run state", row.state.clone().into()))?;
         let ending = ending(row, why);
         let Ok(state) = run::next(before, ending.event) else { continue };
+        let change = Change::to(state, (row.execution_id.into(), row.id.into()), row.generation);
         changes.push(Change {
-            execution_id: row.execution_id.into(),
-            id: row.id.into(),
-            generation: row.generation,
-            state,
-            due_at: None,
-            start_before: None,
-            started_at: None,
             ended_at: Some(now),
             reason: Some(ending.reason),
             detail: Some(ending.detail.to_owned()),
             exit_code: ending.exit_code,
             signal: ending.signal,
+            ..change
         });
         moves.push((ExecutionId(row.execution_id), before, state));
         settled.executions.insert(row.execution_id.into());
+        // Whether they are steps is not known here; a look for nothing is cheap.
         settled.has_step = true;
     }
     store::runs::change(connection, &changes).await?;
@@ -90,6 +88,11 @@ fn ending(row: &Waiting, why: Why) -> Ending {
             RunEvent::Ended(RunOutcome::Failed),
             Reason::ManifestMismatch,
             "its execution's signed manifest does not cover it",
+        ),
+        (Why::BadTemplate, _) => plain(
+            RunEvent::Ended(RunOutcome::Failed),
+            Reason::BadTemplate,
+            "its command could not be filled in when it was sent; the controller's log says why",
         ),
         (_, Some(AttemptState::Lost)) => plain(
             RunEvent::Lost,

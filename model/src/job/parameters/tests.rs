@@ -66,3 +66,22 @@ proptest! {
         let _ = from_text(&Parameter::new(ParameterType::List), &text);
     }
 }
+
+#[test]
+fn numbers_are_kept_as_the_database_gives_them_back() {
+    let number = |value: Value| {
+        let definitions = [("x".to_owned(), Parameter::new(ParameterType::Number))].into();
+        resolve(&definitions, &[("x".to_owned(), value)].into()).map(|values| values.0["x"].to_string())
+    };
+    for (given, want) in
+        [(json!(1.0), "1"), (json!(-0.0), "0"), (json!(1e15), "1000000000000000"), (json!(0.1), "0.1")]
+    {
+        assert_eq!(number(given.clone()).as_deref(), Ok(want), "{given}");
+    }
+    for given in [json!(1e17), json!(-1e300), json!(u64::MAX)] {
+        assert!(
+            number(given.clone()).expect_err("too large").problem.contains("PARAMETER_NUMBER"),
+            "{given}"
+        );
+    }
+}

@@ -1,29 +1,22 @@
-//! `opsctl job schema`: the schema of a document, from the model that reads it.
+//! The JSON schema of a document, for editors and for programs that write jobs.
 
-use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema as _, ToSchema as _};
 
-/// JSON schema, draft 2020-12, as OpenAPI has it, with its parts under `$defs`.
-///
-/// # Errors
-/// When the model's schema has no form in JSON.
-pub(super) fn schema() -> Result<Value> {
+use super::Job;
+
+/// JSON schema, draft 2020-12, with its parts under `$defs`: it needs nothing beside it.
+pub fn schema() -> Value {
     let mut parts = Vec::new();
-    model::job::Job::schemas(&mut parts);
-    let write = |part| serde_json::to_value(part).context("cannot write the schema as JSON");
-    let mut root = write(model::job::Job::schema())?;
-    let mut defs = Map::new();
-    for (name, part) in parts {
-        defs.insert(name, write(part)?);
-    }
-    if let Value::Object(root) = &mut root {
-        root.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
-        root.insert("title".to_owned(), json!("A job of OpsConductor"));
-        root.insert("$defs".to_owned(), Value::Object(defs));
-    }
+    Job::schemas(&mut parts);
+    let written = |part| serde_json::to_value(part).expect("a schema is plain data");
+    let defs: Map<String, Value> = parts.into_iter().map(|(name, part)| (name, written(part))).collect();
+    let mut root = written(Job::schema());
+    root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    root["title"] = json!("A job of OpsConductor");
+    root["$defs"] = Value::Object(defs);
     relink(&mut root);
-    Ok(root)
+    root
 }
 
 /// References point to where the parts stand here.
@@ -65,7 +58,7 @@ mod tests {
 
     #[test]
     fn every_reference_leads_somewhere() {
-        let schema = schema().unwrap();
+        let schema = schema();
         let mut found = Vec::new();
         references(&schema, &mut found);
         assert!(!found.is_empty());
