@@ -19,6 +19,8 @@ use bollard::{
     },
 };
 use futures_util::{Stream, StreamExt as _};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// What stands before the attempt in the name of its container.
 pub(super) const NAME_PREFIX: &str = "opsconductor-";
@@ -140,12 +142,14 @@ impl Engine {
     pub(super) async fn labelled(&self, label: &str, value: &str) -> Result<Vec<ContainerSummary>, String> {
         let filters = HashMap::from([("label".to_owned(), vec![format!("{label}={value}")])]);
         let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
-        self.api.list_containers(Some(options)).await.map_err(|error| sentence(&error))
+        let found = self.api.list_containers(Some(options)).await;
+        found.or_else(without_states).map_err(|error| sentence(&error))
     }
 
     /// What the engine knows of it; none when it has none of that name.
     pub(super) async fn look(&self, name: &str) -> Result<Option<ContainerInspectResponse>, String> {
-        match self.api.inspect_container(name, None::<InspectContainerOptions>).await {
+        let found = self.api.inspect_container(name, None::<InspectContainerOptions>).await;
+        match found.or_else(without_states) {
             Ok(found) => Ok(Some(found)),
             Err(error) if has_status(&error, NOT_FOUND) => Ok(None),
             Err(error) => Err(format!("it cannot be looked at: {}", sentence(&error))),
@@ -215,6 +219,24 @@ fn is_running(found: &ContainerInspectResponse) -> bool {
     state.is_some_and(|state| state.running == Some(true) || state.paused == Some(true))
 }
 
+/// Reads an answer again without the words for how containers are, which nothing here needs: podman has one that bollard
+/// takes no answer with, `stopped`, for those that ended and whose rest it has not cleared away.
+fn without_states<T: DeserializeOwned>(error: Error) -> Result<T, Error> {
+    let Error::JsonDataError { contents, .. } = &error else { return Err(error) };
+    let Ok(mut answer) = serde_json::from_str::<Value>(contents) else { return Err(error) };
+    let containers = match &mut answer {
+        Value::Array(containers) => containers.iter_mut().collect(),
+        container => vec![container],
+    };
+    for container in containers.into_iter().filter_map(Value::as_object_mut) {
+        match container.get_mut("State") {
+            Some(Value::Object(state)) => _ = state.remove("Status"),
+            _ => _ = container.remove("State"),
+        }
+    }
+    serde_json::from_value(answer).map_err(|_| error)
+}
+
 fn has_status(error: &Error, status: u16) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code, .. } if *status_code == status)
 }
@@ -237,4 +259,35 @@ fn sentence(error: &Error) -> String {
         source = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The error that bollard has for an answer that its types do not take.
+    fn refused(contents: &str) -> Error {
+        Error::JsonDataError { message: String::new(), contents: contents.to_owned(), column: 0 }
+    }
+
+    #[test]
+    fn a_state_that_is_not_known_spoils_no_answer() {
+        let looked = r#"{"Id": "c0ffee", "State": {"Status": "stopped", "Running": false, "ExitCode": 7}}"#;
+        assert!(
+            serde_json::from_str::<ContainerInspectResponse>(looked).is_err(),
+            "without_states has no use"
+        );
+        let looked: ContainerInspectResponse = without_states(refused(looked)).unwrap();
+        assert_eq!(looked.state.unwrap().exit_code, Some(7));
+
+        let listed = r#"[{"Id": "c0ffee", "State": "stopped"}, {"Id": "decaf", "State": "running"}]"#;
+        assert!(serde_json::from_str::<Vec<ContainerSummary>>(listed).is_err(), "without_states has no use");
+        let listed: Vec<ContainerSummary> = without_states(refused(listed)).unwrap();
+        assert_eq!(listed[1].id.as_deref(), Some("decaf"));
+
+        for bad in ["", "[", "7", r#"{"Id": 7, "State": {"Status": "stopped"}}"#] {
+            assert!(without_states::<ContainerInspectResponse>(refused(bad)).is_err(), "{bad}");
+        }
+        assert!(without_states::<()>(Error::RequestTimeoutError).is_err());
+    }
 }
