@@ -32,7 +32,7 @@ pub(super) fn parse(text: &str) -> Result<Program, Refused> {
     if text.len() > TEXT_BYTES || openers(text) > OPENERS {
         return Err(Refused::TooLarge);
     }
-    if text.contains('\0') || delimiter_is_code(text) {
+    if text.contains('\0') || !has_plain_delimiters(text) {
         return Err(Refused::Unparsable);
     }
     // The parser has expectations of its own that a hostile text may break.
@@ -92,10 +92,38 @@ fn openers(text: &str) -> usize {
     brackets + words
 }
 
-/// A here-document that ends at a word with a substitution in it makes the parser panic; nobody writes that.
-fn delimiter_is_code(text: &str) -> bool {
-    text.match_indices("<<").any(|(at, _)| {
-        let rest = text[at + 2..].trim_start_matches('-').trim_start_matches([' ', '\t', '\\', '\'', '"']);
-        rest.starts_with(['$', '`', '('])
-    }) && !text.contains("<<<")
+/// Whether all here-documents end at a plain word, as it may be quoted whole. At others the tokenizer panics, or never
+/// ends and takes all memory (`<<f$( )$(`, `<<''<""&#`), and nobody writes them.
+fn has_plain_delimiters(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let mut rest = text;
+    while let Some(at) = rest.find("<<") {
+        let behind = rest[at..].trim_start_matches('<');
+        let angles = rest[at..].len() - behind.len();
+        rest = behind;
+        match angles {
+            2 => {}
+            3 => continue,
+            _ => return false,
+        }
+        let word = behind.trim_start_matches('-').trim_start_matches([' ', '\t']);
+        let (quote, word) = match word.chars().next() {
+            Some(quote @ ('\'' | '"')) => (Some(quote), &word[1..]),
+            Some('\\') => (None, &word[1..]),
+            _ => (None, word),
+        };
+        let end = word.trim_start_matches(is_plain);
+        let end = match quote {
+            Some(quote) if end.starts_with(quote) => &end[1..],
+            Some(_) => return false,
+            None => end,
+        };
+        let ends =
+            end.is_empty() || end.starts_with(|c: char| c.is_ascii_whitespace() || ";|&)<>".contains(c));
+        if !word.starts_with(is_plain) || !ends {
+            return false;
+        }
+    }
+    // The operator may not be cut by a line that goes on, either.
+    !text.contains("<\\\n")
 }

@@ -212,6 +212,22 @@ fn hostile_texts_end_quickly() {
     println!("hostile texts: {:?}", start.elapsed());
 }
 
+#[test]
+fn here_documents_that_the_parser_cannot_end_are_not_let_in() {
+    for hostile in ["<<f$( )$(", "<<''<\"\"&#", "x <<<a; <<f$( )$(", "<<<<<f$( )$(", "<\\\n<f$( )$(", "<<"] {
+        assert!(!shell(hostile).unseen.is_empty(), "{hostile}");
+    }
+    for plain in [
+        "cat <<E\na\nE\n",
+        "cat <<-'E'\na\nE\n",
+        "cat << \"E\" | sh\na\nE\n",
+        "cat <<\\E >f\na\nE\n",
+        "cat <<<a",
+    ] {
+        assert!(shell(plain).unseen.is_empty(), "{plain}: {:?}", shell(plain).unseen);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
