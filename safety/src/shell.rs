@@ -92,10 +92,11 @@ fn openers(text: &str) -> usize {
     brackets + words
 }
 
-/// Whether all here-documents end at a plain word, as it may be quoted whole. At others the tokenizer panics, or never
-/// ends and takes all memory (`<<f$( )$(`, `<<''<""&#`), and nobody writes them.
+/// Whether all here-documents, and all that looks like one in quotes or arithmetic, end at a plain word, which may be quoted
+/// whole and stands behind one blank at most. The tokenizer takes some others (`<<''`, `<<f$( )`, in `$(…)` also `<<  E`) for
+/// an empty word, and at an end of the text that follows it finds that word for ever, until all memory is taken.
 fn has_plain_delimiters(text: &str) -> bool {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.,:=+*/%^!?@".contains(c);
     let mut rest = text;
     while let Some(at) = rest.find("<<") {
         let behind = rest[at..].trim_start_matches('<');
@@ -106,7 +107,8 @@ fn has_plain_delimiters(text: &str) -> bool {
             3 => continue,
             _ => return false,
         }
-        let word = behind.trim_start_matches('-').trim_start_matches([' ', '\t']);
+        let word = behind.strip_prefix('-').unwrap_or(behind);
+        let word = word.strip_prefix([' ', '\t']).unwrap_or(word);
         let (quote, word) = match word.chars().next() {
             Some(quote @ ('\'' | '"')) => (Some(quote), &word[1..]),
             Some('\\') => (None, &word[1..]),

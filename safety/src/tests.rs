@@ -214,7 +214,9 @@ fn hostile_texts_end_quickly() {
 
 #[test]
 fn here_documents_that_the_parser_cannot_end_are_not_let_in() {
-    for hostile in ["<<f$( )$(", "<<''<\"\"&#", "x <<<a; <<f$( )$(", "<<<<<f$( )$(", "<\\\n<f$( )$(", "<<"] {
+    for hostile in
+        ["<<f$( )$(", "<<''<\"\"&#", "$(<<  c ", "x <<<a; <<f$( )$(", "<<<<<f$( )$(", "<\\\n<f$( )$(", "<<"]
+    {
         assert!(!shell(hostile).unseen.is_empty(), "{hostile}");
     }
     for plain in [
@@ -223,6 +225,7 @@ fn here_documents_that_the_parser_cannot_end_are_not_let_in() {
         "cat << \"E\" | sh\na\nE\n",
         "cat <<\\E >f\na\nE\n",
         "cat <<<a",
+        "echo $((a<<b*2, 1<<n))",
     ] {
         assert!(shell(plain).unseen.is_empty(), "{plain}: {:?}", shell(plain).unseen);
     }
@@ -242,6 +245,16 @@ proptest! {
             "rm", " ", "-rf", "/", "$(", ")", "{", "}", "`", "'", "\"", "<<E", "\n", ";", "|", "&", "(", "$x", "${", "\\",
             "if", "then", "fi", "case", "in", "esac", "[[", "]]", "!", "<", ">", "~", "*", "sh -c ", "eval ", "E", "=", "#", "é",
         ]), 0..40)) {
+        shell(&parts.concat());
+    }
+
+    /// Here-documents, and what looks like them, are where the tokenizer has most to remember.
+    #[test]
+    fn any_text_of_here_documents_is_judged(parts in prop::collection::vec(
+        prop::sample::select(vec![
+            "<<", "<<-", "<", "cat ", "E", "'", "\"", "\\", "$(", ")", "`", "${", "}", "(", "$((", "&", "#", ";", "|", " ",
+            "\t", "\n", "\nE\n", "*", ",", "1",
+        ]), 0..14)) {
         shell(&parts.concat());
     }
 
