@@ -14,8 +14,8 @@ use model::{
 };
 
 pub(crate) use self::job::{
-    ApplyArgs, DiffArgs, ExportArgs, Files, JobCommand, NewArgs, OneJob, PlanArgs, RunJobArgs, TargetArgs,
-    ValidateArgs,
+    ApplyArgs, ApprovalCommand, DecideArgs, DiffArgs, ExportArgs, Files, JobCommand, NewArgs, OneJob,
+    PlanArgs, RunJobArgs, TargetArgs, ValidateArgs,
 };
 pub(crate) use self::people::{
     AcceptArgs, AuthCommand, BindArgs, CreateTokenArgs, GroupCommand, InvitationCommand, LoginArgs, Member,
@@ -69,6 +69,9 @@ pub(crate) enum Command {
     /// Jobs: work that a team keeps, in versions
     #[command(subcommand)]
     Job(Box<JobCommand>),
+    /// Approvals: what people are asked before a job goes on
+    #[command(subcommand)]
+    Approval(ApprovalCommand),
     /// Show the output of an execution
     Logs(LogsArgs),
     /// Executions: what was started, and how it ended

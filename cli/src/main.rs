@@ -102,6 +102,7 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Auth(command) => cmd::auth::run(&client, command).await,
         Command::User(command) => cmd::user::run(&client, command).await,
         Command::Invitation(command) => cmd::invitation::run(&client, command).await,
+        Command::Approval(command) => cmd::approval::run(&client, command).await,
         Command::Group(command) => cmd::group::run(&client, command).await,
         Command::Role(command) => cmd::role::run(&client, command).await,
         Command::ServiceAccount(command) => cmd::service_account::run(&client, command).await,

@@ -61,6 +61,8 @@ permissions! {
     ExecutionCancel = "execution.cancel", Hosts, "Cancel executions";
     JobRead = "job.read", Jobs, "See jobs and their versions";
     JobManage = "job.manage", Jobs, "Save and delete jobs";
+    ApprovalDecide = "approval.decide", Jobs, "Approve and reject what jobs ask for";
+    ApprovalBreakGlass = "approval.break_glass", Organization, "Let a job go on without the approvals that it asks for";
     EnrollTokenRead = "enroll_token.read", Organization, "See enroll tokens, without their secrets";
     EnrollTokenManage = "enroll_token.manage", Organization, "Make and delete enroll tokens";
     UserRead = "user.read", Organization, "See the people of the organization";
@@ -196,7 +198,8 @@ impl BuiltInRole {
             P::ControllerRead,
         ];
         match self {
-            Self::Viewer | Self::Approver => viewer.into_iter().collect(),
+            Self::Viewer => viewer.into_iter().collect(),
+            Self::Approver => viewer.into_iter().chain([P::ApprovalDecide]).collect(),
             Self::Operator => viewer.into_iter().chain(operator).collect(),
             Self::Author => viewer.into_iter().chain(operator).chain([P::JobManage]).collect(),
             Self::Auditor => viewer.into_iter().chain(auditor).collect(),
@@ -302,7 +305,12 @@ mod tests {
             for permission in Permission::ALL {
                 if permission == Permission::JobManage {
                     assert_eq!(may(role, permission), manages || role == BuiltInRole::Author, "{role:?}");
-                } else if permission.as_str().ends_with(".manage") || permission.as_str().ends_with(".join") {
+                } else if permission == Permission::ApprovalDecide {
+                    assert_eq!(may(role, permission), manages || role == BuiltInRole::Approver, "{role:?}");
+                } else if permission.as_str().ends_with(".manage")
+                    || permission.as_str().ends_with(".join")
+                    || permission == Permission::ApprovalBreakGlass
+                {
                     assert_eq!(may(role, permission), manages, "{role:?} {permission}");
                 }
             }

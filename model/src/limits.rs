@@ -237,6 +237,13 @@ pub const STEPS: usize = 200;
 pub const RUNS: usize = 200_000;
 /// Batches that a rollout names.
 pub const BATCHES: usize = 100;
+/// People who have to approve a step.
+pub const APPROVERS: std::ops::RangeInclusive<i64> = 1..=20;
+/// Roles, or groups, that an approval names.
+pub const APPROVAL_NAMES: usize = 20;
+/// Seconds that an approval is waited for.
+pub const APPROVAL_SECONDS: std::ops::RangeInclusive<i64> = 1..=30 * 24 * 3600;
+pub const DEFAULT_APPROVAL_SECONDS: i64 = 24 * 3600;
 /// Seconds that the controller waits in a step or between two batches (30 days at most).
 pub const WAIT_SECONDS: std::ops::RangeInclusive<i64> = 0..=30 * 24 * 3600;
 /// Jobs that one controller reviews for dangerous commands at a time.

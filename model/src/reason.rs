@@ -72,6 +72,14 @@ pub enum Reason {
     RolloutStopped,
     /// The controller did it.
     Done,
+    /// As many people as it asks for have approved it.
+    Approved,
+    /// Somebody who could have approved it has rejected it.
+    Rejected,
+    /// Nobody has decided in time.
+    ApprovalExpired,
+    /// Somebody let it go on without the approvals that it asks for.
+    BrokenGlass,
 }
 
 impl Reason {
@@ -111,11 +119,15 @@ impl Reason {
             Self::NoHostLeft => "no_host_left",
             Self::RolloutStopped => "rollout_stopped",
             Self::Done => "done",
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
+            Self::ApprovalExpired => "approval_expired",
+            Self::BrokenGlass => "broken_glass",
         }
     }
 
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 37] = [
         Self::Exited,
         Self::Signaled,
         Self::Cancelled,
@@ -149,6 +161,10 @@ impl Reason {
         Self::NoHostLeft,
         Self::RolloutStopped,
         Self::Done,
+        Self::Approved,
+        Self::Rejected,
+        Self::ApprovalExpired,
+        Self::BrokenGlass,
     ];
 
     /// Reads what [`Reason::as_str`] writes.

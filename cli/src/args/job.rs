@@ -292,3 +292,57 @@ mod tests {
         }
     }
 }
+
+const APPROVAL_EXAMPLES: &str = "\
+Examples:
+  opsctl approval list
+  opsctl approval show EXECUTION
+  opsctl approval approve EXECUTION --reason 'ring one looks good' --input ticket=OPS-7";
+
+/// What people are asked before a job goes on.
+#[derive(Debug, Subcommand)]
+#[command(after_help = APPROVAL_EXAMPLES)]
+pub(crate) enum ApprovalCommand {
+    /// List what waits for people
+    List(Shown),
+    /// Show what an execution asks for, and who decided what
+    Show(super::OneExecution),
+    /// Approve: it goes on once as many have as it asks for
+    Approve {
+        #[command(flatten)]
+        what: DecideArgs,
+        /// Why
+        #[arg(long)]
+        reason: Option<String>,
+        /// A value that is asked for with it
+        #[arg(short, long = "input", value_name = "NAME=VALUE", value_parser = parse::key_value)]
+        inputs: Vec<(String, String)>,
+    },
+    /// Reject: it does not go on
+    Reject {
+        #[command(flatten)]
+        what: DecideArgs,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let it go on without the approvals that are missing; the audit says so
+    BreakGlass {
+        #[command(flatten)]
+        what: DecideArgs,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DecideArgs {
+    #[command(flatten)]
+    pub(crate) execution: super::OneExecution,
+    /// The step that asks [default: the one that waits]
+    pub(crate) step: Option<String>,
+    /// What was looked at, as 'approval show' says: nothing is decided about anything else
+    #[arg(long, value_name = "HASH")]
+    pub(crate) hash: Option<String>,
+}

@@ -1,6 +1,7 @@
 //! The commands: a file a noun, and one for each of the short verbs.
 
 pub(crate) mod agent;
+pub(crate) mod approval;
 pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod context;

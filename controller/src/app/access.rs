@@ -42,7 +42,7 @@ macro_rules! rights {
 }
 
 rights! {
-    SelfRead, JobRead, JobManage, AgentRead, AgentManage, AgentDrain, ExecutionRead, ExecutionCreate, ExecutionCancel, EnrollTokenRead,
+    SelfRead, JobRead, JobManage, ApprovalDecide, ApprovalBreakGlass, AgentRead, AgentManage, AgentDrain, ExecutionRead, ExecutionCreate, ExecutionCancel, EnrollTokenRead,
     EnrollTokenManage, UserRead, UserManage, RoleRead, RoleManage, TokenRead, TokenManage, AuditRead, EventRead, EventCreate,
     ReportRead, StatisticsRead, OrganizationRead, OrganizationManage, UserAdminister, ControllerRead, ControllerJoin, StatusRead,
 }
@@ -148,6 +148,14 @@ impl<P> Authorized<P> {
             }),
             Err(why) => Err(self.actor.refusal(Q::PERMISSION, why)),
         }
+    }
+
+    /// The right `Q`, beside the one that this proves.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`].
+    pub(crate) fn also<Q: Right>(&self) -> Result<Authorized<Q>> {
+        authorize(Arc::clone(&self.actor), self.origin.clone())
     }
 
     /// Whether the right, one about jobs, holds for a job with these labels.

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::{
     App,
+    approvals::{self, Decisions},
     manifest::{self, Verified},
     runs,
 };
@@ -68,7 +69,7 @@ async fn advance_one(app: &App, id: ExecutionId) -> Result<bool> {
     // Asked once its row is locked: who cancels wakes it through that row.
     let is_cancelled = !store::executions::cancelled(&mut tx, &[id.0]).await?.is_empty();
     let moved = match manifest::authorised(app, &mut tx, [id]).await?.remove(&id) {
-        Some(Ok(verified)) => advance(&mut tx, (id, &verified), progress, is_cancelled, now).await?,
+        Some(Ok(verified)) => advance(app, &mut tx, (id, &verified), progress, is_cancelled, now).await?,
         // The dispatcher refuses its runs; those that are blocked end with it.
         other => {
             let why = match other {
@@ -118,9 +119,12 @@ struct Going<'a> {
     changes: Vec<Change>,
     moves: Vec<(ExecutionId, RunState, RunState)>,
     queued: BTreeSet<AgentId>,
+    /// The places of the approvals that people are asked for now.
+    asked: Vec<usize>,
 }
 
 async fn advance(
+    app: &App,
     connection: &mut PgConnection,
     (id, verified): (ExecutionId, &Verified),
     progress: Progress,
@@ -151,8 +155,9 @@ async fn advance(
         changes: Vec::new(),
         moves: Vec::new(),
         queued: BTreeSet::new(),
+        asked: Vec::new(),
     };
-    going.end_own(is_cancelled);
+    going.end_own(is_cancelled, &going.decisions(app, connection).await?);
     going.load(connection, changed).await?;
     going.note_ended();
     let is_held = progress.is_paused || is_cancelled;
@@ -165,6 +170,9 @@ async fn advance(
     // The end of a pause that nobody may act on is no reason to look: whoever lets it go on wakes it.
     let pause_until = standing.pause_until.filter(|_| !is_held);
     let look_at = if !is_held && going.has_more() { Some(now) } else { going.next_look(pause_until) };
+    for place in &going.asked {
+        approvals::announce(connection, (id, verified), *place, now).await?;
+    }
     let Going { states, changes, moves, queued, .. } = going;
     store::runs::change_untold(connection, &changes).await?;
     store::progress::set_hosts(connection, id, &states).await?;
@@ -179,9 +187,11 @@ async fn own(connection: &mut PgConnection, id: ExecutionId) -> Result<BTreeMap<
     Ok(runs.into_iter().map(|run| (run.step, run)).collect())
 }
 
+/// When the controller's own step is over, whatever happens meanwhile.
 fn wait_ends(plan: &Plan, run: &StepRun) -> Option<Timestamp> {
-    match plan.steps.get(run.step)?.work {
+    match &plan.steps.get(run.step)?.work {
         StepWork::Wait(length) => run.started_at?.checked_add(length.duration()).ok(),
+        StepWork::Approval(approval) => Some(approval.expires_at(run.started_at?)),
         StepWork::Command(_) => None,
     }
 }
@@ -290,9 +300,11 @@ impl Going<'_> {
             }
             let now = progress::host_state(self.plan, &self.states(host.agent_id));
             match (host.state, now) {
-                (HostState::Active, HostState::Succeeded | HostState::Failed) => self.set_host(place, now),
+                (HostState::Active, HostState::Succeeded | HostState::Failed | HostState::Skipped) => {
+                    self.set_host(place, now);
+                }
                 // Its runs were cancelled before its turn.
-                (HostState::Waiting, HostState::Succeeded | HostState::Failed) => {
+                (HostState::Waiting, HostState::Succeeded | HostState::Failed | HostState::Skipped) => {
                     self.set_host(place, HostState::Skipped);
                 }
                 _ => {}
@@ -300,13 +312,30 @@ impl Going<'_> {
         }
     }
 
-    /// Ends the controller's own runs whose time is over, or that are to be cancelled.
-    fn end_own(&mut self, is_cancelled: bool) {
+    /// What people decided, where an approval waits for them.
+    async fn decisions(&self, app: &App, connection: &mut PgConnection) -> Result<Decisions> {
+        let waits = |run: &StepRun| run.state == RunState::Active && self.plan.approval(run.step).is_some();
+        if !self.own.values().any(waits) {
+            return Ok(Decisions::new());
+        }
+        let mut made = approvals::decisions(app, connection, [(self.id, self.verified)]).await?;
+        Ok(made.remove(&self.id).unwrap_or_default())
+    }
+
+    /// Ends the controller's own runs that were decided, whose time is over, or that are to be cancelled.
+    fn end_own(&mut self, is_cancelled: bool, decisions: &Decisions) {
         let mut ended = Vec::new();
         for run in self.own.values().filter(|run| run.state == RunState::Active) {
+            let approval = self.plan.approval(run.step);
+            let made = decisions.get(&run.step).map_or(&[][..], Vec::as_slice);
+            let verdict = approval.and_then(|approval| approval.verdict(made));
             let is_over = wait_ends(self.plan, run).is_none_or(|ends| self.now >= ends);
             if is_cancelled {
                 ended.push((*run, RunOutcome::Cancelled, Reason::Cancelled));
+            } else if let Some((outcome, reason)) = verdict {
+                ended.push((*run, outcome, reason));
+            } else if is_over && approval.is_some() {
+                ended.push((*run, RunOutcome::TimedOut, Reason::ApprovalExpired));
             } else if is_over {
                 ended.push((*run, RunOutcome::Succeeded, Reason::Done));
             }
@@ -326,7 +355,12 @@ impl Going<'_> {
             let Some((run, step)) = next else { return Ok(()) };
             let step = if step == Move::Begin { self.may_begin(NO_AGENT, run.step, &states) } else { step };
             match step {
-                Move::Begin => self.change(&run, RunEvent::Begun, None),
+                Move::Begin => {
+                    self.change(&run, RunEvent::Begun, None);
+                    if self.plan.approval(run.step).is_some() {
+                        self.asked.push(run.step);
+                    }
+                }
                 Move::Skip(why) => self.skip(&run, why),
                 Move::Fail(why) => self.fail(&run, &why),
             }
@@ -435,7 +469,7 @@ impl Going<'_> {
 
     fn skip(&mut self, run: &StepRun, why: Why) {
         let (reason, detail) = match why {
-            Why::HostStopped => (Reason::HostStopped, "a step before it failed on this host"),
+            Why::HostStopped => (Reason::HostStopped, "a step before it failed, on this host or for all"),
             Why::NothingToUndo => (Reason::NothingToUndo, "nothing has to be undone on this host"),
             Why::ConditionFalse => (Reason::ConditionFalse, "its condition does not hold on this host"),
             Why::NoHostLeft => (Reason::NoHostLeft, "what it needs went well on no host"),

@@ -118,12 +118,13 @@ pub(super) async fn write(
 ) -> Result<Option<Execution>> {
     let Start { now, start_by, priority, summary, work, runs } = new;
     let (org, id) = (by.org_id(), ExecutionId::new(now, clock::entropy()));
-    let actor = by.actor().name.as_str();
+    let (actor, actor_id) = (by.actor().name.as_str(), by.actor().subject.to_string());
     let covered: Vec<Covered> = runs.iter().map(|run| run.covered).collect();
     let intent = manifest::Intent {
         org_id: org,
         execution_id: id,
         actor,
+        actor_id: &actor_id,
         request_id: by.request_id(),
         issued_at: now,
         start_by,

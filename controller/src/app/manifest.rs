@@ -13,7 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 use model::{
     command::Command,
     id::{AgentId, ExecutionId, OrgId, RunId},
-    job::context::{Context, ExecutionFacts, Host},
+    job::{
+        Plan,
+        context::{Context, ExecutionFacts, Host},
+    },
 };
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -42,6 +45,8 @@ pub(crate) struct Verified {
     pub org_id: OrgId,
     pub work: Work,
     pub actor: String,
+    /// By which nobody else is meant; empty in those of before there were people.
+    pub actor_id: String,
     pub request_id: String,
     /// When the first try must have begun.
     pub start_by: Timestamp,
@@ -82,6 +87,14 @@ impl Verified {
         }
     }
 
+    /// The plan, if it has one.
+    pub(crate) const fn plan(&self) -> Option<&Plan> {
+        match &self.work {
+            Work::Plan(plan) => Some(plan),
+            Work::Command(_) => None,
+        }
+    }
+
     /// What was authorised of this run, wherever it is.
     pub(crate) fn command_of(&self, run: RunId) -> Option<&Command> {
         self.work.command(self.covers.get(&run)?.1)
@@ -111,6 +124,7 @@ pub(crate) struct Intent<'a> {
     pub org_id: OrgId,
     pub execution_id: ExecutionId,
     pub actor: &'a str,
+    pub actor_id: &'a str,
     pub request_id: &'a str,
     pub issued_at: Timestamp,
     pub start_by: Timestamp,
@@ -126,6 +140,7 @@ pub(crate) fn sign(ca: &Ca, intent: &Intent<'_>) -> SignedManifest {
         org_id: intent.org_id.to_bytes(),
         execution_id: intent.execution_id.to_bytes(),
         actor: intent.actor.to_owned(),
+        actor_id: intent.actor_id.to_owned(),
         request_id: intent.request_id.to_owned(),
         issued_at: intent.issued_at.as_microsecond(),
         start_by: intent.start_by.as_microsecond(),
@@ -177,6 +192,7 @@ pub(crate) fn verify(
         org_id: OrgId(row.org_id),
         bytes: 2 * canonical(&row.work).len() + targets.len() * RUN_BYTES,
         actor: manifest.actor,
+        actor_id: manifest.actor_id,
         request_id: manifest.request_id,
         start_by,
         start_within: match &row.work {
@@ -354,6 +370,7 @@ mod tests {
             org_id: id(5),
             execution_id: id(6),
             actor: "me",
+            actor_id: "user/me",
             request_id: "r1",
             issued_at: now,
             start_by: now,

@@ -7,6 +7,7 @@ pub(crate) mod access_keys;
 pub(crate) mod advance;
 pub(crate) mod agents;
 pub(crate) mod api_tokens;
+pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod authenticate;
 pub(crate) mod boot;

@@ -87,6 +87,7 @@ pub(crate) fn steps(plan: &Plan) -> Vec<PlannedStep> {
         summary: match &step.work {
             StepWork::Command(command) => command.summary(),
             StepWork::Wait(length) => format!("waits {length}"),
+            StepWork::Approval(approval) => approval.summary(),
         },
         is_controllers: !step.work.is_on_hosts(),
         is_rollback: step.is_rollback,

@@ -15,6 +15,7 @@ use model::{
     attempt::AttemptState,
     command::Command,
     id::{AgentId, ExecutionId, OrgId, RunId},
+    job::Work as StepWork,
     retry::{self, Next, Tried},
     run::RunState,
 };
@@ -27,6 +28,7 @@ use super::noted;
 use crate::{
     app::{
         App,
+        approvals::{self, Decisions},
         manifest::{self, Verified},
         orders::{self, Try},
         runs::{self, Happening},
@@ -204,6 +206,12 @@ async fn plan(app: &App, connection: &mut PgConnection, queued: Vec<Queued>, now
             tried.entry(run).or_default().push(attempt);
         }
     }
+    let gated = authorised.iter().filter_map(|(id, verified)| {
+        let verified = verified.as_ref().ok()?.as_ref();
+        let asks = verified.plan()?.steps.iter().any(|step| matches!(step.work, StepWork::Approval(_)));
+        asks.then_some((*id, verified))
+    });
+    let decisions = approvals::decisions(app, connection, gated).await?;
     let mut plan = Plan::default();
     for run in queued {
         let verdict = match authorised.get(&ExecutionId(run.execution_id)) {
@@ -211,7 +219,8 @@ async fn plan(app: &App, connection: &mut PgConnection, queued: Vec<Queued>, now
             Some(Err(mismatch)) => Err(mismatch.to_string()),
             Some(Ok(verified)) => {
                 let tried = tried.get(&RunId(run.id)).map_or(&[][..], Vec::as_slice);
-                judge(&run, verified, tried, now)
+                let made = decisions.get(&ExecutionId(run.execution_id));
+                judge(&run, verified, tried, made, now)
                     .map(|this| (Arc::clone(verified), this))
                     .map_err(str::to_owned)
             }
@@ -264,11 +273,17 @@ fn judge(
     run: &Queued,
     verified: &Verified,
     tried: &[Tried],
+    decisions: Option<&Decisions>,
     now: Timestamp,
 ) -> std::result::Result<Try, &'static str> {
     let Some(command) = verified.command(RunId(run.id), AgentId(run.agent_id)) else {
         return Err("the manifest does not name this run on this agent");
     };
+    if let Some(place) = verified.place(RunId(run.id))
+        && !approvals::is_let_through((ExecutionId(run.execution_id), verified), place, decisions)
+    {
+        return Err("an approval that it needs was not given");
+    }
     let newest = tried.iter().map(|attempt| attempt.number).max().unwrap_or(0);
     if run.is_behind || newest != run.attempt {
         return Err("the number of its newest attempt is not that of its attempts");

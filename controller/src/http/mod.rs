@@ -5,6 +5,7 @@
 //! answer. Without a credential only `/health`, `/ready`, `/version`, `/openapi.json` and `/docs` answer.
 
 mod agents;
+mod approvals;
 mod audit;
 mod auth;
 mod body;
@@ -153,6 +154,9 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(executions::abort))
         .routes(routes!(results::show))
         .routes(routes!(results::groups))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::of_execution))
+        .routes(routes!(approvals::decide))
         .routes(routes!(jobs::list, jobs::create))
         .routes(routes!(jobs::validate))
         .routes(routes!(jobs::schema))

@@ -119,3 +119,22 @@ pub(crate) async fn page(pool: &PgPool, org: OrgId, after: Option<&str>, limit: 
         })
         .collect())
 }
+
+/// Whether somebody is in one of these groups.
+pub(crate) async fn is_member(
+    connection: &mut PgConnection,
+    org: OrgId,
+    user: UserId,
+    groups: &[String],
+) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from groups g join group_members m on m.group_id = g.id
+                          where g.org_id = $1 and m.user_id = $2 and g.name = any($3)) as "is_member!""#,
+        org.0,
+        user.0,
+        groups
+    )
+    .fetch_one(connection)
+    .await
+    .during("query for the groups of a person")
+}

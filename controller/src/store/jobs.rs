@@ -317,3 +317,16 @@ pub(crate) async fn delete(
     .during("deletion of the job")?;
     Ok(())
 }
+
+/// The labels of a job, also of one that was deleted.
+pub(crate) async fn labels(connection: &mut PgConnection, org: OrgId, job: JobId) -> Result<Labels> {
+    let labels = sqlx::query_scalar!(
+        r#"select labels as "labels: Json<Labels>" from jobs where org_id = $1 and id = $2"#,
+        org.0,
+        job.0
+    )
+    .fetch_optional(connection)
+    .await
+    .during("query for the job's labels")?;
+    Ok(labels.map(|labels| labels.0).unwrap_or_default())
+}

@@ -6,6 +6,7 @@
 pub(crate) mod access_keys;
 pub(crate) mod agents;
 pub(crate) mod api_tokens;
+pub(crate) mod approvals;
 pub(crate) mod attempts;
 pub(crate) mod audit;
 pub(crate) mod audit_chain;

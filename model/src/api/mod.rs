@@ -3,6 +3,7 @@
 //! Requests refuse unknown fields. Answers only ever gain fields.
 
 pub mod agent;
+pub mod approval;
 pub mod audit;
 pub mod auth;
 pub mod controller;

@@ -13,12 +13,20 @@ use crate::Invalid;
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(field: &str, expression: &str, names: &Names) -> Result<(), Invalid> {
+    used(field, expression)?.iter().try_for_each(|path| names.check(field, path, ""))
+}
+
+/// The dotted paths that it reads, sorted.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn used(field: &str, expression: &str) -> Result<Vec<String>, Invalid> {
     check_expression(field, expression)?;
     let engine = engine(field)?;
     let compiled = engine.compile_expression(expression).map_err(|error| translate(field, &error))?;
     let mut used: Vec<String> = compiled.undeclared_variables(true).into_iter().collect();
     used.sort();
-    used.iter().try_for_each(|path| names.check(field, path, ""))
+    Ok(used)
 }
 
 /// Whether it holds.

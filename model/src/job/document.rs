@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Graph, Length, Rollout, condition,
+    Approval, Graph, Length, Rollout, condition,
     context::Names,
     parameters::{Parameters, validate_all},
     template::{Quote, check_template},
@@ -125,7 +125,8 @@ impl OnFailure {
 }
 
 /// One node of the graph. What a [`Command`] has beside its program stands here again: a document is flat and refuses unknown
-/// keys, and serde does not do both with a shared part. [`Step::command`] joins them. Exactly one of `run`, `argv`, `script` and `wait` says what it does.
+/// keys, and serde does not do both with a shared part. [`Step::command`] joins them. Exactly one of `run`, `argv`, `script`, `wait` and
+/// `approval` says what it does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
@@ -143,6 +144,9 @@ pub struct Step {
     /// The controller waits so long, once for all hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Length>,
+    /// People decide whether it goes on, once for all hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
     /// The steps that have to end before; without it the one that stands above, and with `[]` none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<Vec<String>>,
@@ -195,7 +199,7 @@ pub struct Step {
 impl Step {
     /// Whether the controller does it itself, once for all hosts.
     pub const fn is_controllers(&self) -> bool {
-        self.wait.is_some()
+        self.wait.is_some() || self.approval.is_some()
     }
 
     /// What runs on a host; none for a step of the controller.
@@ -208,6 +212,7 @@ impl Step {
             ("argv", self.argv.is_some()),
             ("script", self.script.is_some()),
             ("wait", self.wait.is_some()),
+            ("approval", self.approval.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, is_there)| is_there.then_some(name))
@@ -215,7 +220,10 @@ impl Step {
         match said.as_slice() {
             [_] => {}
             [] => {
-                return Err(Invalid::new("run", "is missing: a step has one of run, argv, script and wait"));
+                return Err(Invalid::new(
+                    "run",
+                    "is missing: a step has one of run, argv, script, wait and approval",
+                ));
             }
             [_, second, ..] => {
                 let why = format!(
@@ -260,11 +268,12 @@ impl Step {
                 command.validate().map_err(|invalid| Invalid::new(own_name(&invalid.field), invalid.problem))
             }
             None => {
-                let wait = self.wait.unwrap_or_default().seconds();
-                if !limits::WAIT_SECONDS.contains(&wait) {
-                    let (least, most) = (limits::WAIT_SECONDS.start(), limits::WAIT_SECONDS.end());
-                    let why = format!("is {wait} seconds; allowed is {least} to {most}");
-                    return Err(Invalid::new("wait", why));
+                if let Some(wait) = self.wait {
+                    crate::command::within("wait", wait.seconds(), &limits::WAIT_SECONDS)?;
+                }
+                if let Some(approval) = &self.approval {
+                    approval.validate()?;
+                    self.is_gate()?;
                 }
                 self.has_no_host()
             }
@@ -275,6 +284,20 @@ impl Step {
         let Some(command) = self.command()? else { return Ok(()) };
         for (field, text, quote) in texts(&command)? {
             check_template(&path(own_name(&field).as_str()), text, quote, names)?;
+        }
+        Ok(())
+    }
+
+    /// An approval that does not come stops the job: it would be none otherwise.
+    fn is_gate(&self) -> Result<(), Invalid> {
+        if self.on_failure == OnFailure::Continue {
+            return Err(Invalid::new(
+                "on_failure",
+                "is continue, and what goes on without an approval needs none",
+            ));
+        }
+        if self.always {
+            return Err(Invalid::new("always", "is not for an approval: who is asked when all has failed?"));
         }
         Ok(())
     }
@@ -456,6 +479,18 @@ impl Job {
             let path = |field: &str| format!("{list}[{place}].{field}");
             if let Some(condition) = &step.condition {
                 condition::check(&path("if"), condition, &names)?;
+                // Whether somebody has to approve follows from what was signed, so that it can be checked again later.
+                if step.approval.is_some() {
+                    let fixed = |path: &str| path.starts_with("params") || path.starts_with("execution");
+                    if let Some(path) =
+                        condition::used(&path("if"), condition)?.iter().find(|path| !fixed(path))
+                    {
+                        let why = format!(
+                            "uses '{path}', and that of an approval can look at params and execution only"
+                        );
+                        return Err(Invalid::new(format!("{list}[{place}].if"), why));
+                    }
+                }
             }
             if step.template {
                 // What steps came to is for conditions: a command is filled in when it is sent, from what was signed.

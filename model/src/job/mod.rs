@@ -1,6 +1,7 @@
 //! Jobs: work that a team keeps. The document, its parameters, the graph of its steps, what is frozen of them when they are
 //! started, and how a started job goes on.
 
+mod approval;
 pub mod condition;
 pub mod context;
 mod document;
@@ -14,6 +15,7 @@ mod schema;
 pub mod template;
 mod yaml;
 
+pub use approval::{Approval, Choice};
 pub use document::{Job, JobTargets, OnFailure, Order, Step};
 pub use graph::Graph;
 pub use length::Length;

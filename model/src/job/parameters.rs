@@ -39,7 +39,7 @@ pub enum ParameterType {
 }
 
 /// One parameter's definition.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Parameter {
     #[serde(rename = "type")]
@@ -81,7 +81,7 @@ pub struct Parameter {
 }
 
 /// A value, or several of them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrMany {
     Many(Vec<Value>),

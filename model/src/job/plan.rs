@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Graph, Job, Length, OnFailure, Order, Rollout, Step,
+    Approval, Graph, Job, Length, OnFailure, Order, Rollout, Step,
     context::Context,
     parameters::Values,
     template::{self, Quote},
@@ -68,6 +68,8 @@ pub enum Work {
     Command(Box<Command>),
     /// Once, by the controller.
     Wait(Length),
+    /// People decide, once for all hosts.
+    Approval(Box<Approval>),
 }
 
 impl Work {
@@ -142,7 +144,7 @@ impl Plan {
     pub fn command(&self, step: usize) -> Option<&Command> {
         match &self.steps.get(step)?.work {
             Work::Command(command) => Some(command),
-            Work::Wait(_) => None,
+            Work::Wait(_) | Work::Approval(_) => None,
         }
     }
 }
@@ -159,7 +161,10 @@ fn planned(
             command.validate()?;
             Work::Command(Box::new(command))
         }
-        None => Work::Wait(step.wait.unwrap_or_default()),
+        None => match &step.approval {
+            Some(approval) => Work::Approval(Box::new(approval.clone())),
+            None => Work::Wait(step.wait.unwrap_or_default()),
+        },
     };
     let (name, on_failure, always) = (step.name.clone(), step.on_failure, step.always);
     let (condition, template) = (step.condition.clone(), step.template);

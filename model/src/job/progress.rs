@@ -190,7 +190,14 @@ pub fn host_state(plan: &Plan, states: &[RunState]) -> HostState {
         return HostState::Active;
     }
     let failed = on_host().any(|(step, state)| is_bad(*state) && step.on_failure != OnFailure::Continue);
-    if failed { HostState::Failed } else { HostState::Succeeded }
+    if failed {
+        HostState::Failed
+    } else if is_stopped(plan, states) && on_host().all(|(_, state)| *state == RunState::Skipped) {
+        // Nothing was done there, for what the controller was to do before did not come.
+        HostState::Skipped
+    } else {
+        HostState::Succeeded
+    }
 }
 
 /// A host as the rollout sees it, in the order of their turns.

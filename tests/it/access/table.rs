@@ -157,6 +157,31 @@ impl Things {
                 let body = json!({ "targets": { "hosts": [agent["name"]] } });
                 self.made(&format!("/api/v1/jobs/{job}/execute"), &body).await
             }
+            // It asks for an approval.
+            "asking" => {
+                let agent =
+                    self.admin.get(&format!("/api/v1/agents/{}", self.agent)).await.accepted().value();
+                let job = self.fresh();
+                let document = format!(
+                    "name: {job}\nsteps: [{{name: asked, approval: {{}}}}, {{name: b, run: 'true'}}]\n"
+                );
+                self.admin.post("/api/v1/jobs", &json!({ "document": document })).await.accepted();
+                let body = json!({ "targets": { "hosts": [agent["name"]] } });
+                let id = self.made(&format!("/api/v1/jobs/{job}/execute"), &body).await;
+                let path = format!("/api/v1/executions/{id}/approvals");
+                eventually(SOON, "somebody is asked", async || {
+                    let asked = self.admin.get(&path).await.accepted().value();
+                    (asked[0]["state"] == "active").then_some(())
+                })
+                .await;
+                id
+            }
+            "step" => "asked".to_owned(),
+            "hash" => {
+                let path = format!("/api/v1/executions/{}/approvals", filled["asking"]);
+                let asked = self.admin.get(&path).await.accepted().value();
+                asked[0]["hash"].as_str().expect("a hash").to_owned()
+            }
             "run" => self.admin.runs(&filled["execution"]).await[0].id.to_string(),
             other => panic!("nobody knows what {{{other}}} is"),
         }

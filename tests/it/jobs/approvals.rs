@@ -1,0 +1,183 @@
+//! Approvals: a job goes on when as many people as it asks for have said so, and not before, whatever the tables say.
+
+use model::{
+    Reason, api::approval::ApprovalRequest, execution::ExecutionState, id::ExecutionId, run::RunState,
+};
+use opsconductor_tests::{Api, SOON, World, eventually};
+use serde_json::{Value, json};
+
+use super::{agents, diary, execute, hosts_are, results, save, states, step, written};
+
+/// A job that asks before its second step.
+fn asking(world: &World, approval: &str) -> String {
+    format!(
+        "name: ask\ntargets: {{all: true}}\nsteps:\n{}  - {{name: sign-off, approval: {approval}}}\n{}{}",
+        step(world, "before", ""),
+        step(world, "after", ""),
+        step(world, "tidy", "\n    always: true"),
+    )
+}
+
+async fn asked(api: &Api, id: ExecutionId) -> ApprovalRequest {
+    let path = format!("/api/v1/executions/{id}/approvals");
+    eventually(SOON, "somebody is asked", async || {
+        let mut asked: Vec<ApprovalRequest> = api.get(&path).await.accepted().json();
+        assert_eq!(asked.len(), 1);
+        asked.pop().filter(|asked| asked.state != RunState::Blocked)
+    })
+    .await
+}
+
+fn decision(asked: &ApprovalRequest, decision: &str) -> (String, Value) {
+    let path = format!("/api/v1/executions/{}/approvals/{}", asked.execution_id, asked.step);
+    (path, json!({ "decision": decision, "hash": asked.hash, "reason": "it is fine" }))
+}
+
+#[tokio::test]
+async fn it_goes_on_when_two_others_say_so() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one", "two"]).await;
+    let operator = world.person("olga", Some("author")).await;
+    let (ada, bob) =
+        (world.person("ada", Some("approver")).await, world.person("bob", Some("approver")).await);
+    let document = asking(
+        &world,
+        "{count: 2, message: 'go on?', input: {ticket: {type: string, required: true, pattern: 'OPS-[0-9]+'}}}",
+    );
+    save(&operator, &document).await;
+    let execution = execute(&operator, "ask", json!({})).await;
+    let before = asked(&ada, execution.id).await;
+    assert_eq!((before.hosts, before.asks.count(), before.actor.as_str()), (2, 2, "olga"));
+    let waiting = ada.get("/api/v1/approvals").await.accepted().value();
+    assert_eq!(waiting["items"][0]["execution_id"], json!(execution.id));
+
+    // Who started it has no say, nor who may not; and nothing else is approved than what was looked at.
+    let (path, mut yes) = decision(&before, "approve");
+    operator.post(&path, &yes).await.refused(403, "forbidden");
+    ada.post(&path, &yes).await.refused(400, "invalid");
+    yes["input"] = json!({ "ticket": "nonsense" });
+    ada.post(&path, &yes).await.refused(400, "invalid");
+    yes["input"] = json!({ "ticket": "OPS-7" });
+    let mut other = yes.clone();
+    other["hash"] = json!("00");
+    ada.post(&path, &other).await.refused(409, "conflict");
+    let first: ApprovalRequest = ada.post(&path, &yes).await.accepted().json();
+    assert_eq!((first.decisions.len(), first.decisions[0].input["ticket"].as_str()), (1, Some("OPS-7")));
+    ada.post(&path, &yes).await.refused(409, "conflict");
+    assert_eq!(written(&world).iter().filter(|line| line.starts_with("after")).count(), 0);
+
+    bob.post(&path, &yes).await.accepted();
+    let finished = ada.finished(execution.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::Succeeded);
+    let after = results(&ada, &execution).await;
+    assert_eq!(
+        states(&after),
+        ["one: succeeded - succeeded succeeded", "two: succeeded - succeeded succeeded"]
+    );
+    let own = after.controller[1].as_ref().expect("a run");
+    assert_eq!((own.state, own.reason), (RunState::Succeeded, Some(Reason::Approved)));
+    bob.post(&path, &yes).await.refused(409, "conflict");
+    let audit = world.api().get("/api/v1/audit?verb=approval.approve").await.accepted().value();
+    assert_eq!(audit["items"].as_array().map(Vec::len), Some(2), "{audit}");
+    let events = world.api().get("/api/v1/events?kind=approval.").await.accepted().value();
+    let kinds: Vec<&str> = events["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .filter_map(|event| event["kind"].as_str())
+        .collect();
+    for kind in ["approval.asked", "approval.approved"] {
+        assert!(kinds.contains(&kind), "{events}");
+    }
+}
+
+#[tokio::test]
+async fn a_rejection_ends_it_for_all_hosts() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    let ada = world.person("ada", Some("approver")).await;
+    save(&world.api(), &asking(&world, "{count: 3}")).await;
+    let execution = execute(&world.api(), "ask", json!({})).await;
+    let (path, mut no) = decision(&asked(&ada, execution.id).await, "reject");
+    no["reason"] = json!(" ");
+    ada.post(&path, &no).await.refused(400, "invalid");
+    no["reason"] = json!("not today");
+    ada.post(&path, &no).await.accepted();
+    let finished = ada.finished(execution.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::PartiallySucceeded);
+    let after = results(&ada, &execution).await;
+    assert_eq!(states(&after), ["one: succeeded - skipped succeeded"], "what runs always does");
+    assert_eq!(after.controller[1].as_ref().expect("a run").reason, Some(Reason::Rejected));
+}
+
+#[tokio::test]
+async fn nobody_decides_in_time() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    let document = "name: late\ntargets: {all: true}\nsteps:\n  - {name: sign-off, approval: {expires: 1s}}\n  \
+                    - {name: b, run: 'true'}\n";
+    save(&world.api(), document).await;
+    let execution = execute(&world.api(), "late", json!({})).await;
+    let finished = world.api().finished(execution.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::TimedOut);
+    let after = results(&world.api(), &execution).await;
+    assert_eq!(after.controller[0].as_ref().expect("a run").reason, Some(Reason::ApprovalExpired));
+    hosts_are(&world.api(), &execution, &["skipped"]).await;
+}
+
+#[tokio::test]
+async fn approvers_are_those_of_a_role_or_a_group_and_the_glass_can_be_broken() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    let (ada, bob) =
+        (world.person("ada", Some("approver")).await, world.person("bob", Some("approver")).await);
+    let admin = world.administrator().await;
+    admin.post("/api/v1/groups", &json!({ "name": "night-watch" })).await.accepted();
+    admin.put("/api/v1/groups/night-watch/members/bob", &json!({})).await.accepted();
+    save(&admin, &asking(&world, "{groups: [night-watch], roles: [auditor]}")).await;
+    let execution = execute(&admin, "ask", json!({})).await;
+    let (path, yes) = decision(&asked(&ada, execution.id).await, "approve");
+    ada.post(&path, &yes).await.refused(403, "forbidden");
+    bob.post(&path, &yes).await.accepted();
+    let finished = ada.finished(execution.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::Succeeded);
+
+    // The administrator started it, and breaks the glass; an approver may not.
+    let execution = execute(&admin, "ask", json!({})).await;
+    let (path, mut broken) = decision(&asked(&ada, execution.id).await, "break_glass");
+    ada.post(&path, &broken).await.refused(403, "forbidden");
+    broken["reason"] = json!("nobody of the night watch is awake");
+    admin.post(&path, &broken).await.accepted();
+    let finished = ada.finished(execution.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::Succeeded);
+    let after = results(&ada, &execution).await;
+    assert_eq!(after.controller[1].as_ref().expect("a run").reason, Some(Reason::BrokenGlass));
+    let audit = admin.get("/api/v1/audit?verb=approval.break_glass").await.accepted().value();
+    assert_eq!(audit["items"][0]["entry"]["detail"]["reason"], json!("nobody of the night watch is awake"), "{audit}");
+}
+
+#[tokio::test]
+async fn who_writes_the_tables_does_not_get_around_it() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    save(&world.api(), &asking(&world, "{}")).await;
+    let execution = execute(&world.api(), "ask", json!({})).await;
+    asked(&world.api(), execution.id).await;
+    let mut database = world.sql().await;
+    let id = execution.id.to_string();
+    // Its run and the one behind it as if all had been approved.
+    for (step, state) in [(1, "succeeded"), (2, "queued")] {
+        let statement = format!(
+            "update runs set state = '{state}', due_at = now(), start_before = now() + interval '1 hour', reason = 'approved' \
+             where execution_id = '{id}' and step = {step}"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut database).await.expect("the owner may");
+    }
+    let run = eventually(SOON, "the run is refused", async || {
+        let runs = world.api().runs(&id).await;
+        runs.into_iter().find(|run| run.step_name.as_deref() == Some("after") && run.state.is_terminal())
+    })
+    .await;
+    assert_eq!((run.state, run.reason), (RunState::Failed, Some(Reason::ManifestMismatch)));
+    assert!(!written(&world).iter().any(|line| line.starts_with("after")), "{:?}", diary(&world));
+}
