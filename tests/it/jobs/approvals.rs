@@ -79,7 +79,7 @@ async fn it_goes_on_when_two_others_say_so() {
     bob.post(&path, &yes).await.refused(409, "conflict");
     let audit = world.api().get("/api/v1/audit?verb=approval.approve").await.accepted().value();
     assert_eq!(audit["items"].as_array().map(Vec::len), Some(2), "{audit}");
-    let events = world.api().get("/api/v1/events?kind=approval.").await.accepted().value();
+    let events = world.api().get("/api/v1/events?kind=approval.*").await.accepted().value();
     let kinds: Vec<&str> = events["items"]
         .as_array()
         .expect("items")
@@ -144,16 +144,26 @@ async fn approvers_are_those_of_a_role_or_a_group_and_the_glass_can_be_broken() 
 
     // The administrator started it, and breaks the glass; an approver may not.
     let execution = execute(&admin, "ask", json!({})).await;
-    let (path, mut broken) = decision(&asked(&ada, execution.id).await, "break_glass");
+    let (path, broken) = decision(&asked(&ada, execution.id).await, "break_glass");
     ada.post(&path, &broken).await.refused(403, "forbidden");
-    broken["reason"] = json!("nobody of the night watch is awake");
-    admin.post(&path, &broken).await.accepted();
+    let id = execution.id.to_string();
+    let shown = world.opsctl(&["approval", "show", &id]).await.ended(0).text();
+    assert!(shown.contains("asks for an approval of auditor, night-watch"), "{shown}");
+    let listed = world.opsctl(&["approval", "list"]).await.ended(0).text();
+    assert!(listed.contains(&id) && listed.contains("0 of 1"), "{listed}");
+    let why = "nobody of the night watch is awake";
+    let said = world.opsctl(&["approval", "break-glass", &id, "--reason", why]).await.ended(0).text();
+    assert!(said.contains("the audit says so"), "{said}");
     let finished = ada.finished(execution.id).await;
     assert_eq!(finished.execution.state, ExecutionState::Succeeded);
     let after = results(&ada, &execution).await;
     assert_eq!(after.controller[1].as_ref().expect("a run").reason, Some(Reason::BrokenGlass));
     let audit = admin.get("/api/v1/audit?verb=approval.break_glass").await.accepted().value();
-    assert_eq!(audit["items"][0]["entry"]["detail"]["reason"], json!("nobody of the night watch is awake"), "{audit}");
+    assert_eq!(
+        audit["items"][0]["entry"]["detail"]["reason"],
+        json!("nobody of the night watch is awake"),
+        "{audit}"
+    );
 }
 
 #[tokio::test]
