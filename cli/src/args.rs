@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use model::{
-    api::output::Stream,
+    api::{execution::RetryHosts, output::Stream},
     execution::ExecutionState,
     id::{EnrollTokenId, ExecutionId},
     sandbox::Profile,
@@ -332,6 +332,8 @@ pub(crate) enum ExecutionCommand {
         #[command(flatten)]
         shown: Shown,
     },
+    /// Try an execution again that is over, as a new one, and follow its output
+    Retry(RetryArgs),
     /// Begin nothing new; what runs goes on
     Pause(OneExecution),
     /// Go on after a pause
@@ -340,6 +342,43 @@ pub(crate) enum ExecutionCommand {
     Abort(OneExecution),
     /// Ask for the end of all runs that have not ended
     Cancel(OneExecution),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    #[arg(value_name = "EXECUTION")]
+    pub(crate) id: ExecutionId,
+    /// On which of its hosts: where it failed, where it failed or never came to be, or all
+    #[arg(long, value_enum, default_value = "failed")]
+    pub(crate) hosts: RetryHostsArg,
+    /// Of a job, the step to begin with; what it needs is left out, but for approvals
+    #[arg(long, value_name = "STEP")]
+    pub(crate) from: Option<String>,
+    /// Only that step, and not what needs it
+    #[arg(long, requires = "from")]
+    pub(crate) only: bool,
+    /// Print the new execution's id and do not wait
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RetryHostsArg {
+    Failed,
+    Unfinished,
+    All,
+}
+
+impl From<RetryHostsArg> for RetryHosts {
+    fn from(arg: RetryHostsArg) -> Self {
+        match arg {
+            RetryHostsArg::Failed => Self::Failed,
+            RetryHostsArg::Unfinished => Self::Unfinished,
+            RetryHostsArg::All => Self::All,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Args)]

@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use model::{
     Reason,
-    api::execution::{Attempt, Execution, Run, Usage},
+    api::execution::{Attempt, Execution, RetryExecution, Run, Usage},
     command::Command,
     execution::RunCounts,
     id::{ExecutionId, RunId},
@@ -15,6 +15,7 @@ use model::{
 };
 use serde::Serialize;
 
+use super::exec;
 use crate::{
     args::{ExecutionCommand, OneExecution},
     client::Client,
@@ -84,6 +85,11 @@ pub(crate) async fn run(client: &Client, command: ExecutionCommand) -> Result<Ex
             let found = client.results(id, state.as_deref()).await?;
             output::show(shown.output, &found, results::matrix)?;
         }
+        ExecutionCommand::Retry(args) => {
+            let request = RetryExecution { hosts: args.hosts.into(), from: args.from, only: args.only };
+            let path = ["api", "v1", "executions", &args.id.to_string(), "retry"];
+            return exec::begin(client, &path, &request, &[], args.detach, args.shown.output).await;
+        }
         ExecutionCommand::Pause(one) => steer(client, one, "pause").await?,
         ExecutionCommand::Resume(one) => steer(client, one, "resume").await?,
         ExecutionCommand::Abort(one) => steer(client, one, "abort").await?,
@@ -119,7 +125,12 @@ fn describe(execution: &Execution, now: Timestamp) -> String {
     }
     execution.command.iter().flat_map(confinement).for_each(|(name, value)| row(name, value));
     let cancelling = execution.cancel_requested && !execution.state.is_terminal();
-    row("State", format!("{}{}", execution.state.as_str(), if cancelling { ", cancelling" } else { "" }));
+    let also = [(cancelling, ", cancelling"), (execution.paused, ", paused")];
+    let also: String = also.into_iter().filter_map(|(is_so, text)| is_so.then_some(text)).collect();
+    row("State", format!("{}{also}", execution.state.as_str()));
+    if let Some(before) = execution.retry_of {
+        row("Retry of", before.to_string());
+    }
     row("Runs", counts(&execution.runs));
     if execution.priority != 0 {
         row("Priority", execution.priority.to_string());

@@ -57,12 +57,6 @@ pub(crate) async fn start(
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let targets = touchable(by, resolve(&mut tx, by, &request.targets, None).await?)?;
     let agents: Vec<AgentId> = targets.iter().map(|target| AgentId(target.id)).collect();
-    let mut ids: Vec<Uuid> = targets.iter().map(|_| model::id::uuid_v7(now, clock::entropy())).collect();
-    ids.sort_unstable();
-    let runs = ids.into_iter().zip(targets).map(|(run, target)| {
-        let covered = Covered { run: RunId(run), agent: AgentId(target.id), step: None };
-        NewRun { covered, target: target.name }
-    });
     let summary = request.command.summary();
     let detail = json!({ "summary": summary, "targets": agents.len(), "user": request.command.user });
     let new = Start {
@@ -71,7 +65,8 @@ pub(crate) async fn start(
         priority: i16::try_from(request.priority()).expect("it was validated"),
         summary,
         work: Work::Command(request.command),
-        runs: runs.collect(),
+        runs: runs_on(targets, now),
+        retry_of: None,
     };
     let Some(execution) = write(app, &mut tx, by, new, key.as_ref()).await? else {
         tx.rollback().await.during("rollback")?;
@@ -92,6 +87,17 @@ pub(crate) async fn start(
     Ok(execution)
 }
 
+/// A run of a command on each host, in the order of their ids.
+pub(super) fn runs_on(targets: Vec<Target>, now: Timestamp) -> Vec<NewRun> {
+    let mut ids: Vec<Uuid> = targets.iter().map(|_| model::id::uuid_v7(now, clock::entropy())).collect();
+    ids.sort_unstable();
+    let runs = ids.into_iter().zip(targets).map(|(run, target)| {
+        let covered = Covered { run: RunId(run), agent: AgentId(target.id), step: None };
+        NewRun { covered, target: target.name }
+    });
+    runs.collect()
+}
+
 /// An execution to be: all that is authorised of it.
 #[derive(Debug)]
 pub(super) struct Start {
@@ -103,6 +109,7 @@ pub(super) struct Start {
     pub work: Work,
     /// In the order of their ids.
     pub runs: Vec<NewRun>,
+    pub retry_of: Option<ExecutionId>,
 }
 
 /// Signs an execution and writes it with its runs; none when another request with the same key was faster.
@@ -116,7 +123,7 @@ pub(super) async fn write(
     new: Start,
     key: Option<&Key>,
 ) -> Result<Option<Execution>> {
-    let Start { now, start_by, priority, summary, work, runs } = new;
+    let Start { now, start_by, priority, summary, work, runs, retry_of } = new;
     let (org, id) = (by.org_id(), ExecutionId::new(now, clock::entropy()));
     let (actor, actor_id) = (by.actor().name.as_str(), by.actor().subject.to_string());
     let covered: Vec<Covered> = runs.iter().map(|run| run.covered).collect();
@@ -151,6 +158,7 @@ pub(super) async fn write(
         priority,
         manifest: &manifest,
         runs: &runs,
+        retry_of,
     };
     store::executions::insert(connection, &new).await?;
     let total = i32::try_from(runs.len()).unwrap_or(i32::MAX);
@@ -165,6 +173,8 @@ pub(super) async fn write(
         request_id: by.request_id().to_owned(),
         created_at: now,
         ended_at: None,
+        paused: false,
+        retry_of,
         job: match work {
             Work::Plan(plan) => Some(store::executions::executed(plan.job)),
             Work::Command(_) => None,

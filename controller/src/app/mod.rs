@@ -32,6 +32,7 @@ pub(crate) mod output;
 pub(crate) mod parts;
 pub(crate) mod passwords;
 pub(crate) mod reports;
+pub(crate) mod retry;
 pub(crate) mod roles;
 pub(crate) mod runs;
 pub(crate) mod sessions;

@@ -5,11 +5,11 @@ use model::{
     Invalid,
     api::{
         execution::{Execution, Targets},
-        job::{ExecuteJob, JobPlan, PlannedHost, PlannedStep},
+        job::{Danger, ExecuteJob, JobPlan, PlannedHost, PlannedStep},
     },
     command::within,
-    id::{AgentId, RunId},
-    job::{self, JobTargets, Plan, Work as StepWork, parameters::resolve as resolve_parameters},
+    id::{AgentId, ExecutionId, RunId},
+    job::{JobTargets, Plan, Work as StepWork, parameters::resolve as resolve_parameters},
     limits,
 };
 use serde_json::json;
@@ -37,10 +37,10 @@ use crate::{
 };
 
 /// A start, found and frozen, before anything is written.
-struct Frozen {
+pub(super) struct Frozen {
     by: Authorized<ExecutionCreate>,
     plan: Plan,
-    document: job::Job,
+    dangers: Vec<Danger>,
     /// In the order of their turns, each with its batch.
     hosts: Vec<(Target, u16)>,
     hash: String,
@@ -74,7 +74,7 @@ pub(crate) async fn plan(
         steps: steps(&frozen.plan),
         targets_hash: frozen.hash,
         runs: frozen.runs,
-        dangers: dangers::of_job(app, &frozen.document).await?,
+        dangers: frozen.dangers,
     })
 }
 
@@ -113,15 +113,36 @@ pub(crate) async fn execute(
     if let Some(execution) = earlier(app, by, repeated.as_ref()).await? {
         return Ok(execution);
     }
+    let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
+    let frozen = freeze(app, &mut tx, by, key, request).await?;
+    let Some(execution) = launch(app, &mut tx, frozen, None, repeated.as_ref()).await? else {
+        tx.rollback().await.during("rollback")?;
+        return earlier(app, by, repeated.as_ref()).await?.ok_or(Error::StillRunning);
+    };
+    tx.commit().await.during("commit")?;
+    tell(app, &execution, by.request_id());
+    Ok(execution)
+}
+
+/// Writes the start of a job; none when another request with the same key was faster.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) async fn launch(
+    app: &App,
+    connection: &mut PgConnection,
+    frozen: Frozen,
+    retry_of: Option<ExecutionId>,
+    key: Option<&Key>,
+) -> Result<Option<Execution>> {
+    let Frozen { by, plan, hosts, hash, priority, .. } = frozen;
     let (org, now) = (by.org_id(), clock::now());
-    let mut tx = app.db.of(org).begin().await.during("begin")?;
-    let Frozen { by, plan, hosts, hash, priority, .. } = freeze(app, &mut tx, by, key, request).await?;
     let (job, runs) = (plan.job.clone(), runs(&plan, &hosts, now));
     let places: Vec<(AgentId, String, u16)> =
         hosts.into_iter().map(|(target, batch)| (target.id.into(), target.name, batch)).collect();
     let detail = json!({
         "job": job.name, "job_id": job.id, "version": job.version, "targets": places.len(), "runs": runs.len(),
-        "targets_hash": hash, "parameters": job.parameters,
+        "targets_hash": hash, "parameters": job.parameters, "retry_of": retry_of,
     });
     let new = Start {
         now,
@@ -130,28 +151,28 @@ pub(crate) async fn execute(
         summary: format!("{} v{}", job.name, job.version),
         work: Work::Plan(plan),
         runs,
+        retry_of,
     };
-    let Some(mut execution) = write(app, &mut tx, &by, new, repeated.as_ref()).await? else {
-        tx.rollback().await.during("rollback")?;
-        return earlier(app, &by, repeated.as_ref()).await?.ok_or(Error::StillRunning);
-    };
-    store::progress::insert(&mut tx, (execution.id, org), &places, now).await?;
+    let Some(mut execution) = write(app, connection, &by, new, key).await? else { return Ok(None) };
+    store::progress::insert(connection, (execution.id, org), &places, now).await?;
     if execution.runs.total == 0 {
         // There is nothing to do, and that is done.
-        store::executions::set_counts(&mut tx, execution.id, &execution.runs, now).await?;
+        store::executions::set_counts(connection, execution.id, &execution.runs, now).await?;
         (execution.state, execution.ended_at) = (execution.runs.state(), Some(now));
     }
     let entry = by.entry("execution.create", format!("execution/{}", execution.id), detail);
-    audit::record(&mut tx, org, now, entry).await?;
-    tx.commit().await.during("commit")?;
+    audit::record(connection, org, now, entry).await?;
+    Ok(Some(execution))
+}
 
+/// Tells of the start of a job, once it is committed.
+pub(super) fn tell(app: &App, execution: &Execution, request_id: &str) {
     tracing::info!(
-        execution.id = %execution.id, job = job.name, request.id = by.request_id(), actor = by.actor().name,
-        targets = places.len(), runs = execution.runs.total, "job started"
+        execution.id = %execution.id, job = execution.summary, request.id = request_id, actor = execution.actor,
+        runs = execution.runs.total, "job started"
     );
     app.wake.advance.notify_one();
     app.wake.others.notify_one();
-    Ok(execution)
 }
 
 async fn freeze(
@@ -170,6 +191,8 @@ async fn freeze(
     let by: Authorized<ExecutionCreate> = by.for_job(&job.labels)?;
     let values = resolve_parameters(&document.parameters, &request.parameters)?;
     let plan = Plan::of(&document, job.id, version, values)?;
+    let priority = request.priority.or(document.priority).unwrap_or(0);
+    let priority = i16::try_from(priority).expect("it was validated");
     let wanted =
         request.targets.as_ref().or(document.targets.as_ref()).ok_or_else(|| {
             Invalid::new("targets", "is missing: the job names no hosts, so the start has to")
@@ -186,15 +209,29 @@ async fn freeze(
         );
         return Err(Error::Conflict(why));
     }
-    let batches = plan.rollout.batches_of(hosts.len());
-    let on_hosts = plan.steps.iter().filter(|step| step.work.is_on_hosts()).count();
-    let runs = on_hosts * hosts.len() + (plan.steps.len() - on_hosts);
-    if runs > limits::RUNS {
-        return Err(Invalid::over("targets", "RUNS", limits::RUNS, "runs (steps × hosts)").into());
+    let dangers = dangers::of_job(app, &document).await?;
+    Frozen::new(by, plan, hosts, dangers, priority)
+}
+
+impl Frozen {
+    /// # Errors
+    /// When there would be too many runs.
+    pub(super) fn new(
+        by: Authorized<ExecutionCreate>,
+        plan: Plan,
+        hosts: Vec<Target>,
+        dangers: Vec<Danger>,
+        priority: i16,
+    ) -> Result<Self> {
+        let batches = plan.rollout.batches_of(hosts.len());
+        let on_hosts = plan.steps.iter().filter(|step| step.work.is_on_hosts()).count();
+        let runs = on_hosts * hosts.len() + (plan.steps.len() - on_hosts);
+        if runs > limits::RUNS {
+            return Err(Invalid::over("targets", "RUNS", limits::RUNS, "runs (steps × hosts)").into());
+        }
+        let hash = hash(&hosts);
+        Ok(Self { by, plan, dangers, hosts: hosts.into_iter().zip(batches).collect(), hash, runs, priority })
     }
-    let priority = request.priority.or(document.priority).unwrap_or(0);
-    let priority = i16::try_from(priority).expect("it was validated");
-    Ok(Frozen { by, plan, document, hosts: hosts.into_iter().zip(batches).collect(), hash, runs, priority })
 }
 
 /// The hosts of a start, by name.

@@ -11,7 +11,7 @@ use axum::{
 use model::{
     api::{
         Page,
-        execution::{Attempt, CreateExecution, Execution, Run},
+        execution::{Attempt, CreateExecution, Execution, RetryExecution, Run},
     },
     execution::ExecutionState,
     id::{ExecutionId, RunId},
@@ -172,6 +172,23 @@ pub(super) async fn cancel(
     Id(id): Id<ExecutionId>,
 ) -> Result<Json<Execution>> {
     Ok(Json(app::executions::cancel(&door.app, &by, id).await?))
+}
+
+/// Tries an execution again that is over, as a new one: the same command, or the same version of a job with the same values.
+#[utoipa::path(post, path = "/api/v1/executions/{id}/retry", tag = "executions", operation_id = "retry_execution",
+    params(("id" = String, Path, format = Uuid), ("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key and body starts nothing and is answered with the first one's execution, for 24 h")),
+    request_body = RetryExecution, responses((status = 201, body = Execution,
+        headers(("Location" = String, description = "Path of the execution")))))]
+pub(super) async fn retry(
+    Access(by): Access<ExecutionRead>,
+    State(door): State<Arc<Door>>,
+    Id(id): Id<ExecutionId>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<RetryExecution>,
+) -> Result<impl IntoResponse> {
+    let execution = app::retry::retry(&door.app, &by, id, &request, idempotency_key(&headers)?).await?;
+    let location = format!("/api/v1/executions/{}", execution.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(execution)))
 }
 
 /// Holds a job where it is: nothing more of it begins until it is resumed. What runs goes on.

@@ -149,6 +149,7 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(executions::runs))
         .routes(routes!(executions::attempts))
         .routes(routes!(executions::cancel))
+        .routes(routes!(executions::retry))
         .routes(routes!(executions::pause))
         .routes(routes!(executions::resume))
         .routes(routes!(executions::abort))

@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use model::{
-    api::{execution::Execution, job::ExecutedJob},
+    api::{
+        execution::{Execution, RetryHosts},
+        job::ExecutedJob,
+    },
     command::Command,
     execution::{ExecutionState, RunCounts},
     id::{ExecutionId, OrgId},
@@ -39,6 +42,7 @@ pub(crate) struct NewExecution<'a> {
     pub priority: i16,
     pub manifest: &'a SignedManifest,
     pub runs: &'a [NewRun],
+    pub retry_of: Option<ExecutionId>,
 }
 
 /// A run to be.
@@ -104,8 +108,8 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>
         "with execution as (
              insert into executions (id, org_id, summary, command, actor, request_id, created_at, start_before,
                                      state, manifest, manifest_signature, manifest_certificate,
-                                     runs_total, runs_waiting, priority, plan, job_id)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12, $16, $17, $18)
+                                     runs_total, runs_waiting, priority, plan, job_id, retry_of)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12, $16, $17, $18, $21)
          ), positions as (
              insert into output_positions (execution_id) values ($1)
          )
@@ -132,7 +136,8 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>
         plan.map(Json) as _,
         plan.map(|plan| plan.job.id.0),
         state.as_str(),
-        &steps as _
+        &steps as _,
+        new.retry_of.map(|id| id.0)
     )
     .execute(connection)
     .await
@@ -153,6 +158,8 @@ struct Row {
     ended_at: Option<jiff_sqlx::Timestamp>,
     cancel_requested: bool,
     priority: i16,
+    retry_of: Option<Uuid>,
+    paused: Option<bool>,
     counts: Counts,
 }
 
@@ -201,6 +208,8 @@ macro_rules! row {
             ended_at: $r.ended_at,
             cancel_requested: $r.cancel_requested,
             priority: $r.priority,
+            retry_of: $r.retry_of,
+            paused: $r.paused,
             counts: Counts {
                 total: $r.runs_total,
                 waiting: $r.runs_waiting,
@@ -231,6 +240,8 @@ impl From<Row> for Execution {
             request_id: row.request_id,
             created_at: row.created_at.to_jiff(),
             ended_at: row.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
+            paused: row.paused == Some(true),
+            retry_of: row.retry_of.map(ExecutionId),
             job: row.job.map(|job| executed(job.0)),
             command: row.command.map(|command| without_values(command.0)),
         }
@@ -253,7 +264,9 @@ fn without_values(mut command: Command) -> Command {
 pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Option<Execution>> {
     let record = sqlx::query!(
         r#"select id, state, summary, command as "command: Json<Command>", plan->'job' as "job: Json<PlannedJob>", actor, request_id, created_at, ended_at,
-                  cancel_requested_at is not null as "cancel_requested!", priority, runs_total, runs_waiting, runs_active,
+                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of,
+                  (select p.paused_at is not null from execution_progress p
+                   where p.execution_id = executions.id and ended_at is null) as "paused", runs_total, runs_waiting, runs_active,
                   runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
                   runs_unknown
            from executions where org_id = $1 and id = $2"#,
@@ -302,7 +315,9 @@ pub(crate) async fn page(
 ) -> Result<Vec<Execution>> {
     let records = sqlx::query!(
         r#"select id, state, summary, plan->'job' as "job: Json<PlannedJob>", actor, request_id, created_at, ended_at,
-                  cancel_requested_at is not null as "cancel_requested!", priority, runs_total, runs_waiting, runs_active,
+                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of,
+                  (select p.paused_at is not null from execution_progress p
+                   where p.execution_id = executions.id and ended_at is null) as "paused", runs_total, runs_waiting, runs_active,
                   runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
                   runs_unknown
            from executions
@@ -323,6 +338,32 @@ pub(crate) async fn page(
     .await
     .during("query for executions")?;
     Ok(records.into_iter().map(|r| Execution::from(row!(r, None))).collect())
+}
+
+/// The names of those hosts of an execution that is over on which it is tried again, by name.
+pub(crate) async fn hosts_again(
+    connection: &mut PgConnection,
+    org: OrgId,
+    id: ExecutionId,
+    hosts: RetryHosts,
+) -> Result<Vec<String>> {
+    let (all, unfinished) = (hosts == RetryHosts::All, hosts == RetryHosts::Unfinished);
+    sqlx::query_scalar!(
+        r#"select target as "target!" from (
+               select target, case state when 'succeeded' then 0 when 'skipped' then 1 else 2 end as how
+               from execution_hosts where org_id = $1 and execution_id = $2
+               union
+               select target, case state when 'succeeded' then 0 when 'skipped' then 1 else 2 end
+               from runs where org_id = $1 and execution_id = $2 and step is null
+           ) as hosts where $3 or how = 2 or ($4 and how = 1) order by 1"#,
+        org.0,
+        id.0,
+        all,
+        unfinished
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for hosts to try again")
 }
 
 /// Asks for a cancel, once; answers whether the execution was open. Locks its row.

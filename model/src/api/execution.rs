@@ -106,6 +106,12 @@ pub struct Execution {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
+    /// Nothing more of it begins until somebody resumes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// The execution that it tries again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<ExecutionId>,
     /// The job that it is a start of; absent for a command of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<ExecutedJob>,
@@ -113,6 +119,33 @@ pub struct Execution {
     /// a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Command>,
+}
+
+/// `POST /api/v1/executions/{id}/retry`: what ended is tried again, as a new execution.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryExecution {
+    /// On which of its hosts; those where it failed by default.
+    #[serde(default)]
+    pub hosts: RetryHosts,
+    /// Of a job, the step to begin with; what it needs is left out, but for approvals. All steps by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Only that step, and not what needs it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only: bool,
+}
+
+/// On which hosts an execution is tried again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryHosts {
+    /// Where it failed.
+    #[default]
+    Failed,
+    /// Where it failed, and where it was not their turn before it was stopped.
+    Unfinished,
+    All,
 }
 
 /// One run: what happened on one target.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Approval, Graph, Job, Length, OnFailure, Order, Rollout, Step,
+    Approval, Graph, Job, Length, OnFailure, Order, Rollout, Step, condition,
     context::Context,
     parameters::Values,
     template::{self, Quote},
@@ -103,6 +103,68 @@ impl Plan {
         })
     }
 
+    /// The same plan without the steps that `from` needs: from that step on, or with `only` that one alone. Approvals that stand
+    /// before what is left stay, and so does what undoes.
+    ///
+    /// # Errors
+    /// When there is no such step, or a step that is left asks how one ended that is left out.
+    pub fn from(&self, from: &str, only: bool) -> Result<Self, Invalid> {
+        let known = self.steps.iter().position(|step| step.name == from && !step.is_rollback);
+        let begin = known.ok_or_else(|| {
+            Invalid::new("from", format!("is '{from}', and the job that was started has no such step"))
+        })?;
+        let mut kept = vec![false; self.steps.len()];
+        kept[begin] = true;
+        if !only {
+            // What needs a step stands behind it or not: a graph is in no order.
+            loop {
+                let next = (0..self.steps.len()).find(|place| {
+                    let step = &self.steps[*place];
+                    !kept[*place] && !step.is_rollback && step.needs.iter().any(|before| kept[*before])
+                });
+                let Some(next) = next else { break };
+                kept[next] = true;
+            }
+        }
+        for place in 0..self.steps.len() {
+            if kept[place] {
+                self.gates(place).into_iter().for_each(|gate| kept[gate] = true);
+            }
+            kept[place] |= self.steps[place].is_rollback;
+        }
+        let places: Vec<usize> = (0..self.steps.len()).filter(|place| kept[*place]).collect();
+        let moved = |before: &usize| places.binary_search(before).ok();
+        let mut steps = Vec::with_capacity(places.len());
+        for place in &places {
+            let mut step = self.steps[*place].clone();
+            if let Some(condition) = &step.condition {
+                let used = condition::used("if", condition)?;
+                let left_out = |other: &&PlanStep| {
+                    let path = format!("steps.{}", other.name);
+                    used.iter()
+                        .any(|used| *used == path || used.starts_with(&format!("{path}.")) || used == "steps")
+                };
+                let others =
+                    (0..self.steps.len()).filter(|other| !kept[*other]).map(|other| &self.steps[other]);
+                if let Some(other) = others.into_iter().find(|other| left_out(other)) {
+                    let why = format!(
+                        "leaves out '{}', and the condition of '{}' asks how it ended: begin with an earlier step",
+                        other.name, step.name
+                    );
+                    return Err(Invalid::new("from", why));
+                }
+            }
+            // What is left out is done; what stood before it is not waited for twice.
+            step.needs = step.needs.iter().filter_map(moved).collect();
+            for gate in self.gates(*place) {
+                let gate = places.binary_search(&gate).ok();
+                step.needs.extend(gate.filter(|gate| !step.needs.contains(gate)));
+            }
+            steps.push(step);
+        }
+        Ok(Self { steps, ..self.clone() })
+    }
+
     /// Whether anything of it depends on the host, beside what was frozen.
     pub fn looks_at_hosts(&self) -> bool {
         self.steps.iter().any(|step| step.template || step.condition.is_some())
@@ -169,4 +231,44 @@ fn planned(
     let (name, on_failure, always) = (step.name.clone(), step.on_failure, step.always);
     let (condition, template) = (step.condition.clone(), step.template);
     Ok(PlanStep { name, needs, work, on_failure, always, condition, template, is_rollback })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(steps: &str) -> Plan {
+        let job = crate::job::parse(&format!("name: x\nsteps:\n{steps}")).unwrap();
+        Plan::of(&job, JobId(uuid::Uuid::nil()), 1, Values::default()).unwrap()
+    }
+
+    fn shape(plan: &Plan) -> Vec<(&str, Vec<&str>)> {
+        let name = |place: &usize| plan.steps[*place].name.as_str();
+        plan.steps.iter().map(|step| (step.name.as_str(), step.needs.iter().map(name).collect())).collect()
+    }
+
+    const STEPS: &str = "  - {name: a, run: x}\n  - {name: ok, approval: {}}\n  - {name: b, run: x}\n  \
+                         - {name: c, run: x, needs: [b]}\n  - {name: d, run: x, needs: [a]}\n";
+
+    #[test]
+    fn from_a_step_on_what_it_needs_is_left_out_but_for_approvals() {
+        let plan = plan(STEPS);
+        let behind = plan.from("b", false).unwrap();
+        assert_eq!(shape(&behind), [("ok", vec![]), ("b", vec!["ok"]), ("c", vec!["b", "ok"])]);
+        assert_eq!(shape(&plan.from("c", true).unwrap()), [("ok", vec![]), ("c", vec!["ok"])]);
+        assert_eq!(shape(&plan.from("d", false).unwrap()), [("d", vec![])]);
+        assert_eq!(plan.from("a", false).unwrap(), {
+            let mut whole = plan.clone();
+            whole.steps[3].needs = vec![2, 1];
+            whole
+        });
+        assert!(plan.from("z", false).unwrap_err().problem.contains("no such step"));
+    }
+
+    #[test]
+    fn nothing_that_is_left_asks_for_what_is_left_out() {
+        let plan = plan("  - {name: a, run: x}\n  - {name: b, run: x, if: steps.a.exit_code == 0}\n");
+        let refused = plan.from("b", false).unwrap_err();
+        assert!(refused.problem.contains("leaves out 'a'"), "{refused}");
+    }
 }

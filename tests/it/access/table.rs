@@ -157,6 +157,18 @@ impl Things {
                 let body = json!({ "targets": { "hosts": [agent["name"]] } });
                 self.made(&format!("/api/v1/jobs/{job}/execute"), &body).await
             }
+            // It is over, and so can be tried again.
+            "ended" => {
+                let id = Box::pin(self.thing("execution", filled)).await;
+                self.admin.act(&format!("/api/v1/executions/{id}/cancel")).await.accepted();
+                let path = format!("/api/v1/executions/{id}");
+                eventually(SOON, "it is over", async || {
+                    let execution = self.admin.get(&path).await.accepted().value();
+                    execution.get("ended_at").is_some().then_some(())
+                })
+                .await;
+                id
+            }
             // It asks for an approval.
             "asking" => {
                 let agent =

@@ -1,0 +1,147 @@
+//! Executions that are tried again: a new one, of what was authorised before, on all of its hosts or on some.
+
+use jiff::SignedDuration;
+use model::{
+    Invalid,
+    api::execution::{Execution, RetryExecution, RetryHosts, Targets},
+    command::Command,
+    id::ExecutionId,
+    job::Plan,
+};
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::{
+    App,
+    access::{Authorized, ExecutionCreate, ExecutionRead, JobRead},
+    dangers,
+    executions::{Key, Start, earlier, resolve, runs_on, seen_whole, touchable, write},
+    jobs, manifest,
+    start::{Frozen, launch, tell},
+};
+use crate::{
+    clock,
+    error::{During, Error, Result},
+    store::{self, agents::Target, audit, executions::Work},
+};
+
+/// Tries an execution again that is over: the same command, or the same version of the job with the same values. A repetition
+/// with the same `idempotency_key` answers the execution that the first one started.
+///
+/// # Errors
+/// When there is no such execution, it is not over, no host of it is meant, or one of them may not be touched.
+pub(crate) async fn retry(
+    app: &App,
+    by: &Authorized<ExecutionRead>,
+    id: ExecutionId,
+    request: &RetryExecution,
+    idempotency_key: Option<&str>,
+) -> Result<Execution> {
+    let key = idempotency_key.map(|key| Key::of(key, &(id, request))).transpose()?;
+    if let Some(execution) = earlier(app, by, key.as_ref()).await? {
+        return Ok(execution);
+    }
+    seen_whole(app, by, id).await?;
+    let pool = app.db.of(by.org_id());
+    let unknown = || Error::not_found("execution", id.to_string());
+    let before = store::executions::get(&pool, by.org_id(), id).await?.ok_or_else(unknown)?;
+    if !before.state.is_terminal() {
+        return Err(Error::Conflict(format!("the execution is not over: it is {}", before.state.as_str())));
+    }
+    let mut tx = pool.begin().await.during("begin")?;
+    let verified = match manifest::authorised(app, &mut tx, [id]).await?.remove(&id) {
+        Some(Ok(verified)) => verified,
+        Some(Err(mismatch)) => {
+            return Err(Error::Tampered(format!("the execution is not what was signed: {mismatch}")));
+        }
+        None => return Err(unknown()),
+    };
+    let begun = match &verified.work {
+        Work::Command(command) => {
+            if request.from.is_some() || request.only {
+                let field = if request.from.is_some() { "from" } else { "only" };
+                return Err(Invalid::new(field, "is for jobs, and this is a command of its own").into());
+            }
+            let within = verified.start_within;
+            command_again(app, &mut tx, by, (&before, command, within), request, key.as_ref()).await?
+        }
+        Work::Plan(plan) => plan_again(app, &mut tx, by, (&before, plan), request, key.as_ref()).await?,
+    };
+    let Some(execution) = begun else {
+        tx.rollback().await.during("rollback")?;
+        return earlier(app, by, key.as_ref()).await?.ok_or(Error::StillRunning);
+    };
+    tx.commit().await.during("commit")?;
+    tell(app, &execution, by.request_id());
+    app.wake.everybody();
+    Ok(execution)
+}
+
+async fn command_again(
+    app: &App,
+    connection: &mut PgConnection,
+    by: &Authorized<ExecutionRead>,
+    (before, command, start_within): (&Execution, &Command, SignedDuration),
+    request: &RetryExecution,
+    key: Option<&Key>,
+) -> Result<Option<Execution>> {
+    let by: Authorized<ExecutionCreate> = by.also()?;
+    let targets = hosts(connection, &by, before.id, request.hosts).await?;
+    let now = clock::now();
+    let detail = json!({
+        "summary": before.summary, "targets": targets.len(), "user": command.user, "retry_of": before.id,
+    });
+    let new = Start {
+        now,
+        start_by: now.saturating_add(start_within).unwrap_or(jiff::Timestamp::MAX),
+        priority: before.priority,
+        summary: before.summary.clone(),
+        work: Work::Command(command.clone()),
+        runs: runs_on(targets, now),
+        retry_of: Some(before.id),
+    };
+    let Some(execution) = write(app, connection, &by, new, key).await? else { return Ok(None) };
+    let entry = by.entry("execution.create", format!("execution/{}", execution.id), detail);
+    audit::record(connection, by.org_id(), now, entry).await?;
+    Ok(Some(execution))
+}
+
+async fn plan_again(
+    app: &App,
+    connection: &mut PgConnection,
+    by: &Authorized<ExecutionRead>,
+    (before, plan): (&Execution, &Plan),
+    request: &RetryExecution,
+    key: Option<&Key>,
+) -> Result<Option<Execution>> {
+    let reading: Authorized<JobRead> = by.also()?;
+    let job = jobs::find(connection, &reading, &plan.job.id.to_string(), false).await?;
+    let by: Authorized<ExecutionCreate> = by.for_job(&job.labels)?;
+    let plan = match &request.from {
+        Some(step) => plan.from(step, request.only)?,
+        None if request.only => return Err(Invalid::new("only", "is beside from: which step?").into()),
+        None => plan.clone(),
+    };
+    let targets = hosts(connection, &by, before.id, request.hosts).await?;
+    let dangers = dangers::of_plan(app, &plan).await?;
+    let frozen = Frozen::new(by, plan, targets, dangers, before.priority)?;
+    launch(app, connection, frozen, Some(before.id), key).await
+}
+
+/// The hosts that are meant. One that is gone since is an error, never left out silently.
+async fn hosts(
+    connection: &mut PgConnection,
+    by: &Authorized<ExecutionCreate>,
+    id: ExecutionId,
+    which: RetryHosts,
+) -> Result<Vec<Target>> {
+    let names = store::executions::hosts_again(connection, by.org_id(), id, which).await?;
+    if names.is_empty() {
+        return Err(Error::NoTargets(match which {
+            RetryHosts::Failed => "the request: it failed on no host".to_owned(),
+            RetryHosts::Unfinished => "the request: it succeeded on every host".to_owned(),
+            RetryHosts::All => "the request: the execution had no hosts".to_owned(),
+        }));
+    }
+    touchable(by, resolve(connection, by, &Targets::Names(names), None).await?)
+}

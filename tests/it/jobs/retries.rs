@@ -1,0 +1,111 @@
+//! What ended is tried again: on the hosts that are meant, from the step that is meant, and never around an approval.
+
+use model::{api::execution::Execution, execution::ExecutionState};
+use opsconductor_tests::{Api, World};
+use serde_json::{Value, json};
+
+use super::{agents, execute, results, run, save, states};
+
+async fn retry(api: &Api, before: &Execution, request: Value) -> Execution {
+    api.post(&format!("/api/v1/executions/{}/retry", before.id), &request).await.accepted().json()
+}
+
+#[tokio::test]
+async fn only_the_hosts_where_it_failed() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one", "three", "two"]).await;
+    let api = world.api();
+    let mended = world.folder().join("mended");
+    // The second batch fails, and the third never has its turn.
+    let document = format!(
+        "name: mend\ntargets: {{all: true}}\nparameters: {{why: {{type: string, default: x}}}}\n\
+         rollout: {{batches: [1, 2, 3], max_failures: 0}}\nsteps:\n  - name: a\n    template: true\n    \
+         run: test {{{{ host.name }}}} = one || test -e {}\n  - {{name: b, run: 'true'}}\n",
+        mended.display()
+    );
+    save(&api, &document).await;
+    let first = execute(&api, "mend", json!({ "parameters": { "why": "given" } })).await;
+    assert_eq!(api.finished(first.id).await.execution.state, ExecutionState::PartiallySucceeded);
+    assert_eq!(
+        states(&results(&api, &first).await),
+        ["one: succeeded succeeded", "three: failed skipped", "two: skipped skipped"]
+    );
+    std::fs::write(&mended, "").expect("written");
+    // The job has another version since: what is tried again is what was started.
+    save_version(&api, "mend", &document.replace("name: b", "name: c")).await;
+    let second = retry(&api, &first, json!({})).await;
+    assert_eq!(second.retry_of, Some(first.id));
+    let finished = api.finished(second.id).await.execution;
+    assert_eq!(finished.state, ExecutionState::Succeeded);
+    assert_eq!(
+        finished.job.as_ref().map(|job| (job.version, &job.parameters["why"])),
+        Some((1, &json!("given")))
+    );
+    assert_eq!(states(&results(&api, &second).await), ["three: succeeded succeeded"]);
+    let third = retry(&api, &first, json!({ "hosts": "unfinished" })).await;
+    api.finished(third.id).await;
+    assert_eq!(
+        states(&results(&api, &third).await),
+        ["three: succeeded succeeded", "two: succeeded succeeded"]
+    );
+    let path = format!("/api/v1/executions/{}/retry", second.id);
+    api.post(&path, &json!({})).await.refused(422, "no_targets");
+    api.post(&path, &json!({ "from": "nothing" })).await.refused(400, "invalid");
+    api.post(&path, &json!({ "only": true })).await.refused(400, "invalid");
+}
+
+async fn save_version(api: &Api, job: &str, document: &str) {
+    api.put(&format!("/api/v1/jobs/{job}"), &json!({ "document": document })).await.accepted();
+}
+
+#[tokio::test]
+async fn from_a_step_on_and_never_around_an_approval() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    let api = world.api();
+    let execution = run(
+        &api,
+        "name: graph\ntargets: {all: true}\nsteps:\n  - {name: a, run: 'true'}\n  - {name: b, run: 'false'}\n  \
+         - {name: c, run: 'true'}\n",
+    )
+    .await;
+    api.finished(execution.id).await;
+    let id = execution.id.to_string();
+    world.opsctl(&["execution", "retry", &id, "--from", "c", "--only"]).await.ended(0);
+    let newest = api.get("/api/v1/executions?limit=1").await.accepted().value();
+    assert_eq!(
+        (&newest["items"][0]["retry_of"], &newest["items"][0]["runs"]["total"]),
+        (&json!(id), &json!(1))
+    );
+    let later = retry(&api, &execution, json!({ "from": "b" })).await;
+    api.finished(later.id).await;
+    assert_eq!(states(&results(&api, &later).await), ["one: failed skipped"]);
+
+    let document = "name: gate\ntargets: {all: true}\nsteps:\n  - {name: ok, approval: {expires: 1s}}\n  \
+                    - {name: b, run: 'true'}\n";
+    let execution = run(&api, document).await;
+    api.finished(execution.id).await;
+    let again = retry(&api, &execution, json!({ "from": "b", "hosts": "all" })).await;
+    let finished = api.finished(again.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::TimedOut, "it was asked for again");
+    assert_eq!(states(&results(&api, &again).await), ["one: - skipped"]);
+}
+
+#[tokio::test]
+async fn a_command_of_its_own() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one", "two"]).await;
+    let api = world.api();
+    let body = json!({
+        "targets": { "all": true },
+        "command": { "program": { "shell": "test \"$SECRET\" = right && exit 3" }, "env": { "SECRET": "right" } },
+    });
+    let first: Execution = api.post("/api/v1/executions", &body).await.accepted().json();
+    api.finished(first.id).await;
+    let second = retry(&api, &first, json!({})).await;
+    let finished = api.finished(second.id).await;
+    assert_eq!((finished.execution.retry_of, finished.runs.len()), (Some(first.id), 2));
+    assert!(finished.runs.iter().all(|run| run.exit_code == Some(3)), "its environment is that of the first");
+    let audit = api.get("/api/v1/audit?verb=execution.create").await.accepted().value();
+    assert!(audit.to_string().contains(&format!("\"retry_of\":\"{}\"", first.id)), "{audit}");
+}
