@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Invalid, limits,
+    Invalid,
+    job::outputs,
+    limits,
     retry::Retry,
     sandbox::{Container, Limits, Network, Profile, validate_folders},
 };
@@ -84,6 +86,9 @@ pub struct Command {
     /// Run it in a container of this image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+    /// Names of what it tells: when it succeeds it has written a JSON object with just these into the file `OPSC_OUTPUTS`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
 }
 
 /// What happens to a run that writes more than its limit.
@@ -133,6 +138,7 @@ impl Command {
                 file_bytes: None,
             },
             container: None,
+            outputs: Vec::new(),
         }
     }
 
@@ -186,6 +192,7 @@ impl Command {
         if let Some(container) = &self.container {
             container.validate()?;
         }
+        outputs::validate_names("command.outputs", &self.outputs)?;
         let Some(profile) = self.sandbox else { return Ok(()) };
         if self.user.as_deref() == Some("root") && profile != Profile::None {
             let why =

@@ -237,6 +237,10 @@ pub const STEPS: usize = 200;
 pub const RUNS: usize = 200_000;
 /// Batches that a rollout names.
 pub const BATCHES: usize = 100;
+/// Outputs that a step promises.
+pub const OUTPUTS: usize = 32;
+/// Bytes of the outputs of a step.
+pub const OUTPUTS_BYTES: usize = 32 * 1024;
 /// People who have to approve a step.
 pub const APPROVERS: std::ops::RangeInclusive<i64> = 1..=20;
 /// Roles, or groups, that an approval names.

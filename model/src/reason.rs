@@ -76,6 +76,8 @@ pub enum Reason {
     Approved,
     /// Somebody who could have approved it has rejected it.
     Rejected,
+    /// It did not tell the outputs that it promised.
+    BadOutputs,
     /// Nobody has decided in time.
     ApprovalExpired,
     /// Somebody let it go on without the approvals that it asks for.
@@ -121,13 +123,14 @@ impl Reason {
             Self::Done => "done",
             Self::Approved => "approved",
             Self::Rejected => "rejected",
+            Self::BadOutputs => "bad_outputs",
             Self::ApprovalExpired => "approval_expired",
             Self::BrokenGlass => "broken_glass",
         }
     }
 
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::Exited,
         Self::Signaled,
         Self::Cancelled,
@@ -163,6 +166,7 @@ impl Reason {
         Self::Done,
         Self::Approved,
         Self::Rejected,
+        Self::BadOutputs,
         Self::ApprovalExpired,
         Self::BrokenGlass,
     ];

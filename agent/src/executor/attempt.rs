@@ -311,7 +311,7 @@ impl Attempt {
             ..proto::ExitRecord::default()
         };
         let bytes = record.encode_to_vec();
-        if let Err(error) = Place::reserve(folder).and_then(|place| place.write(&bytes)) {
+        if let Err(error) = Place::reserve(folder, 0).and_then(|place| place.write(&bytes)) {
             tracing::error!(run.id = %self.key.run_id, %error, "cannot record that a run was not started");
         }
         let signature = self.shared.keys.result_key.sign(EXIT_RECORD_KIND, &bytes);

@@ -6,7 +6,7 @@ use nix::sys::{
     signal::Signal,
 };
 
-use super::{output::Output, prepare::Failure, record, run::Bounds};
+use super::{output::Output, outputs::Outputs, prepare::Failure, record, run::Bounds};
 use crate::{clock, sandbox::cgroup::Usage, sys::Exit};
 
 /// All that is known at the end.
@@ -29,8 +29,8 @@ pub(super) struct Ended<'a> {
 }
 
 impl Ended<'_> {
-    /// The record without the ids.
-    pub(super) fn record(self, output: Output) -> proto::ExitRecord {
+    /// The record without the ids; `told` is what the run was to tell, if anything.
+    pub(super) fn record(self, output: Output, told: Option<&Outputs>) -> proto::ExitRecord {
         let mut record = proto::ExitRecord {
             started_at: self.started_at,
             ended_at: clock::now_micros(),
@@ -56,6 +56,15 @@ impl Ended<'_> {
                     None => ended_by_itself(self.exit, self.left_behind),
                 }
             }
+        };
+        let told = told.filter(|_| reason == Reason::Exited && !failed).map(Outputs::read);
+        let (reason, detail) = match told {
+            Some(Err(why)) => (Reason::BadOutputs, why),
+            Some(Ok(json)) => {
+                record.outputs = json;
+                (reason, detail)
+            }
+            None => (reason, detail),
         };
         reason.as_str().clone_into(&mut record.reason);
         record.detail = record::detail(detail);

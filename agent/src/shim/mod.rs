@@ -15,6 +15,7 @@ pub mod control;
 mod ending;
 pub mod lock;
 mod output;
+mod outputs;
 mod pace;
 mod prepare;
 pub mod probe;
@@ -32,7 +33,11 @@ use std::{
     time::Duration,
 };
 
-use model::{Reason, limits::DEFAULT_RUN_PIDS, sandbox::Profile};
+use model::{
+    Reason,
+    limits::{DEFAULT_RUN_PIDS, OUTPUTS_BYTES},
+    sandbox::Profile,
+};
 use nix::{
     fcntl::{OFlag, open},
     sys::{
@@ -132,7 +137,9 @@ impl Shim {
         let quota = Quota::new("..".into(), Some(spec.spool_bytes).filter(|bytes| *bytes > 0));
         let block_for = Duration::from_millis(spec.block_for_ms);
         let output = Output::new(writer, spare, run::output_limit(&spec), quota, block_for);
-        let place = Place::reserve(here).context("the exit record's place cannot be had")?;
+        let has_outputs = spec.command.as_ref().is_some_and(|command| !command.outputs.is_empty());
+        let place = Place::reserve(here, if has_outputs { OUTPUTS_BYTES } else { 0 })
+            .context("the exit record's place cannot be had")?;
         fault::point("shim.place.reserved");
         let control = Control::bind_here().context("the control socket cannot be opened")?;
         Ok(Self { spec, control, signals, place, output, _lock: lock })

@@ -21,7 +21,11 @@ use nix::{
 };
 use zeroize::Zeroize as _;
 
-use super::{child::SCRIPT_FD, spec::Spec};
+use super::{
+    child::SCRIPT_FD,
+    outputs::{self, Outputs},
+    spec::Spec,
+};
 use crate::{
     sandbox::{
         confine::{Confinement, Wanted},
@@ -69,6 +73,8 @@ pub(super) struct Plan {
     /// What must be denied is tried in place of the program.
     pub(super) is_canary: bool,
     pub(super) confinement: Confinement,
+    /// What it is to tell, if anything.
+    pub(super) outputs: Option<Outputs>,
     /// Its user, where that exists for this run only.
     _lent: Option<Lent>,
 }
@@ -133,9 +139,23 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         })?;
     }
     let identity = identity(&user, lent.is_some())?;
-    let temporary = make_temporary(spec, profile)?;
+    let folder = make_temporary(spec, profile, !command.outputs.is_empty())?;
+    let owner = identity.as_ref().map(|identity| (identity.uid, identity.gid));
+    let made_outputs = match folder.as_deref().filter(|_| !command.outputs.is_empty()) {
+        Some(folder) => {
+            let made = Outputs::make(folder, std::mem::take(&mut command.outputs), owner);
+            Some(made.map_err(no_temporary(profile))?)
+        }
+        None => None,
+    };
+    let temporary = folder.clone().filter(|_| profile != Profile::None);
     let seen = if profile >= Profile::Strict { Some(PathBuf::from("/tmp")) } else { temporary.clone() };
-    let environment = environment(spec, &user, seen.as_deref().filter(|_| lent.is_some()), seen.as_deref());
+    let mut environment =
+        environment(spec, &user, seen.as_deref().filter(|_| lent.is_some()), seen.as_deref());
+    if let Some(folder) = seen.as_ref().or(folder.as_ref()).filter(|_| made_outputs.is_some()) {
+        let path = folder.join(outputs::FILE_NAME);
+        environment.insert(outputs::VARIABLE.to_owned(), path.to_string_lossy().into_owned());
+    }
     let search = environment.get("PATH").cloned().unwrap_or_default();
 
     let home = environment.get("HOME").cloned().unwrap_or_default();
@@ -153,7 +173,7 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
     }
     let wanted = Wanted {
         profile,
-        root_to: identity.as_ref().map(|identity| (identity.uid, identity.gid)),
+        root_to: owner,
         temporary: temporary.as_deref(),
         readable: command.read.iter().map(PathBuf::from).collect(),
         writable,
@@ -162,8 +182,8 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         resources: resources(&command, profile, limits, lent.is_some()),
     };
     let confinement = Confinement::new(&wanted).map_err(|why| unavailable(profile, &why))?;
-    if let (Some(folder), Some(identity)) = (&temporary, &identity) {
-        temporary::give(folder, identity.uid, identity.gid).map_err(no_temporary(profile))?;
+    if let (Some(folder), Some((uid, gid))) = (&folder, owner) {
+        temporary::give(folder, uid, gid).map_err(no_temporary(profile))?;
     }
     let cwd = c_string(cwd.as_bytes())?;
     let mut script = None;
@@ -209,6 +229,7 @@ pub(super) fn prepare(spec: &mut Spec, limits: &Enforced) -> Result<Plan, Failur
         needs_group,
         is_canary: false,
         confinement,
+        outputs: made_outputs,
         _lent: lent,
     })
 }
@@ -259,8 +280,8 @@ fn temporary_user(lent: &Lent) -> User {
     }
 }
 
-fn make_temporary(spec: &Spec, profile: Profile) -> Result<Option<PathBuf>, Failure> {
-    if profile == Profile::None {
+fn make_temporary(spec: &Spec, profile: Profile, is_needed: bool) -> Result<Option<PathBuf>, Failure> {
+    if profile == Profile::None && !is_needed {
         return Ok(None);
     }
     temporary::make(Path::new("."), &spec.attempt_name()).map(Some).map_err(no_temporary(profile))

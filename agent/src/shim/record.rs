@@ -29,12 +29,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// Takes the place.
+    /// Takes the place, with room for so many bytes of outputs.
     ///
     /// # Errors
     /// When the disk has none, or the folder cannot be written.
-    pub fn reserve(folder: &Path) -> io::Result<Self> {
-        let file = reserve(&folder.join(NEW_FILE_NAME))?;
+    pub fn reserve(folder: &Path, outputs: usize) -> io::Result<Self> {
+        let bytes = RESERVED_BYTES + i64::try_from(outputs).unwrap_or(0);
+        let file = reserve(&folder.join(NEW_FILE_NAME), bytes)?;
         Ok(Self { folder: folder.to_owned(), file })
     }
 
@@ -66,7 +67,7 @@ impl Spare {
     /// When the disk has none, or the folder cannot be written.
     pub(super) fn reserve(folder: &Path) -> io::Result<Self> {
         let path = folder.join(SPARE_FILE_NAME);
-        reserve(&path)?;
+        reserve(&path, RESERVED_BYTES)?;
         Ok(Self { path })
     }
 
@@ -78,9 +79,9 @@ impl Spare {
 }
 
 /// Makes a file that has its place on the disk already.
-fn reserve(path: &Path) -> io::Result<File> {
+fn reserve(path: &Path, bytes: i64) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    match fallocate(&file, FallocateFlags::empty(), 0, RESERVED_BYTES) {
+    match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
         // Not every file system can; what is to come is then written as to any other file.
         Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(file),
         Err(error) => Err(error.into()),

@@ -440,7 +440,7 @@ impl<'a> Run<'a> {
             usage: usage.unwrap_or_default(),
             bounds: self.bounds,
         }
-        .record(self.output)
+        .record(self.output, self.plan.outputs.as_ref())
     }
 }
 

@@ -138,6 +138,7 @@ fn request(args: ExecArgs) -> Result<CreateExecution> {
         idempotent: args.idempotent,
         output_limit_bytes: args.output_limit,
         on_output_limit: if args.halt_at_output_limit { OutputLimit::Halt } else { OutputLimit::Truncate },
+        outputs: Vec::new(),
     };
     Ok(CreateExecution { targets, command, start_within_seconds: args.start_within, priority: args.priority })
 }

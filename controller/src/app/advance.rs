@@ -13,6 +13,7 @@ use model::{
     job::{
         Order, Plan, Work as StepWork, condition,
         context::{self, StepResult},
+        outputs::Outputs,
         progress::{self, Gathered, HostState, Move, Standing, Why},
     },
     run::{self, RunEvent, RunOutcome, RunState},
@@ -110,6 +111,8 @@ struct Going<'a> {
     hosts: Vec<Host>,
     /// What templates and conditions see of the hosts; empty where there are none.
     described: HashMap<AgentId, context::Host>,
+    /// What the steps told that were looked at; empty where none tells anything.
+    told: HashMap<(AgentId, usize), Outputs>,
     /// The controller's own runs, by the places of their steps.
     own: BTreeMap<usize, StepRun>,
     /// The runs of hosts that were looked at.
@@ -149,6 +152,7 @@ async fn advance(
         now,
         hosts: store::progress::hosts(connection, id).await?,
         described: HashMap::new(),
+        told: HashMap::new(),
         own: own(connection, id).await?,
         runs: BTreeMap::new(),
         states: BTreeMap::new(),
@@ -157,6 +161,7 @@ async fn advance(
         queued: BTreeSet::new(),
         asked: Vec::new(),
     };
+    going.load_told(connection, &[NO_AGENT.0]).await?;
     going.end_own(is_cancelled, &going.decisions(app, connection).await?);
     going.load(connection, changed).await?;
     going.note_ended();
@@ -211,8 +216,20 @@ impl Going<'_> {
         if self.plan.looks_at_hosts() {
             self.described.extend(store::agents::described(connection, &missing).await?);
         }
+        self.load_told(connection, &missing).await?;
         for run in store::progress::runs(connection, self.id, &missing).await? {
             self.runs.entry(run.agent_id).or_default().push(run);
+        }
+        Ok(())
+    }
+
+    /// Reads what the steps of these hosts told, or of the controller's own.
+    async fn load_told(&mut self, connection: &mut PgConnection, agents: &[Uuid]) -> Result<()> {
+        if self.plan.has_outputs() {
+            let executions = vec![self.id.0; agents.len()];
+            for (_, agent, place, ended) in store::progress::ended(connection, &executions, agents).await? {
+                self.told.insert((agent, place), ended.outputs);
+            }
         }
         Ok(())
     }
@@ -330,6 +347,11 @@ impl Going<'_> {
             let made = decisions.get(&run.step).map_or(&[][..], Vec::as_slice);
             let verdict = approval.and_then(|approval| approval.verdict(made));
             let is_over = wait_ends(self.plan, run).is_none_or(|ends| self.now >= ends);
+            if verdict.is_some() {
+                // What people said with their approvals; of several who said the same, the last.
+                let told: Outputs = made.iter().flat_map(|made| made.input.clone()).collect();
+                self.told.insert((NO_AGENT, run.step), told);
+            }
             if is_cancelled {
                 ended.push((*run, RunOutcome::Cancelled, Reason::Cancelled));
             } else if let Some((outcome, reason)) = verdict {
@@ -414,12 +436,6 @@ impl Going<'_> {
         }
         let host = self.described.get(&agent).cloned().unwrap_or_default();
         let mut context = self.verified.context(self.id, host);
-        if step.template
-            && let Err(invalid) = self.plan.filled(place, &context)
-        {
-            return Move::Fail(invalid.to_string());
-        }
-        let Some(condition) = &step.condition else { return Move::Begin };
         let exit_code = |place: usize| {
             let mut runs = self.runs.get(&agent).into_iter().flatten().chain(self.own.values());
             runs.find(|run| run.step == place)?.exit_code
@@ -432,14 +448,22 @@ impl Going<'_> {
             .filter(|(place, _)| states[*place].is_terminal())
             .map(|(place, step)| {
                 let state = states[place].as_str().to_owned();
-                let result = StepResult { state, exit_code: exit_code(place), ..StepResult::default() };
-                (step.name.clone(), result)
+                let of = if step.work.is_on_hosts() { agent } else { NO_AGENT };
+                let outputs = self.told.get(&(of, place)).cloned().unwrap_or_default();
+                (step.name.clone(), StepResult { state, exit_code: exit_code(place), outputs })
             })
             .collect();
-        match condition::evaluate("if", condition, &context) {
-            Ok(true) => Move::Begin,
-            Ok(false) => Move::Skip(Why::ConditionFalse),
-            Err(invalid) => Move::Fail(invalid.to_string()),
+        if let Some(condition) = &step.condition {
+            match condition::evaluate("if", condition, &context) {
+                Ok(true) => {}
+                Ok(false) => return Move::Skip(Why::ConditionFalse),
+                Err(invalid) => return Move::Fail(invalid.to_string()),
+            }
+        }
+        // What waits for its turn may not be filled in any more when it has it; that it can be now is seen before.
+        match step.template.then(|| self.plan.filled(place, &context)) {
+            Some(Err(invalid)) => Move::Fail(invalid.to_string()),
+            _ => Move::Begin,
         }
     }
 
@@ -494,6 +518,7 @@ impl Going<'_> {
             ended_at: state.is_terminal().then_some(self.now),
             reason: why.map(|(reason, _)| reason),
             detail: why.map(|(_, detail)| detail.to_owned()).filter(|detail| !detail.is_empty()),
+            outputs: self.told.get(&(run.agent_id, run.step)).filter(|told| !told.is_empty()).cloned(),
             ..Change::to(state, (self.id, run.id), run.generation)
         });
         let moved = |run: &mut StepRun| {

@@ -102,6 +102,7 @@ fn command(
         write: command.write.clone(),
         limits: limits_of(&command.limits),
         image: command.container.as_ref().map(|container| container.image.clone()).unwrap_or_default(),
+        outputs: command.outputs.clone(),
     })
 }
 

@@ -16,6 +16,7 @@ use model::{
     attempt::AttemptState,
     execution::RunCounts,
     id::{AgentId, ExecutionId, OrgId, RunId},
+    job::outputs::Outputs,
     run::RunState,
 };
 use serde_json::json;
@@ -79,6 +80,8 @@ pub(crate) struct Finish {
     pub detail: String,
     pub exit_code: Option<i32>,
     pub signal: Option<i32>,
+    /// What it told later steps.
+    pub outputs: Option<Outputs>,
     pub exit: Exit,
 }
 

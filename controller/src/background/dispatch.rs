@@ -15,7 +15,7 @@ use model::{
     attempt::AttemptState,
     command::Command,
     id::{AgentId, ExecutionId, OrgId, RunId},
-    job::Work as StepWork,
+    job::{Work as StepWork, context::StepResult},
     retry::{self, Next, Tried},
     run::RunState,
 };
@@ -42,6 +42,7 @@ use crate::{
         attempts::Offer,
         audit,
         executions::Work,
+        progress::NO_AGENT,
         runs::{Queued, Waiting},
     },
 };
@@ -246,13 +247,21 @@ async fn fill(connection: &mut PgConnection, plan: &mut Plan) -> Result<()> {
     if hosts.is_empty() {
         return Ok(());
     }
+    let steps = results(connection, plan.good.iter().filter(|one| is_template(one))).await?;
     let hosts = store::agents::described(connection, &hosts).await?;
     for mut planned in std::mem::take(&mut plan.good) {
         if is_template(&planned)
             && let Work::Plan(work) = &planned.verified.work
         {
             let host = hosts.get(&AgentId(planned.run.agent_id)).cloned().unwrap_or_default();
-            let context = planned.verified.context(ExecutionId(planned.run.execution_id), host);
+            let (execution, agent) = (ExecutionId(planned.run.execution_id), AgentId(planned.run.agent_id));
+            let mut context = planned.verified.context(execution, host);
+            for of in [NO_AGENT, agent] {
+                let ended = steps.get(&(execution, of)).into_iter().flatten();
+                let named = ended
+                    .filter_map(|(place, ended)| Some((work.steps.get(*place)?.name.clone(), ended.clone())));
+                context.steps.extend(named);
+            }
             let place = planned.verified.place(RunId(planned.run.id)).unwrap_or(usize::MAX);
             match work.filled(place, &context) {
                 Ok(filled) => planned.filled = filled,
@@ -266,6 +275,22 @@ async fn fill(connection: &mut PgConnection, plan: &mut Plan) -> Result<()> {
         plan.good.push(planned);
     }
     Ok(())
+}
+
+/// How the steps before these runs ended, on their hosts and at the controller.
+async fn results<'a>(
+    connection: &mut PgConnection,
+    planned: impl Iterator<Item = &'a Planned> + Send,
+) -> Result<HashMap<(ExecutionId, AgentId), Vec<(usize, StepResult)>>> {
+    let keys: BTreeSet<(Uuid, Uuid)> = planned
+        .flat_map(|one| [one.run.agent_id, NO_AGENT.0].map(|agent| (one.run.execution_id, agent)))
+        .collect();
+    let (executions, agents): (Vec<Uuid>, Vec<Uuid>) = keys.into_iter().unzip();
+    let mut results: HashMap<_, Vec<_>> = HashMap::new();
+    for (execution, agent, place, ended) in store::progress::ended(connection, &executions, &agents).await? {
+        results.entry((execution, agent)).or_default().push((place, ended));
+    }
+    Ok(results)
 }
 
 /// May this run be tried now? Its row alone decides nothing.

@@ -8,6 +8,7 @@ use model::{
     Reason,
     api::execution::Usage,
     id::{AgentId, ExecutionId, RunId},
+    job::outputs,
     label::accept_facts,
     limits,
     sandbox::Profile,
@@ -42,7 +43,7 @@ const EXIT_RECORD: &str = "exit-record";
 /// Reports of one agent that wait for their commit.
 const REPORTS: usize = 256;
 /// Bytes of an exit record, and of each hash in it.
-const RECORD_BYTES: usize = 16 * 1024;
+const RECORD_BYTES: usize = 16 * 1024 + limits::OUTPUTS_BYTES;
 const HASH_BYTES: usize = 32;
 /// An agent's time counts if it is within this of the controller's.
 const BELIEVED: SignedDuration = SignedDuration::from_hours(24 * 366);
@@ -278,7 +279,12 @@ impl SessionTask {
         {
             return Err("oversized_record");
         }
+        let outputs = match record.outputs.as_slice() {
+            [] => None,
+            told => Some(outputs::read_any(told).map_err(|_| "unreadable_outputs")?),
+        };
         Ok(Finish {
+            outputs,
             started_at: believed(record.started_at),
             ended_at: believed(record.ended_at).unwrap_or_else(clock::now),
             reason: Reason::parse(&record.reason).ok_or("unknown_reason")?,

@@ -8,10 +8,14 @@ use model::{
     Reason,
     api::job::{Cell, ResultRow},
     id::{AgentId, ExecutionId, OrgId, RunId},
-    job::progress::{Gathered, HostState, Standing},
+    job::{
+        context::StepResult,
+        outputs::Outputs,
+        progress::{Gathered, HostState, Standing},
+    },
     run::RunState,
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
 use crate::error::{During, Error, Result};
@@ -197,6 +201,32 @@ pub(crate) async fn runs(
             })
         })
         .collect()
+}
+
+/// How the steps ended that have, of each of these (execution, agent), with what they told; those of the controller's own are
+/// those of [`NO_AGENT`].
+pub(crate) async fn ended(
+    connection: &mut PgConnection,
+    executions: &[Uuid],
+    agents: &[Uuid],
+) -> Result<Vec<(ExecutionId, AgentId, usize, StepResult)>> {
+    let rows = sqlx::query!(
+        r#"select r.execution_id, r.agent_id, r.step as "step!", r.state, r.exit_code, r.outputs as "outputs: Json<Outputs>"
+           from unnest($1::uuid[], $2::uuid[]) as k(execution_id, agent_id)
+           join runs r on r.execution_id = k.execution_id and r.agent_id = k.agent_id
+           where r.step is not null and r.state not in ('blocked', 'queued', 'active')"#,
+        executions,
+        agents
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for the results of steps")?;
+    let each = rows.into_iter().map(|r| {
+        let outputs = r.outputs.map(|outputs| outputs.0).unwrap_or_default();
+        let result = StepResult { state: r.state, exit_code: r.exit_code, outputs };
+        (r.execution_id.into(), r.agent_id.into(), usize::try_from(r.step).unwrap_or(usize::MAX), result)
+    });
+    Ok(each.collect())
 }
 
 /// How each of `steps` steps stands on all hosts together.

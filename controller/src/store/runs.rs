@@ -11,6 +11,7 @@ use model::{
     },
     attempt::AttemptState,
     id::{AgentId, ControllerId, ExecutionId, OrgId, RunId},
+    job::outputs::Outputs,
     run::RunState,
     sandbox::Profile,
 };
@@ -56,6 +57,8 @@ pub(crate) struct Change {
     pub detail: Option<String>,
     pub exit_code: Option<i32>,
     pub signal: Option<i32>,
+    /// What it told later steps.
+    pub outputs: Option<Outputs>,
 }
 
 impl Change {
@@ -78,6 +81,7 @@ impl Change {
             detail: None,
             exit_code: None,
             signal: None,
+            outputs: None,
         }
     }
 }
@@ -95,7 +99,7 @@ pub(crate) async fn page(
                select array(select step->>'name' from jsonb_array_elements(e.plan->'steps') as step) as names
                from executions e where e.org_id = $1 and e.id = $2)
            select r.id, r.agent_id, r.target, r.state, r.reason, r.detail, r.attempt, r.exit_code, r.signal,
-                  r.queued_at, r.due_at, r.started_at, r.ended_at, r.step,
+                  r.queued_at, r.due_at, r.started_at, r.ended_at, r.step, r.outputs as "outputs: Json<Outputs>",
                   (select names[r.step + 1] from steps) as step_name,
                   a.state as "attempt_state?",
                   a.observed_outcome as "observed?: Json<Observed>",
@@ -154,6 +158,7 @@ pub(crate) async fn page(
                     io_write_bytes: r.io_write_bytes.unwrap_or(0),
                     out_of_memory: r.out_of_memory.unwrap_or(false),
                 }),
+                outputs: r.outputs.map(|outputs| outputs.0).unwrap_or_default(),
                 output: output(stdout, stderr),
             }
         })
@@ -381,17 +386,22 @@ async fn write(connection: &mut PgConnection, changes: &[Change], is_told: bool)
     let details: Vec<Option<&str>> = changes.iter().map(|c| c.detail.as_deref()).collect();
     let exit_codes: Vec<Option<i32>> = changes.iter().map(|c| c.exit_code).collect();
     let signals: Vec<Option<i32>> = changes.iter().map(|c| c.signal).collect();
+    let outputs: Vec<Option<String>> = changes
+        .iter()
+        .map(|c| c.outputs.as_ref().and_then(|told| serde_json::to_string(told).ok()))
+        .collect();
     let done = sqlx::query_scalar!(
         r#"with changed as (
          update runs r
          set state = c.state, generation = r.generation + 1, due_at = coalesce(c.due_at, r.due_at),
              start_before = coalesce(c.start_before, r.start_before), started_at = coalesce(c.started_at, r.started_at),
              ended_at = coalesce(r.ended_at, c.ended_at),
-             reason = c.reason, detail = c.detail, exit_code = c.exit_code, signal = c.signal
+             reason = c.reason, detail = c.detail, exit_code = c.exit_code, signal = c.signal,
+             outputs = c.outputs::json
          from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::timestamptz[], $6::timestamptz[],
-                     $7::timestamptz[], $8::text[], $9::text[], $10::int[], $11::int[], $12::timestamptz[])
+                     $7::timestamptz[], $8::text[], $9::text[], $10::int[], $11::int[], $12::timestamptz[], $14::text[])
               as c(execution_id, id, generation, state, due_at, started_at, ended_at, reason, detail, exit_code,
-                   signal, start_before)
+                   signal, start_before, outputs)
          where r.execution_id = c.execution_id and r.id = c.id and r.generation = c.generation
          returning r.execution_id, r.agent_id, r.org_id, r.step, r.state
          ), ended as (
@@ -412,7 +422,8 @@ async fn write(connection: &mut PgConnection, changes: &[Change], is_told: bool)
         &exit_codes as _,
         &signals as _,
         &times(|c| c.start_before) as _,
-        is_told
+        is_told,
+        &outputs as _
     )
     .fetch_one(connection)
     .await

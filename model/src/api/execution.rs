@@ -197,6 +197,10 @@ pub struct Run {
     /// What the newest attempt took of its host; known once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// What it told later steps.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, Object>)]
+    pub outputs: serde_json::Map<String, serde_json::Value>,
     /// What the newest attempt wrote and what of it is stored.
     pub output: RunOutput,
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::parameters::Values;
+use super::{outputs::Outputs, parameters::Values};
 use crate::{
     Invalid,
     label::{Facts, Labels},
@@ -37,7 +37,7 @@ pub struct StepResult {
     pub state: String,
     /// None when it has no process, or none that exited.
     pub exit_code: Option<i32>,
-    pub outputs: Map<String, Value>,
+    pub outputs: Outputs,
 }
 
 /// The execution itself.
@@ -54,7 +54,8 @@ pub struct ExecutionFacts {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     pub params: BTreeSet<String>,
-    pub steps: BTreeSet<String>,
+    /// The steps before, with the outputs of each.
+    pub steps: BTreeMap<String, BTreeSet<String>>,
     pub matrix: BTreeSet<String>,
 }
 
@@ -73,7 +74,14 @@ impl Names {
             "host" => one_of(&["name", "labels", "facts"]),
             "execution" => one_of(&["id", "job", "version", "actor"]),
             "steps" => {
-                known(&self.steps) && below.is_none_or(|key| ["state", "exit_code", "outputs"].contains(&key))
+                let told = name.map(|name| self.steps.get(name));
+                match (told, below, parts.next()) {
+                    (None, ..) | (Some(Some(_)), None | Some("state" | "exit_code"), _) => true,
+                    (Some(Some(told)), Some("outputs"), output) => {
+                        output.is_none_or(|output| told.contains(output))
+                    }
+                    _ => false,
+                }
             }
             "range" => name.is_none(),
             _ => false,

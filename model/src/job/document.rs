@@ -194,6 +194,10 @@ pub struct Step {
     pub limits: Limits,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+    /// Names of what it tells later steps: when it succeeds it has written a JSON object with just these into the file
+    /// `OPSC_OUTPUTS`. Those of the same host read them as `steps.NAME.outputs.NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
 }
 
 impl Step {
@@ -257,8 +261,15 @@ impl Step {
             write: self.write.clone(),
             limits: self.limits,
             container: self.container.clone(),
+            outputs: self.outputs.clone(),
             ..Command::new(program)
         }))
+    }
+
+    /// The names of what later steps can know of it.
+    fn told(&self) -> BTreeSet<String> {
+        let asked = self.approval.iter().flat_map(|approval| approval.input.keys());
+        self.outputs.iter().chain(asked).cloned().collect()
     }
 
     fn validate(&self) -> Result<(), Invalid> {
@@ -318,6 +329,7 @@ impl Step {
             ("write", !self.write.is_empty()),
             ("limits", !self.limits.is_default()),
             ("container", self.container.is_some()),
+            ("outputs", !self.outputs.is_empty()),
         ];
         match said.into_iter().find(|(_, is_there)| *is_there) {
             Some((field, _)) => {
@@ -474,7 +486,8 @@ impl Job {
                 "steps" => graph.ancestors(place).iter().copied().collect(),
                 _ => (0..self.steps.len()).collect(),
             };
-            let steps = before.into_iter().map(|place| self.steps[place].name.clone()).collect();
+            let steps = before.into_iter().map(|place| &self.steps[place]);
+            let steps = steps.map(|step| (step.name.clone(), step.told())).collect();
             let names = Names { params: params.clone(), steps, ..Names::default() };
             let path = |field: &str| format!("{list}[{place}].{field}");
             if let Some(condition) = &step.condition {
@@ -493,8 +506,6 @@ impl Job {
                 }
             }
             if step.template {
-                // What steps came to is for conditions: a command is filled in when it is sent, from what was signed.
-                let names = Names { steps: BTreeSet::new(), ..names };
                 step.validate_template(&path, &names)?;
             }
             if let Some(name) = step.env.keys().find(|name| name.starts_with(OWN_VARIABLES)) {

@@ -7,6 +7,7 @@ pub mod context;
 mod document;
 mod graph;
 mod length;
+pub mod outputs;
 pub mod parameters;
 mod plan;
 pub mod progress;

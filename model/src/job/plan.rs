@@ -170,6 +170,15 @@ impl Plan {
         self.steps.iter().any(|step| step.template || step.condition.is_some())
     }
 
+    /// Whether steps tell something that later ones can read.
+    pub fn has_outputs(&self) -> bool {
+        self.steps.iter().any(|step| match &step.work {
+            Work::Command(command) => !command.outputs.is_empty(),
+            Work::Approval(approval) => !approval.input.is_empty(),
+            Work::Wait(_) => false,
+        })
+    }
+
     /// What the step at `place` runs on a host: its command, filled in where it is to be.
     ///
     /// # Errors

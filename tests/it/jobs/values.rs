@@ -116,3 +116,94 @@ async fn what_cannot_be_told_fails_its_host_with_the_reason() {
         problem.detail
     );
 }
+
+#[tokio::test]
+async fn what_a_step_tells_reaches_later_ones_on_its_host() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one", "two"]).await;
+    let api = world.api();
+    // In every sandbox, in a template, in a variable, and in a condition.
+    let document = r#"
+name: tell
+targets: {all: true}
+steps:
+  - {name: plain, sandbox: none, outputs: [who], run: "printf '{\"who\": \"%s\"}' \"$OPSC_RUN_ID\" > \"$OPSC_OUTPUTS\""}
+  - name: standard
+    outputs: [text, list]
+    run: |
+      cat > "$OPSC_OUTPUTS" <<'END'
+      {"text": "a 'b' $(touch /evil) `c`", "list": [1, {"x": null}]}
+      END
+  - {name: strict, sandbox: strict, outputs: [n], run: "echo '{\"n\": 3}' > $OPSC_OUTPUTS"}
+  - name: use
+    template: true
+    env: {WHO: "{{ steps.plain.outputs.who }}"}
+    run: "printf '%s|%s|%s' {{ steps.standard.outputs.text }} {{ steps.strict.outputs.n }} \"$WHO\""
+  - {name: asked, if: steps.strict.outputs.n == 3, run: "true"}
+  - {name: other, if: steps.strict.outputs.n == 4, run: "true"}
+"#;
+    save(&api, document).await;
+    let execution = execute(&api, "tell", json!({})).await;
+    api.finished(execution.id).await;
+    let finished = eventually(SOON, "the output of what ran is whole", async || {
+        let finished = api.finished(execution.id).await;
+        let mut ran = finished.runs.iter().filter(|run| run.attempt > 0);
+        ran.all(|run| run.output.complete == Some(true)).then_some(finished)
+    })
+    .await;
+    let cells = "succeeded succeeded succeeded succeeded succeeded skipped";
+    assert_eq!(
+        states(&results(&api, &execution).await),
+        [format!("one: {cells}"), format!("two: {cells}")],
+        "{:?}",
+        finished.runs
+    );
+    let pieces = api.pieces(execution.id, "", 100).await;
+    for host in ["one", "two"] {
+        let of = |step: &str| {
+            let mut runs = finished.runs.iter().filter(|run| run.target == host);
+            runs.find(|run| run.step_name.as_deref() == Some(step)).expect("a run")
+        };
+        assert_eq!(of("standard").outputs["list"], json!([1, { "x": null }]));
+        let own: Vec<_> = pieces.iter().filter(|piece| piece.run_id == of("use").id).cloned().collect();
+        let said = String::from_utf8(opsconductor_tests::api::bytes(&own)).expect("text");
+        assert_eq!(said, format!("a 'b' $(touch /evil) `c`|3|{}", of("plain").id));
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_tell_what_he_promised_has_failed() {
+    let world = World::start().await;
+    let _agent = agents(&world, &["one"]).await;
+    let api = world.api();
+    let wrongs = [
+        ("'true'", "wrote none"),
+        ("echo nonsense > $OPSC_OUTPUTS", "no JSON"),
+        (r#"echo '{\"b\": 1}' > $OPSC_OUTPUTS"#, "promised the output 'a'"),
+        (r#"echo '{\"a\": 1, \"b\": 1}' > $OPSC_OUTPUTS"#, "did not promise"),
+        ("rm $OPSC_OUTPUTS; ln -s /etc/hostname $OPSC_OUTPUTS", "another file"),
+        ("head -c 100000 /dev/zero > $OPSC_OUTPUTS", "OUTPUTS_BYTES"),
+    ];
+    let steps: String = wrongs
+        .iter()
+        .enumerate()
+        .map(|(index, (run, _))| {
+            let run = if run.starts_with('\'') { run.to_string() } else { format!("\"{run}\"") };
+            format!("  - {{name: s{index}, needs: [], outputs: [a], run: {run}}}\n")
+        })
+        .collect();
+    save(&api, &format!("name: lie\ntargets: {{all: true}}\nsteps:\n{steps}")).await;
+    let execution = execute(&api, "lie", json!({})).await;
+    let finished = api.finished(execution.id).await;
+    for (index, (_, why)) in wrongs.iter().enumerate() {
+        let step = format!("s{index}");
+        let run = finished.runs.iter().find(|run| run.step_name.as_deref() == Some(&step)).expect("a run");
+        let detail = run.detail.clone().unwrap_or_default();
+        assert_eq!((run.state.as_str(), run.reason), ("failed", Some(Reason::BadOutputs)), "{why}: {detail}");
+        assert!(detail.contains(why), "{why}: {detail}");
+    }
+    let unknown = "name: x\nsteps:\n  - {name: a, outputs: [one], run: x}\n  \
+                   - {name: b, if: steps.a.outputs.two == 1, run: x}\n";
+    let refused = api.post("/api/v1/jobs", &json!({ "document": unknown })).await;
+    refused.refused(400, "invalid_document");
+}

@@ -89,7 +89,7 @@ impl Life<'_> {
             usage,
             bounds: self.bounds,
         }
-        .record(self.output);
+        .record(self.output, self.means.kept.outputs.as_ref());
         if self.is_unkillable && self.pid == 0 {
             record.detail = "its engine does not answer: its container may run, or begin yet".to_owned();
         }

@@ -43,7 +43,7 @@ pub(super) struct Means {
     pub(super) account: Account,
     /// What the engine said of it that it could not do.
     pub(super) warnings: Vec<String>,
-    pub(super) _kept: Kept,
+    pub(super) kept: Kept,
 }
 
 /// What the engine answers.

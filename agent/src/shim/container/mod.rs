@@ -120,7 +120,7 @@ async fn begin(spec: &mut Spec, ears: &mut Ears<'_>, deadline: Instant) -> Resul
         Ok((made, output)) => {
             fault::point("shim.container.attached");
             let (account, warnings) = (Account::new(made.id), made.warnings);
-            Ok(Means { engine, name, output, account, warnings, _kept: kept })
+            Ok(Means { engine, name, output, account, warnings, kept })
         }
         Err(failure) => {
             // It may be there even if the engine did not say so in time, or come to be: then its note is kept.

@@ -33,12 +33,15 @@ use super::{
 use crate::{
     sandbox::{seccomp::oci, user::Lent},
     shim::{
+        outputs::{self, Outputs},
         prepare::{self, Failure},
         spec::Spec,
     },
 };
 
 const SCRIPT_FILE_NAME: &str = "script";
+/// Where the run finds the file for what it tells.
+const OUTPUTS_TARGET: &str = "/.opsconductor-outputs";
 const FILTER_FILE_NAME: &str = "seccomp.json";
 /// Where a script's interpreter finds it in the container.
 const SCRIPT_TARGET: &str = "/.opsconductor-script";
@@ -67,6 +70,7 @@ pub(super) struct Plan {
     hidden: Vec<String>,
     limits: proto::Limits,
     script: Option<HandedOver>,
+    outputs: Option<(Outputs, PathBuf)>,
     lent: Option<Lent>,
     throttled: Vec<String>,
 }
@@ -81,6 +85,7 @@ struct ContainerUser {
 /// What is there for as long as the container is: its user, where that exists for this run only, and what it was handed.
 #[derive(Debug)]
 pub(super) struct Kept {
+    pub(super) outputs: Option<Outputs>,
     _lent: Option<Lent>,
     _script: Option<HandedOver>,
     _filter: Option<HandedOver>,
@@ -118,7 +123,19 @@ impl Plan {
         let profile = prepare::profile(command.profile())?;
         let lent = prepare::lend_user(&command, profile, spec)?;
         let user = user(&command.user, profile, lent.as_ref())?;
-        let environment = environment(spec, lent.is_some());
+        let mut environment = environment(spec, lent.is_some());
+        let mut outputs = None;
+        if !command.outputs.is_empty() {
+            let make = || {
+                let folder = std::env::current_dir()?;
+                let made = Outputs::make_open(&folder, std::mem::take(&mut command.outputs))?;
+                io::Result::Ok((made, folder.join(outputs::FILE_NAME)))
+            };
+            let mut make = make;
+            let made = make().map_err(|error| failed(&format!("the file for its outputs: {error}")))?;
+            environment.push(format!("{}={OUTPUTS_TARGET}", outputs::VARIABLE));
+            outputs = Some(made);
+        }
         let mut script = None;
         let words = match command.program.take() {
             Some(proto::command::Program::Argv(argv)) => argv.argv,
@@ -159,6 +176,7 @@ impl Plan {
             hidden: spec.hidden.clone(),
             limits,
             script,
+            outputs,
             lent,
             throttled,
         })
@@ -234,7 +252,8 @@ impl Plan {
             host_config: Some(HostConfig { group_add: groups, ..host }),
             ..Default::default()
         };
-        Ok((body, Kept { _lent: self.lent, _script: self.script, _filter: filter_file }))
+        let outputs = self.outputs.map(|(outputs, _)| outputs);
+        Ok((body, Kept { outputs, _lent: self.lent, _script: self.script, _filter: filter_file }))
     }
 
     fn host_config(&self) -> HostConfig {
@@ -306,6 +325,7 @@ impl Plan {
             .map(|folder| bind(folder, folder, true))
             .chain(self.writable.iter().map(|folder| bind(folder, folder, false)))
             .chain(self.script.iter().map(|script| bind(&script.0.to_string_lossy(), SCRIPT_TARGET, true)))
+            .chain(self.outputs.iter().map(|(_, path)| bind(&path.to_string_lossy(), OUTPUTS_TARGET, false)))
             .collect()
     }
 }

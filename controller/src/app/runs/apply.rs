@@ -160,6 +160,7 @@ fn apply_to_run(
             change.detail = Some(finish.detail).filter(|detail| !detail.is_empty());
             change.exit_code = finish.exit_code;
             change.signal = finish.signal;
+            change.outputs = finish.outputs;
             tried.exit_code = finish.exit_code;
             ended(finish.reason, finish.exit_code)
         }
@@ -194,6 +195,7 @@ fn apply_to_run(
                 detail: Some(due.detail),
                 exit_code: None,
                 signal: None,
+                outputs: None,
                 ..change
             };
             RunEvent::Returned

@@ -38,6 +38,7 @@ impl Told {
             Self::Accepted => Happening::Accepted { at },
             Self::Started => Happening::Started { at, pid: 1, boot_id: String::new() },
             Self::Finished(reason, code) => Happening::Finished(Box::new(Finish {
+                outputs: None,
                 started_at: Some(at),
                 ended_at: at,
                 reason,
