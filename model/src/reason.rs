@@ -76,6 +76,10 @@ pub enum Reason {
     Approved,
     /// Somebody who could have approved it has rejected it.
     Rejected,
+    /// Its host was away when its turn came.
+    HostOffline,
+    /// Another execution held what only one can hold.
+    LockHeld,
     /// It did not tell the outputs that it promised.
     BadOutputs,
     /// Nobody has decided in time.
@@ -123,6 +127,8 @@ impl Reason {
             Self::Done => "done",
             Self::Approved => "approved",
             Self::Rejected => "rejected",
+            Self::HostOffline => "host_offline",
+            Self::LockHeld => "lock_held",
             Self::BadOutputs => "bad_outputs",
             Self::ApprovalExpired => "approval_expired",
             Self::BrokenGlass => "broken_glass",
@@ -130,7 +136,7 @@ impl Reason {
     }
 
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::Exited,
         Self::Signaled,
         Self::Cancelled,
@@ -166,6 +172,8 @@ impl Reason {
         Self::Done,
         Self::Approved,
         Self::Rejected,
+        Self::HostOffline,
+        Self::LockHeld,
         Self::BadOutputs,
         Self::ApprovalExpired,
         Self::BrokenGlass,

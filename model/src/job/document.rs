@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Approval, Graph, Length, Rollout, condition,
+    Approval, Graph, Length, Matrix, Offline, OnConflict, Rollout, condition,
     context::Names,
+    matrix,
     parameters::{Parameters, validate_all},
     template::{Quote, check_template},
 };
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// What our own variables begin with.
-const OWN_VARIABLES: &str = "OPSC_";
+pub(super) const OWN_VARIABLES: &str = "OPSC_";
 /// What stands in the place of a job's name in paths.
 const RESERVED: [&str; 2] = ["validate", "schema"];
 
@@ -49,6 +50,15 @@ pub struct Job {
     pub order: Order,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
+    /// What only one execution may hold at a time: `host` (each host, while its turn lasts), `job`, or a name of one's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+    /// What becomes of it when somebody else holds that.
+    #[serde(default, skip_serializing_if = "OnConflict::is_default")]
+    pub on_conflict: OnConflict,
+    /// What becomes of a host that is away when its turn comes.
+    #[serde(default, skip_serializing_if = "Offline::is_default")]
+    pub offline: Offline,
     /// How long each run may wait for its host once it is its turn; 5 minutes by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_within: Option<Length>,
@@ -150,6 +160,10 @@ pub struct Step {
     /// The steps that have to end before; without it the one that stands above, and with `[]` none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<Vec<String>>,
+    /// It is done once for each combination of these values, which it finds as `OPSC_MATRIX_NAME` and as `matrix.NAME`.
+    #[serde(default, skip_serializing_if = "Matrix::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, Vec<Object>>)]
+    pub matrix: Matrix,
     /// It runs only where this holds: an expression over `params`, `host`, `execution` and the `steps` before it. Where it
     /// does not, the step is skipped and counts as done.
     #[serde(default, rename = "if", skip_serializing_if = "Option::is_none")]
@@ -274,6 +288,7 @@ impl Step {
 
     fn validate(&self) -> Result<(), Invalid> {
         validate_slug("name", &self.name)?;
+        matrix::validate(&self.matrix)?;
         match self.command()? {
             Some(command) => {
                 command.validate().map_err(|invalid| Invalid::new(own_name(&invalid.field), invalid.problem))
@@ -330,6 +345,7 @@ impl Step {
             ("limits", !self.limits.is_default()),
             ("container", self.container.is_some()),
             ("outputs", !self.outputs.is_empty()),
+            ("matrix", !self.matrix.is_empty()),
         ];
         match said.into_iter().find(|(_, is_there)| *is_there) {
             Some((field, _)) => {
@@ -432,7 +448,14 @@ impl Job {
         if self.steps.is_empty() {
             return Err(Invalid::new("steps", "is empty; a job has at least one step"));
         }
-        if self.steps.len() + self.rollback.len() > limits::STEPS {
+        if let Some(lock) = &self.lock {
+            validate_slug("lock", lock)?;
+        } else if self.on_conflict != OnConflict::Queue {
+            return Err(Invalid::new("on_conflict", "is about a lock, and the job has none"));
+        }
+        let combinations = |step: &Step| step.matrix.values().map(Vec::len).fold(1, usize::saturating_mul);
+        let steps = self.steps.iter().map(combinations).fold(self.rollback.len(), usize::saturating_add);
+        if steps > limits::STEPS {
             return Err(Invalid::over("steps", "STEPS", limits::STEPS, "steps"));
         }
         let mut names = BTreeSet::new();
@@ -452,6 +475,9 @@ impl Job {
             let wrong = |field: &str, why| Err(Invalid::new(format!("rollback[{index}].{field}"), why));
             if step.is_controllers() {
                 return wrong("wait", "is the controller's own; what undoes a host runs on it");
+            }
+            if !step.matrix.is_empty() {
+                return wrong("matrix", "is not for steps of the rollback, which run in sequence");
             }
             if step.needs.is_some() {
                 return wrong("needs", "is not for steps of the rollback, which run in sequence");
@@ -486,9 +512,12 @@ impl Job {
                 "steps" => graph.ancestors(place).iter().copied().collect(),
                 _ => (0..self.steps.len()).collect(),
             };
-            let steps = before.into_iter().map(|place| &self.steps[place]);
+            // Of one with a matrix nobody could say which is meant.
+            let steps =
+                before.into_iter().map(|place| &self.steps[place]).filter(|step| step.matrix.is_empty());
             let steps = steps.map(|step| (step.name.clone(), step.told())).collect();
-            let names = Names { params: params.clone(), steps, ..Names::default() };
+            let matrix = step.matrix.keys().cloned().collect();
+            let names = Names { params: params.clone(), steps, matrix };
             let path = |field: &str| format!("{list}[{place}].{field}");
             if let Some(condition) = &step.condition {
                 condition::check(&path("if"), condition, &names)?;

@@ -1,12 +1,15 @@
 //! What is frozen of a job when it is started, and signed: its steps as they will run, by their places.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Approval, Graph, Job, Length, OnFailure, Order, Rollout, Step, condition,
+    Approval, Cell, Graph, Job, Length, Lock, Offline, OnConflict, OnFailure, Order, Rollout, Step,
+    condition,
     context::Context,
+    document::OWN_VARIABLES,
+    matrix,
     parameters::Values,
     template::{self, Quote},
 };
@@ -26,6 +29,13 @@ pub struct Plan {
     pub rollout: Rollout,
     /// How long each run may wait for its host once it is its turn.
     pub start_within: Length,
+    /// What only one execution may hold at a time; see [`Lock`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+    #[serde(default, skip_serializing_if = "OnConflict::is_default")]
+    pub on_conflict: OnConflict,
+    #[serde(default, skip_serializing_if = "Offline::is_default")]
+    pub offline: Offline,
     pub steps: Vec<PlanStep>,
 }
 
@@ -56,6 +66,9 @@ pub struct PlanStep {
     /// Its command is filled in when it is sent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub template: bool,
+    /// Its values, where it is one combination of a matrix.
+    #[serde(default, skip_serializing_if = "Cell::is_empty")]
+    pub matrix: Cell,
     /// It undoes, and runs only on a host that is to be rolled back.
     pub is_rollback: bool,
 }
@@ -86,19 +99,44 @@ impl Plan {
     pub fn of(job: &Job, id: JobId, version: i32, parameters: Values) -> Result<Self, Invalid> {
         let environment = parameters.environment();
         let graph = Graph::of(&job.steps)?;
-        let mut steps = Vec::with_capacity(job.steps.len() + job.rollback.len());
+        // Where each step of the document stands in the plan: several times, where it has a matrix.
+        let cells: Vec<Vec<Cell>> = job.steps.iter().map(|step| matrix::cells(&step.matrix)).collect();
+        let mut places = Vec::with_capacity(cells.len());
+        let mut next = 0;
+        for cells in &cells {
+            places.push(next..next + cells.len());
+            next += cells.len();
+        }
+        let mut steps = Vec::with_capacity(next + job.rollback.len());
         for (place, step) in job.steps.iter().enumerate() {
-            steps.push(planned(step, graph.needs(place).to_vec(), &environment, false)?);
+            let needs: Vec<usize> =
+                graph.needs(place).iter().flat_map(|need| places[*need].clone()).collect();
+            for (index, cell) in cells[place].iter().enumerate() {
+                let mut planned = planned(step, needs.clone(), &environment, cell)?;
+                if !cell.is_empty() {
+                    planned.name = format!("{}.{}", step.name, index + 1);
+                }
+                steps.push(planned);
+            }
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = steps.iter().find(|step| !names.insert(step.name.clone())) {
+            let why = format!("makes a step '{}', and another one has that name", twice.name);
+            return Err(Invalid::new("steps", why));
         }
         for (place, step) in job.rollback.iter().enumerate() {
-            let before = place.checked_sub(1).map(|before| job.steps.len() + before);
-            steps.push(planned(step, before.into_iter().collect(), &environment, true)?);
+            let before = place.checked_sub(1).map(|before| next + before);
+            let planned = planned(step, before.into_iter().collect(), &environment, &Cell::new())?;
+            steps.push(PlanStep { is_rollback: true, ..planned });
         }
         Ok(Self {
             job: PlannedJob { id, name: job.name.clone(), version, parameters },
             order: job.order,
             rollout: job.rollout.clone().unwrap_or_default(),
             start_within: job.start_within.unwrap_or(Length(limits::DEFAULT_START_WITHIN_SECONDS)),
+            lock: job.lock.clone(),
+            on_conflict: job.on_conflict,
+            offline: job.offline,
             steps,
         })
     }
@@ -187,6 +225,8 @@ impl Plan {
         let (Some(step), Some(command)) = (self.steps.get(place), self.command(place)) else {
             return Ok(None);
         };
+        let in_matrix = Context { matrix: step.matrix.clone(), ..context.clone() };
+        let context = if step.matrix.is_empty() { context } else { &in_matrix };
         let mut filled = command.clone();
         if !step.template {
             return Ok(Some(filled));
@@ -203,12 +243,16 @@ impl Plan {
                 script.args.iter_mut().try_for_each(|text| render("script.args", text, Quote::None))?;
             }
         }
-        let ours = self.job.parameters.environment();
-        for (_, text) in filled.env.iter_mut().filter(|(name, _)| !ours.contains_key(*name)) {
+        for (_, text) in filled.env.iter_mut().filter(|(name, _)| !name.starts_with(OWN_VARIABLES)) {
             render("env", text, Quote::None)?;
         }
         filled.validate()?;
         Ok(Some(filled))
+    }
+
+    /// What only one execution may hold at a time.
+    pub fn lock(&self) -> Option<Lock<'_>> {
+        self.lock.as_deref().map(Lock::of)
     }
 
     /// The command of a step, if it is one that runs on hosts.
@@ -224,11 +268,12 @@ fn planned(
     step: &Step,
     needs: Vec<usize>,
     environment: &BTreeMap<String, String>,
-    is_rollback: bool,
+    cell: &Cell,
 ) -> Result<PlanStep, Invalid> {
     let work = match step.command()? {
         Some(mut command) => {
             command.env.extend(environment.clone());
+            command.env.extend(matrix::environment(cell));
             command.validate()?;
             Work::Command(Box::new(command))
         }
@@ -239,7 +284,8 @@ fn planned(
     };
     let (name, on_failure, always) = (step.name.clone(), step.on_failure, step.always);
     let (condition, template) = (step.condition.clone(), step.template);
-    Ok(PlanStep { name, needs, work, on_failure, always, condition, template, is_rollback })
+    let matrix = cell.clone();
+    Ok(PlanStep { name, needs, work, on_failure, always, condition, template, matrix, is_rollback: false })
 }
 
 #[cfg(test)]

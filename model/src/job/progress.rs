@@ -31,6 +31,10 @@ pub enum Why {
     NoHostLeft,
     /// The rollout was stopped before its host's turn.
     RolloutStopped,
+    /// Its host was away when its turn came.
+    HostOffline,
+    /// Another execution held its host then.
+    LockHeld,
 }
 
 /// How a step stands on all hosts together.
