@@ -128,6 +128,9 @@ fn describe(execution: &Execution, now: Timestamp) -> String {
     let also = [(cancelling, ", cancelling"), (execution.paused, ", paused")];
     let also: String = also.into_iter().filter_map(|(is_so, text)| is_so.then_some(text)).collect();
     row("State", format!("{}{also}", execution.state.as_str()));
+    if let Some(lock) = &execution.waits_for {
+        row("Waits for", format!("the lock {lock}"));
+    }
     if let Some(before) = execution.retry_of {
         row("Retry of", before.to_string());
     }

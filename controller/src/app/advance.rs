@@ -11,7 +11,7 @@ use model::{
     Reason,
     id::{AgentId, ExecutionId},
     job::{
-        Order, Plan, Work as StepWork, condition,
+        Offline, OnConflict, Order, Plan, Work as StepWork, condition,
         context::{self, StepResult},
         outputs::Outputs,
         progress::{self, Gathered, HostState, Move, Standing, Why},
@@ -24,6 +24,7 @@ use uuid::Uuid;
 use super::{
     App,
     approvals::{self, Decisions},
+    locks::{self, Taken},
     manifest::{self, Verified},
     runs,
 };
@@ -124,6 +125,8 @@ struct Going<'a> {
     queued: BTreeSet<AgentId>,
     /// The places of the approvals that people are asked for now.
     asked: Vec<usize>,
+    /// Hosts whose turn it is are held by other executions.
+    waits_for_hosts: bool,
 }
 
 async fn advance(
@@ -144,6 +147,17 @@ async fn advance(
         end_blocked(connection, id, progress.standing, runs::Why::StartExpired, now).await?;
         return Ok(Moved { any: true, ..nothing });
     }
+    // Nothing of it has begun as long as it waits: there is nothing else to look at.
+    if !is_cancelled && !progress.is_paused {
+        match locks::take(app, connection, (id, verified), progress.is_waiting, now).await? {
+            Taken::Yes => {}
+            Taken::Waits => return Ok(nothing),
+            Taken::Skip => {
+                end_blocked(connection, id, progress.standing, runs::Why::LockHeld, now).await?;
+                return Ok(Moved { any: true, ..nothing });
+            }
+        }
+    }
     let changed = store::progress::take_changed(connection, id).await?;
     let mut going = Going {
         id,
@@ -160,6 +174,7 @@ async fn advance(
         moves: Vec::new(),
         queued: BTreeSet::new(),
         asked: Vec::new(),
+        waits_for_hosts: false,
     };
     going.load_told(connection, &[NO_AGENT.0]).await?;
     going.end_own(is_cancelled, &going.decisions(app, connection).await?);
@@ -168,7 +183,7 @@ async fn advance(
     let is_held = progress.is_paused || is_cancelled;
     let mut standing = progress.standing;
     if !is_held {
-        standing = going.take_turns(connection, standing).await?;
+        standing = going.take_turns(app, connection, standing).await?;
         going.go_on(connection).await?;
         going.note_ended();
     }
@@ -246,18 +261,38 @@ impl Going<'_> {
     }
 
     /// Gives the next hosts their turns, and takes them from those that shall have none.
-    async fn take_turns(&mut self, connection: &mut PgConnection, standing: Standing) -> Result<Standing> {
+    async fn take_turns(
+        &mut self,
+        app: &App,
+        connection: &mut PgConnection,
+        standing: Standing,
+    ) -> Result<Standing> {
         let seen: Vec<progress::Host> =
             self.hosts.iter().map(|host| progress::Host { batch: host.batch, state: host.state }).collect();
-        let turn = progress::turn(self.plan, standing, &seen, self.now);
+        let mut turn = progress::turn(self.plan, standing, &seen, self.now);
+        let away = self.away(connection, &turn.begin).await?;
+        let next = self.agents(&turn.begin);
+        let held = locks::take_hosts(app, connection, (self.id, self.verified), &next, self.now).await?;
+        let is_held = |place: &usize| held.contains(&self.hosts[*place].agent_id);
+        if self.plan.on_conflict == OnConflict::Skip {
+            turn.skip.extend(turn.begin.iter().copied().filter(is_held));
+        }
+        turn.begin.retain(|place| !is_held(place));
+        // Whoever holds them tells nobody when he is done.
+        self.waits_for_hosts = !held.is_empty() && self.plan.on_conflict != OnConflict::Skip;
         let agents: Vec<AgentId> =
             turn.begin.iter().chain(&turn.skip).map(|place| self.hosts[*place].agent_id).collect();
         self.load(connection, agents).await?;
         for place in turn.begin {
             self.set_host(place, HostState::Active);
+            if away.contains(&self.hosts[place].agent_id) {
+                self.leave_out(place);
+            }
         }
         for place in turn.skip {
-            self.skip_host(place);
+            let why =
+                if held.contains(&self.hosts[place].agent_id) { Why::LockHeld } else { Why::RolloutStopped };
+            self.skip_host(place, why);
         }
         if turn.standing.is_stopped {
             // Whoever offers them at this moment is done first.
@@ -268,7 +303,7 @@ impl Going<'_> {
                 if self.hosts[place].state == HostState::Active
                     && self.has_not_begun(self.hosts[place].agent_id)
                 {
-                    self.skip_host(place);
+                    self.skip_host(place, Why::RolloutStopped);
                 }
             }
         }
@@ -483,12 +518,43 @@ impl Going<'_> {
     }
 
     /// Nothing begins on the host any more.
-    fn skip_host(&mut self, place: usize) {
+    fn skip_host(&mut self, place: usize, why: Why) {
         let runs = self.runs.get(&self.hosts[place].agent_id).cloned().unwrap_or_default();
         for run in runs.iter().filter(|run| matches!(run.state, RunState::Blocked | RunState::Queued)) {
-            self.skip(run, Why::RolloutStopped);
+            self.skip(run, why);
         }
         self.set_host(place, HostState::Skipped);
+    }
+
+    /// Those whose turn it is and that are away, where the job does not wait for such.
+    async fn away(&self, connection: &mut PgConnection, places: &[usize]) -> Result<BTreeSet<AgentId>> {
+        if self.plan.offline == Offline::Wait || places.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let agents: Vec<Uuid> = self.agents(places).iter().map(|agent| agent.0).collect();
+        let connected = store::agents::connected(connection, &agents).await?;
+        Ok(agents.into_iter().map(AgentId).filter(|agent| !connected.contains(agent)).collect())
+    }
+
+    fn agents(&self, places: &[usize]) -> Vec<AgentId> {
+        places.iter().map(|place| self.hosts[*place].agent_id).collect()
+    }
+
+    /// Nothing begins on a host that is away: it is skipped, or has failed, as the job says.
+    fn leave_out(&mut self, place: usize) {
+        let runs = self.runs.get(&self.hosts[place].agent_id).cloned().unwrap_or_default();
+        let mut failed = self.plan.offline != Offline::Fail;
+        for run in runs.iter().filter(|run| run.state == RunState::Blocked) {
+            if failed || self.plan.steps[run.step].is_rollback {
+                self.skip(run, Why::HostOffline);
+            } else {
+                let event = RunEvent::Ended(RunOutcome::Failed);
+                self.change(run, event, Some((Reason::HostOffline, "its host was away when its turn came")));
+                failed = true;
+            }
+        }
+        let state = if self.plan.offline == Offline::Fail { HostState::Failed } else { HostState::Skipped };
+        self.set_host(place, state);
     }
 
     fn skip(&mut self, run: &StepRun, why: Why) {
@@ -500,6 +566,8 @@ impl Going<'_> {
             Why::RolloutStopped => {
                 (Reason::RolloutStopped, "the rollout was stopped before this host's turn")
             }
+            Why::HostOffline => (Reason::HostOffline, "its host was away when its turn came"),
+            Why::LockHeld => (Reason::LockHeld, "another execution held its host"),
         };
         self.change(run, RunEvent::Skipped, Some((reason, detail)));
     }
@@ -572,7 +640,9 @@ impl Going<'_> {
     fn next_look(&self, pause_until: Option<Timestamp>) -> Option<Timestamp> {
         let active = self.own.values().filter(|run| run.state == RunState::Active);
         let waits = active.filter_map(|run| wait_ends(self.plan, run));
-        self.is_open().then(|| waits.chain(pause_until).fold(self.verified.start_by, Timestamp::min))
+        let held = self.waits_for_hosts.then(|| locks::look_again(self.now));
+        self.is_open()
+            .then(|| waits.chain(pause_until).chain(held).fold(self.verified.start_by, Timestamp::min))
     }
 }
 
@@ -587,13 +657,14 @@ async fn end_blocked(
 ) -> Result<()> {
     let waiting = store::runs::lock_blocked(connection, id).await?;
     runs::end_waiting(connection, &waiting, why, now).await?;
-    let (outcome, reason) = match why {
-        runs::Why::Unauthorised => (RunOutcome::Failed, Reason::ManifestMismatch),
-        _ => (RunOutcome::TimedOut, Reason::StartExpired),
+    let (event, reason) = match why {
+        runs::Why::Unauthorised => (RunEvent::Ended(RunOutcome::Failed), Reason::ManifestMismatch),
+        runs::Why::LockHeld => (RunEvent::Skipped, Reason::LockHeld),
+        _ => (RunEvent::Ended(RunOutcome::TimedOut), Reason::StartExpired),
     };
     let (mut changes, mut moves) = (Vec::new(), Vec::new());
     for run in own(connection, id).await?.into_values() {
-        let Ok(state) = run::next(run.state, RunEvent::Ended(outcome)) else { continue };
+        let Ok(state) = run::next(run.state, event) else { continue };
         moves.push((id, run.state, state));
         let change = Change::to(state, (id, run.id), run.generation);
         changes.push(Change { ended_at: Some(now), reason: Some(reason), ..change });

@@ -174,6 +174,7 @@ pub(super) async fn write(
         created_at: now,
         ended_at: None,
         paused: false,
+        waits_for: None,
         retry_of,
         job: match work {
             Work::Plan(plan) => Some(store::executions::executed(plan.job)),

@@ -23,6 +23,7 @@ pub(crate) mod idempotency;
 pub(crate) mod jobs;
 pub(crate) mod joining;
 pub(crate) mod live;
+pub(crate) mod locks;
 pub(crate) mod login;
 pub(crate) mod manifest;
 pub(crate) mod oidc;

@@ -211,6 +211,21 @@ pub(crate) async fn targets(
     query.build_query_as().fetch_all(connection).await.during("query for targets")
 }
 
+/// Those of these agents that are connected.
+pub(crate) async fn connected(
+    connection: &mut PgConnection,
+    agents: &[Uuid],
+) -> Result<std::collections::BTreeSet<AgentId>> {
+    let ids = sqlx::query_scalar!(
+        "select distinct agent_id from sessions where agent_id = any($1) and connected",
+        agents
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for connected agents")?;
+    Ok(ids.into_iter().map(AgentId).collect())
+}
+
 /// What templates see of these agents.
 pub(crate) async fn described(
     connection: &mut PgConnection,

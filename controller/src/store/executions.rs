@@ -160,6 +160,7 @@ struct Row {
     priority: i16,
     retry_of: Option<Uuid>,
     paused: Option<bool>,
+    waits_for: Option<String>,
     counts: Counts,
 }
 
@@ -210,6 +211,7 @@ macro_rules! row {
             priority: $r.priority,
             retry_of: $r.retry_of,
             paused: $r.paused,
+            waits_for: $r.waits_for,
             counts: Counts {
                 total: $r.runs_total,
                 waiting: $r.runs_waiting,
@@ -241,6 +243,7 @@ impl From<Row> for Execution {
             created_at: row.created_at.to_jiff(),
             ended_at: row.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
             paused: row.paused == Some(true),
+            waits_for: row.waits_for,
             retry_of: row.retry_of.map(ExecutionId),
             job: row.job.map(|job| executed(job.0)),
             command: row.command.map(|command| without_values(command.0)),
@@ -266,7 +269,9 @@ pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Op
         r#"select id, state, summary, command as "command: Json<Command>", plan->'job' as "job: Json<PlannedJob>", actor, request_id, created_at, ended_at,
                   cancel_requested_at is not null as "cancel_requested!", priority, retry_of,
                   (select p.paused_at is not null from execution_progress p
-                   where p.execution_id = executions.id and ended_at is null) as "paused", runs_total, runs_waiting, runs_active,
+                   where p.execution_id = executions.id and ended_at is null) as "paused",
+                  (select p.waits_for from execution_progress p
+                   where p.execution_id = executions.id and ended_at is null) as "waits_for", runs_total, runs_waiting, runs_active,
                   runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
                   runs_unknown
            from executions where org_id = $1 and id = $2"#,
@@ -317,7 +322,9 @@ pub(crate) async fn page(
         r#"select id, state, summary, plan->'job' as "job: Json<PlannedJob>", actor, request_id, created_at, ended_at,
                   cancel_requested_at is not null as "cancel_requested!", priority, retry_of,
                   (select p.paused_at is not null from execution_progress p
-                   where p.execution_id = executions.id and ended_at is null) as "paused", runs_total, runs_waiting, runs_active,
+                   where p.execution_id = executions.id and ended_at is null) as "paused",
+                  (select p.waits_for from execution_progress p
+                   where p.execution_id = executions.id and ended_at is null) as "waits_for", runs_total, runs_waiting, runs_active,
                   runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
                   runs_unknown
            from executions

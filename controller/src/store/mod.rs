@@ -22,6 +22,7 @@ pub(crate) mod idempotency;
 pub(crate) mod installation;
 pub(crate) mod jobs;
 pub(crate) mod join_tokens;
+pub(crate) mod locks;
 pub(crate) mod login_failures;
 pub(crate) mod login_sessions;
 pub(crate) mod manifests;

@@ -28,6 +28,8 @@ pub(crate) const NO_AGENT: AgentId = AgentId(Uuid::nil());
 pub(crate) struct Progress {
     pub standing: Standing,
     pub is_paused: bool,
+    /// It waits for the lock of its own.
+    pub is_waiting: bool,
 }
 
 /// A host of an execution.
@@ -99,6 +101,25 @@ pub(crate) async fn wake(
     Ok(())
 }
 
+/// Notes that the execution waits for a lock, or for none, and when somebody has to look again.
+pub(crate) async fn set_waiting(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+    key: Option<&str>,
+    advance_at: Option<Timestamp>,
+) -> Result<()> {
+    sqlx::query!(
+        "update execution_progress set waits_for = $2, advance_at = coalesce($3, advance_at) where execution_id = $1",
+        execution.0,
+        key,
+        advance_at.map(ToSqlx::to_sqlx) as _
+    )
+    .execute(connection)
+    .await
+    .during("update of what the execution waits for")?;
+    Ok(())
+}
+
 /// Executions that somebody has to look at: something has ended, or a time has come.
 pub(crate) async fn due(pool: &PgPool, now: Timestamp, limit: i64) -> Result<Vec<ExecutionId>> {
     let ids = sqlx::query_scalar!(
@@ -116,7 +137,8 @@ pub(crate) async fn due(pool: &PgPool, now: Timestamp, limit: i64) -> Result<Vec
 /// Locks the progress of an execution; none when somebody else has it.
 pub(crate) async fn lock(connection: &mut PgConnection, execution: ExecutionId) -> Result<Option<Progress>> {
     let row = sqlx::query!(
-        r#"select batch, pause_until, paused_at is not null as "is_paused!", stopped_at is not null as "is_stopped!"
+        r#"select batch, pause_until, paused_at is not null as "is_paused!", stopped_at is not null as "is_stopped!",
+                  waits_for is not null as "is_waiting!"
            from execution_progress where execution_id = $1 for update skip locked"#,
         execution.0
     )
@@ -130,6 +152,7 @@ pub(crate) async fn lock(connection: &mut PgConnection, execution: ExecutionId) 
             is_stopped: r.is_stopped,
         },
         is_paused: r.is_paused,
+        is_waiting: r.is_waiting,
     }))
 }
 

@@ -109,6 +109,9 @@ pub struct Execution {
     /// Nothing more of it begins until somebody resumes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// The lock that it waits for, which another execution holds: `job/ID` or `name/NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// The execution that it tries again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<ExecutionId>,

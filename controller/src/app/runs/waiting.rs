@@ -31,6 +31,8 @@ pub(crate) enum Why {
     Unauthorised,
     /// What their steps say cannot be filled in for their hosts any more.
     BadTemplate,
+    /// Another execution holds what only one can hold.
+    LockHeld,
 }
 
 /// How one of them ends.
@@ -94,6 +96,9 @@ fn ending(row: &Waiting, why: Why) -> Ending {
             Reason::BadTemplate,
             "its command could not be filled in when it was sent; the controller's log says why",
         ),
+        (Why::LockHeld, _) => {
+            plain(RunEvent::Skipped, Reason::LockHeld, "another execution held what only one can hold")
+        }
         (_, Some(AttemptState::Lost)) => plain(
             RunEvent::Lost,
             tried_reason.unwrap_or(Reason::AgentLost),
