@@ -14,8 +14,8 @@ use model::{
 };
 
 pub(crate) use self::job::{
-    ApplyArgs, DiffArgs, ExportArgs, Files, JobCommand, NewArgs, OneJob, PlanArgs, RunJobArgs, TargetArgs,
-    ValidateArgs,
+    ApplyArgs, DiffArgs, ExportArgs, Files, ImportArgs, ImportCommand, JobCommand, NewArgs, OneJob, PlanArgs,
+    RunJobArgs, TargetArgs, ValidateArgs,
 };
 pub(crate) use self::people::{
     AcceptArgs, AuthCommand, BindArgs, CreateTokenArgs, GroupCommand, InvitationCommand, LoginArgs, Member,
