@@ -145,7 +145,15 @@ fn schedule(line: &str) -> Result<(String, &str), String> {
                 field.name
             ));
         }
-        field.check(text).map_err(|why| format!("the {} '{text}' {why}", field.name))?;
+        field.check(text).map_err(|why| {
+            // What begins so is hardly meant as one.
+            let hint = if fields.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit() || c == '*') {
+                "; a line is NAME=VALUE, a comment, or five fields and a command"
+            } else {
+                ""
+            };
+            format!("the {} '{text}' {why}{hint}", field.name)
+        })?;
         fields.push(text);
         rest = behind;
     }

@@ -100,7 +100,8 @@ fn a_crontab_of_a_person() {
 #[test]
 fn what_is_no_crontab_says_where() {
     for (text, line, words) in [
-        ("hello\n", 1, "the hour is missing"),
+        ("hello\n", 1, "a line is NAME=VALUE, a comment, or five fields"),
+        ("5 4\n", 1, "the day of the month is missing"),
         ("# a\n\n60 * * * * x\n", 3, "the minute '60' has '60', which is not from 0 to 59"),
         ("* * * * mox x\n", 1, "day of the week 'mox'"),
         ("* * 0 * * x\n", 1, "day of the month '0'"),

@@ -400,7 +400,7 @@ fn names_are_told_apart() {
 fn what_is_no_export_says_where() {
     for (text, line, words) in [
         ("<joblist>\n", 1, "export the jobs as YAML"),
-        ("- name: [\n", 2, "no YAML"),
+        ("- name: [\n", 1, "no YAML"),
         ("a text\n", 1, "no job of Rundeck"),
         ("- name: a\n  sequence: {commands: []}\n- 17\n", 3, "no job of Rundeck"),
         ("- sequence: {commands: []}\n", 1, "no name"),
