@@ -34,7 +34,7 @@ const CRONTAB: &str = "\
 SHELL=/bin/sh
 GREETING='good  morning'
 # Greets
-0 5 * * * cat; printf '%s\\%' \"$GREETING\"%first%second
+0 5 * * * cat; printf '\\%s\\%\\%' \"$GREETING\"%first%second
 ";
 
 #[tokio::test]
