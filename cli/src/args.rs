@@ -14,8 +14,8 @@ use model::{
 };
 
 pub(crate) use self::job::{
-    ApplyArgs, ApprovalCommand, DecideArgs, DiffArgs, ExportArgs, Files, JobCommand, NewArgs, OneJob,
-    PlanArgs, RunJobArgs, TargetArgs, ValidateArgs,
+    ApplyArgs, ApprovalCommand, DecideArgs, DiffArgs, ExportArgs, Files, ImportArgs, ImportCommand,
+    JobCommand, NewArgs, OneJob, PlanArgs, RunJobArgs, TargetArgs, ValidateArgs,
 };
 pub(crate) use self::people::{
     AcceptArgs, AuthCommand, BindArgs, CreateTokenArgs, GroupCommand, InvitationCommand, LoginArgs, Member,
@@ -285,6 +285,12 @@ pub(crate) struct LogsArgs {
     /// The bytes of one target as they were written, checked against what the host counted
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Hosts that came to the same together, with their output once
+    #[arg(short, long, conflicts_with_all = ["follow", "attempt", "target", "since", "raw"])]
+    pub(crate) group: bool,
+    /// Form of the groups; with json or yaml one document, held in memory
+    #[arg(short, long, value_enum, default_value_t = Format::Table, requires = "group")]
+    pub(crate) output: Format,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -597,6 +603,8 @@ mod tests {
 
     use super::*;
 
+    const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
     fn parse(line: &[&str]) -> Result<Cli, ErrorKind> {
         Cli::try_parse_from([&["opsctl"], line].concat()).map_err(|error| error.kind())
     }
@@ -616,6 +624,8 @@ mod tests {
             &["agent", "drain", "web-1", "--wait"],
             &["agent", "resume", "-l", "env=prod"],
             &["exec", "--all", "--timeout", "1h30m", "--env", "A=", "--", "true", "--addr", "x"],
+            &["logs", ID, "--group", "--step", "ask", "--stream", "stderr", "-o", "json"],
+            &["logs", ID, "-g", "--tail", "3"],
         ] {
             assert!(parse(good).is_ok(), "{good:?}");
         }
@@ -633,6 +643,12 @@ mod tests {
             (&["agent", "drain"], ErrorKind::MissingRequiredArgument),
             (&["agent", "drain", "web-1", "-l", "env=prod"], ErrorKind::ArgumentConflict),
             (&["logs", "17"], ErrorKind::ValueValidation),
+            (&["logs", ID, "--group", "--follow"], ErrorKind::ArgumentConflict),
+            (&["logs", ID, "--group", "--raw"], ErrorKind::ArgumentConflict),
+            (&["logs", ID, "--group", "--attempt", "1"], ErrorKind::ArgumentConflict),
+            (&["logs", ID, "--group", "-t", "web-1"], ErrorKind::ArgumentConflict),
+            (&["logs", ID, "--group", "--since", "1h"], ErrorKind::ArgumentConflict),
+            (&["logs", ID, "-o", "json"], ErrorKind::MissingRequiredArgument),
             (&["agent", "show", ".."], ErrorKind::ValueValidation),
             (&["execution", "list", "--state", "gone"], ErrorKind::ValueValidation),
         ] {

@@ -7,7 +7,7 @@ use model::{
     api::{
         auth::Tokens,
         execution::{Attempt, Execution, Run},
-        job::Results,
+        job::{OutputGroup, Results},
         output::OutputPage,
         problem::Problem,
         status::Status,
@@ -303,6 +303,14 @@ impl Client {
             whole.next_cursor = page.next_cursor;
         }
         Ok(whole)
+    }
+
+    /// The runs of an execution that came to the same, together.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn groups(&self, id: ExecutionId) -> Result<Vec<OutputGroup>, Error> {
+        self.get(&["api", "v1", "executions", &id.to_string(), "groups"], &[]).await
     }
 
     /// The tries of a run, page by page.

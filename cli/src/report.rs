@@ -48,11 +48,18 @@ pub(crate) struct Document {
     runs: Vec<RunDocument>,
 }
 
-/// A run with its output: `stdout` where that is UTF-8, `stdout_base64` where it is not; so too for stderr.
+/// A run with its output.
 #[derive(Debug, Serialize)]
 struct RunDocument {
     #[serde(flatten)]
     run: Run,
+    #[serde(flatten)]
+    output: OutputDocument,
+}
+
+/// What a run wrote: `stdout` where that is UTF-8, `stdout_base64` where it is not; so too for stderr.
+#[derive(Debug, Serialize)]
+pub(crate) struct OutputDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     stdout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,22 +90,24 @@ impl Report {
         }
     }
 
+    /// What a run wrote, which is no longer held here.
+    pub(crate) fn output_of(&mut self, run: RunId) -> OutputDocument {
+        let Gathered { stdout, stderr, .. } = self.runs.remove(&run).unwrap_or_default();
+        let (stdout_text, stdout_base64) = encode(stdout.bytes);
+        let (stderr_text, stderr_base64) = encode(stderr.bytes);
+        OutputDocument {
+            stdout: stdout_text,
+            stdout_base64,
+            stdout_gaps: stdout.gaps,
+            stderr: stderr_text,
+            stderr_base64,
+            stderr_gaps: stderr.gaps,
+        }
+    }
+
     pub(crate) fn finish(mut self, execution: Execution, runs: Vec<Run>) -> Document {
-        let with_output = |run: Run| {
-            let Gathered { stdout, stderr, .. } = self.runs.remove(&run.id).unwrap_or_default();
-            let (stdout_text, stdout_base64) = encode(stdout.bytes);
-            let (stderr_text, stderr_base64) = encode(stderr.bytes);
-            RunDocument {
-                run,
-                stdout: stdout_text,
-                stdout_base64,
-                stdout_gaps: stdout.gaps,
-                stderr: stderr_text,
-                stderr_base64,
-                stderr_gaps: stderr.gaps,
-            }
-        };
-        Document { execution, runs: runs.into_iter().map(with_output).collect() }
+        let runs = runs.into_iter().map(|run| RunDocument { output: self.output_of(run.id), run }).collect();
+        Document { execution, runs }
     }
 }
 

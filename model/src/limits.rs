@@ -37,6 +37,9 @@ pub const PATTERN_LENGTH: usize = 256;
 pub const NAMED_TARGETS: usize = 1000;
 pub const TARGETS: usize = 20_000;
 
+/// Groups of equal output that one answer has at most.
+pub const OUTPUT_GROUPS: i64 = 1000;
+
 /// Seconds that a run may take: smallest, default, largest (30 days).
 pub const TIMEOUT_SECONDS: std::ops::RangeInclusive<i64> = 1..=30 * 24 * 3600;
 pub const DEFAULT_TIMEOUT_SECONDS: i64 = 3600;

@@ -1,6 +1,9 @@
 //! Jobs on real agents: what a step waits for, what a failure means, whose turn it is; versions and who may change them.
 
 mod approvals;
+mod groups;
+mod imports;
+mod locks;
 mod retries;
 mod rollouts;
 mod values;

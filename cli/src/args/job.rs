@@ -21,6 +21,12 @@ Examples:
 
 Exit codes are those of 'exec'.";
 
+const IMPORT_NOTES: &str = "\
+What could not be carried over is listed on stderr, with -o json in the answer.
+
+Exit codes: 0 all jobs are written, 1 one could not be (or with --strict something is left over), 2 what was read is
+not what it should be, or a file is there already.";
+
 const DIFF_EXAMPLES: &str = "\
 Examples:
   opsctl job diff disk-report                      (what the newest version changed)
@@ -73,6 +79,9 @@ pub(crate) enum JobCommand {
     Schema,
     /// Write a document to begin with
     New(NewArgs),
+    /// Make documents of what other programs run
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Show which hosts a start would go to, in which order, and what it would do
     Plan(PlanArgs),
     /// Start a job and follow its output
@@ -173,6 +182,53 @@ pub(crate) struct NewArgs {
     pub(crate) list: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCommand {
+    /// A job for each entry of a crontab
+    #[command(after_help = IMPORT_NOTES)]
+    Crontab(ImportCrontabArgs),
+    /// A job for each of a Rundeck export in YAML (or JSON)
+    #[command(after_help = IMPORT_NOTES)]
+    Rundeck(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("import_targets").args(["selector", "target"]))]
+pub(crate) struct ImportArgs {
+    /// What to read, stdin with '-'
+    #[arg(value_name = "FILE|-")]
+    pub(crate) file: PathBuf,
+    /// Write a file for each job into this folder, instead of all to stdout
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Replace files that are there
+    #[arg(long, requires = "dir")]
+    pub(crate) force: bool,
+    /// Write nothing, and end with 1, unless all of it can be carried over
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Hosts of jobs for which the source names none, as a predicate
+    #[arg(short = 'l', long)]
+    pub(crate) selector: Option<String>,
+    /// Host of jobs for which the source names none; may be repeated
+    #[arg(short, long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) target: Vec<String>,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportCrontabArgs {
+    #[command(flatten)]
+    pub(crate) import: ImportArgs,
+    /// Each entry names its user, as in /etc/crontab and /etc/cron.d, whose files are read so anyway
+    #[arg(long, conflicts_with = "user")]
+    pub(crate) system: bool,
+    /// Whose crontab it is
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+}
+
 /// Where a job runs, in place of what it says.
 #[derive(Debug, Default, Args)]
 #[command(group = ArgGroup::new("job_targets").args(["selector", "target", "all"]))]
@@ -264,6 +320,9 @@ mod tests {
             "job schema",
             "job new nightly --template disk-report",
             "job new --list",
+            "job import crontab - --user ada",
+            "job import crontab /etc/crontab --system --dir jobs --force -t web-1,web-2",
+            "job import rundeck jobs.yaml --strict -l team=web -o json",
             "job plan disk-report -t a -t b",
             "job run disk-report -l env=prod --exclude role=db --limit 3 --version 2 --detach",
             "run disk-report -f --priority -5",
@@ -284,6 +343,10 @@ mod tests {
             ("job show ..", ErrorKind::ValueValidation),
             ("job new", ErrorKind::MissingRequiredArgument),
             ("job new a --template nothing", ErrorKind::ValueValidation),
+            ("job import crontab", ErrorKind::MissingRequiredArgument),
+            ("job import crontab a --system --user b", ErrorKind::ArgumentConflict),
+            ("job import rundeck a --force", ErrorKind::MissingRequiredArgument),
+            ("job import rundeck a -t b -l c", ErrorKind::ArgumentConflict),
             ("run a --all -t b", ErrorKind::ArgumentConflict),
             ("run a --limit 0", ErrorKind::ValueValidation),
             ("run a -f --detach", ErrorKind::ArgumentConflict),

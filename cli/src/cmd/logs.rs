@@ -1,4 +1,6 @@
-//! `opsctl logs`: the output of an execution, as lines of its targets or as the bytes of one.
+//! `opsctl logs`: the output of an execution, as lines of its targets, as the bytes of one, or once for all that wrote the same.
+
+mod groups;
 
 use anyhow::Result;
 use model::api::{
@@ -20,6 +22,9 @@ use crate::{
 /// # Errors
 /// As the requests, when there is no such target, and when stdout is closed or full.
 pub(crate) async fn run(client: &Client, args: LogsArgs) -> Result<Exit> {
+    if args.group {
+        return groups::run(client, &args).await;
+    }
     let query = query(&args)?;
     let execution = client.execution(args.execution).await?;
     let labels = Labels::of(client, &execution).await?;

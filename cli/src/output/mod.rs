@@ -15,7 +15,7 @@ use model::api::output::{Data, OutputPiece, Stream};
 use serde::Serialize;
 
 pub(crate) use list::{list, whole};
-pub(crate) use table::Table;
+pub(crate) use table::{Table, one_line};
 pub(crate) use tail::Tail;
 
 /// Form of a result.
@@ -108,9 +108,11 @@ pub(crate) fn show<T: Serialize>(format: Format, value: &T, text: impl FnOnce(&T
     }
 }
 
+/// One document in YAML.
+///
 /// # Errors
 /// When the value has no form in YAML.
-fn yaml<T: Serialize>(value: &T) -> Result<String> {
+pub(crate) fn yaml<T: Serialize>(value: &T) -> Result<String> {
     let mut text = serde_saphyr::to_string(value).context("cannot write the result as YAML")?;
     if !text.ends_with('\n') {
         text.push('\n');

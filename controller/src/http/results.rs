@@ -7,6 +7,7 @@ use model::{
     api::job::{OutputGroup, Results},
     id::ExecutionId,
     job::progress::HostState,
+    limits,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -37,9 +38,6 @@ pub(super) struct Show {
     limit: Option<i64>,
 }
 
-/// Groups that one answer has at most.
-const GROUPS: i64 = 1000;
-
 /// Runs that came to the same, output and all: a thousand hosts become a few lines. At most a thousand groups, the largest of
 /// each step first.
 #[utoipa::path(get, path = "/api/v1/executions/{id}/groups", tag = "executions", operation_id = "list_output_groups",
@@ -51,7 +49,7 @@ pub(super) async fn groups(
 ) -> Result<Json<Vec<OutputGroup>>> {
     super::executions::find(&door, &by, id).await?;
     let pool = door.app.db.of(by.org_id());
-    Ok(Json(store::runs::groups(&pool, by.org_id(), id, GROUPS).await?))
+    Ok(Json(store::runs::groups(&pool, by.org_id(), id, limits::OUTPUT_GROUPS).await?))
 }
 
 /// What every step of a job came to on every host, hosts in the order of their turns.

@@ -30,7 +30,7 @@ pub(super) const OWN_VARIABLES: &str = "OPSC_";
 const RESERVED: [&str; 2] = ["validate", "schema"];
 
 /// A job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
     /// What it is called in its organization: lower-case letters, digits and `-`.
@@ -137,7 +137,7 @@ impl OnFailure {
 /// One node of the graph. What a [`Command`] has beside its program stands here again: a document is flat and refuses unknown
 /// keys, and serde does not do both with a shared part. [`Step::command`] joins them. Exactly one of `run`, `argv`, `script`, `wait` and
 /// `approval` says what it does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// What it is called in its job: lower-case letters, digits and `-`.

@@ -45,7 +45,7 @@ impl Document {
     }
 }
 
-fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() }
 }
 
@@ -144,7 +144,11 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Usage {
     Usage(format!("cannot read {}: {error}", shown(path)))
 }
 
-fn text_of(path: &Path) -> Result<String> {
+/// The whole text of a file, or of stdin.
+///
+/// # Errors
+/// When it cannot be read, is too long, or no text.
+pub(super) fn text_of(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     // One byte more than is allowed is enough to find out that it is too much.
     let most = FILE_BYTES as u64 + 1;

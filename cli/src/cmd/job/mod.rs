@@ -2,6 +2,7 @@
 
 mod apply;
 mod files;
+mod import;
 mod start;
 pub(crate) mod template;
 mod validate;
@@ -43,6 +44,7 @@ pub(crate) fn offline(command: JobCommand) -> Result<ControlFlow<Exit, Box<JobCo
             output::write(Stream::Stdout, format!("{text}\n").as_bytes())?;
         }
         JobCommand::New(args) => new(&args)?,
+        JobCommand::Import(command) => return import::run(command).map(ControlFlow::Break),
         JobCommand::Validate(args) if !args.server => return validate::local(&args).map(ControlFlow::Break),
         command => return Ok(ControlFlow::Continue(Box::new(command))),
     }
@@ -87,7 +89,9 @@ pub(crate) async fn run(client: &Client, command: JobCommand) -> Result<Exit> {
         JobCommand::Validate(args) => return validate::by_controller(client, &args).await,
         JobCommand::Plan(args) => start::plan(client, args).await?,
         JobCommand::Run(args) => return start::run(client, *args).await,
-        JobCommand::Schema | JobCommand::New(_) => unreachable!("answered without a controller"),
+        JobCommand::Schema | JobCommand::New(_) | JobCommand::Import(_) => {
+            unreachable!("answered without a controller")
+        }
     }
     Ok(Exit::Succeeded)
 }
