@@ -9,6 +9,7 @@ mod database;
 mod http;
 mod oidc;
 mod proxies;
+mod safety;
 
 use std::{
     net::SocketAddr,
@@ -21,13 +22,14 @@ use jiff::SignedDuration;
 use model::limits;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use self::audit::AuditLayer;
+use self::{audit::AuditLayer, safety::SafetyLayer};
 pub(crate) use self::{
     audit::{Audit, Syslog},
     database::{Database, DatabaseLayer, External},
     http::{Http, HttpLayer, Tls},
     oidc::{OidcLayer, OidcProvider},
     proxies::Proxies,
+    safety::{Policy, Safety},
 };
 
 /// Read when no other file is named, if it exists.
@@ -37,7 +39,7 @@ const DEFAULT_DATA: &str = "/var/lib/opsconductor";
 const DEFAULT_LEVEL: &str = "info,sqlx=warn";
 /// Variables `OPSC_<SECTION>__<KEY>` belong to the controller; the others of this prefix are the CLI's and the agent's.
 const PREFIX: &str = "OPSC_";
-const SECTIONS: [&str; 7] = ["http", "agents", "people", "timing", "database", "audit", "log"];
+const SECTIONS: [&str; 8] = ["http", "agents", "people", "safety", "timing", "database", "audit", "log"];
 /// Shortest and longest life of an agent's certificate.
 const CERTIFICATE_LIFE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(90 * 24 * 3600)];
 /// Shortest and longest life of a dispatch key's certificate.
@@ -75,6 +77,7 @@ pub(crate) struct Config {
     pub(crate) timing: Timing,
     pub(crate) database: Database,
     pub(crate) audit: Audit,
+    pub(crate) safety: Safety,
     pub(crate) log: Log,
 }
 
@@ -191,6 +194,7 @@ pub(crate) struct Layer {
     pub(crate) timing: TimingLayer,
     pub(crate) database: DatabaseLayer,
     pub(crate) audit: AuditLayer,
+    pub(crate) safety: SafetyLayer,
     pub(crate) log: LogLayer,
 }
 
@@ -301,6 +305,7 @@ impl Layer {
             },
             database: self.database.under(above.database),
             audit: self.audit.under(above.audit),
+            safety: self.safety.under(above.safety),
             log: LogLayer {
                 format: above.log.format.or(self.log.format),
                 level: above.log.level.or(self.log.level),
@@ -357,6 +362,7 @@ impl Config {
         let timing = Timing::read(layer.timing)?;
         let database = Database::read(layer.database)?;
         let audit = Audit::read(layer.audit)?;
+        let safety = Safety::read(&layer.safety)?;
         let level = layer.log.level.unwrap_or_else(|| DEFAULT_LEVEL.to_owned());
         tracing_subscriber::EnvFilter::try_new(&level)
             .map_err(|error| wrong("[log] level", format!("'{level}' is not understood: {error}")))?;
@@ -368,7 +374,7 @@ impl Config {
         let data = std::path::absolute(&data).map_err(|error| wrong("data", error.to_string()))?;
         let people = People { registration: layer.people.registration.unwrap_or(false) };
         let oidc = oidc::read(layer.oidc, http.url.as_deref())?;
-        Ok(Self { data, http, agents, people, oidc, timing, database, audit, log })
+        Ok(Self { data, http, agents, people, oidc, timing, database, audit, safety, log })
     }
 
     /// The configuration as its file would say it, without secrets.
@@ -398,6 +404,7 @@ impl Config {
             ("timing", self.timing.table()),
             ("database", self.database.table()),
             ("audit", self.audit.table()),
+            ("safety", self.safety.table()),
             ("log", log),
         ];
         for (name, section) in sections.into_iter().filter(|(_, section)| !section.is_empty()) {

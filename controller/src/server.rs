@@ -160,6 +160,7 @@ impl Controller {
                 providers: oidc::Providers::new(config.http.url.as_deref(), config.oidc.clone())?,
                 timing: config.timing,
                 audit: config.audit.clone(),
+                safety: config.safety,
             };
             boot::open(database.options(), &config.data, boot).await
         };

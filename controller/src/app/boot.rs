@@ -39,6 +39,7 @@ pub(crate) struct Boot {
     pub providers: oidc::Providers,
     pub timing: Timing,
     pub audit: config::Audit,
+    pub safety: config::Safety,
 }
 
 /// The data folder and the database are not of the same installation.
@@ -90,6 +91,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
             setup_token: data.join(setup::TOKEN_FILE),
             timing: boot.timing,
             audit: boot.audit,
+            safety: boot.safety,
             started_at: now,
         },
         db: store::Db::new(options, boot.timing.lease),

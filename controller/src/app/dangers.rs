@@ -3,14 +3,17 @@
 use model::{
     api::job::Danger,
     command::Program,
-    job::{Job, Plan},
+    job::{Approval, Job, Plan},
     limits,
 };
 
 use tokio::sync::Semaphore;
 
 use super::App;
-use crate::error::{Error, Result};
+use crate::{
+    config::Policy,
+    error::{Error, Result},
+};
 
 /// The places of those who review at a time.
 #[derive(Debug)]
@@ -41,6 +44,79 @@ pub(crate) async fn of_plan(app: &App, plan: &Plan) -> Result<Vec<Danger>> {
     let commands =
         steps.filter_map(|(place, step)| Some((step.name.clone(), plan.command(place)?.program.clone())));
     of(app, commands.collect()).await
+}
+
+/// That nothing of it is refused here.
+///
+/// # Errors
+/// [`Error::Conflict`] with what is.
+pub(crate) fn check(app: &App, dangers: &[Danger]) -> Result<()> {
+    match dangers.iter().find(|danger| policy(app, danger) == Policy::Refuse) {
+        Some(danger) => Err(refused(danger, "is refused here")),
+        None => Ok(()),
+    }
+}
+
+/// The plan with an approval before all of it, where something dangerous needs one here and has none of its own.
+///
+/// # Errors
+/// [`Error::Conflict`] when something is refused here, or cannot wait for an approval.
+pub(crate) fn guarded(app: &App, plan: Plan, dangers: &[Danger]) -> Result<Plan> {
+    check(app, dangers)?;
+    let mut asks = Vec::new();
+    for danger in dangers.iter().filter(|danger| policy(app, danger) == Policy::Approval) {
+        // Of a matrix there are several.
+        let is_of = |name: &str| name == danger.step || name.starts_with(&format!("{}.", danger.step));
+        let mut places = (0..plan.steps.len()).filter(|place| is_of(&plan.steps[*place].name));
+        if places.any(|place| plan.steps[place].always) {
+            return Err(refused(
+                danger,
+                "needs an approval here, and a step that runs always waits for none",
+            ));
+        }
+        let mut places = (0..plan.steps.len()).filter(|place| is_of(&plan.steps[*place].name));
+        if places.any(|place| plan.gates(place).is_empty()) {
+            asks.push(format!("{}: {} ({})", danger.step, danger.why, danger.rule));
+        }
+    }
+    if asks.is_empty() {
+        return Ok(plan);
+    }
+    let mut message = format!("This is dangerous. {}", asks.join(" "));
+    message.truncate(message.floor_char_boundary(limits::DESCRIPTION_BYTES));
+    Ok(plan.behind(Approval { message, ..Approval::default() }))
+}
+
+/// That a command of its own may be started here without anybody's approval.
+///
+/// # Errors
+/// [`Error::Conflict`] when it is refused, or needs one.
+pub(crate) async fn check_command(app: &App, program: &Program) -> Result<()> {
+    if app.info.safety.only_warns() {
+        return Ok(());
+    }
+    let dangers = of(app, vec![("command".to_owned(), program.clone())]).await?;
+    check(app, &dangers)?;
+    match dangers.iter().find(|danger| policy(app, danger) == Policy::Approval) {
+        Some(danger) => Err(refused(danger, "needs an approval here: save it as a job, which waits for one")),
+        None => Ok(()),
+    }
+}
+
+fn policy(app: &App, danger: &Danger) -> Policy {
+    let safety = &app.info.safety;
+    match danger.severity.as_str() {
+        "notice" => safety.notice,
+        "danger" => safety.danger,
+        _ => safety.catastrophe,
+    }
+}
+
+fn refused(danger: &Danger, what: &str) -> Error {
+    Error::Conflict(format!(
+        "'{}' of '{}' {what}: {} (rule {})",
+        danger.text, danger.step, danger.why, danger.rule
+    ))
 }
 
 async fn of(app: &App, commands: Vec<(String, Program)>) -> Result<Vec<Danger>> {

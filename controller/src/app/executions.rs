@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::{
     App,
     access::{Authorized, ExecutionCancel, ExecutionCreate, ExecutionRead, Hosts, Right},
+    dangers,
     idempotency::check_key,
     manifest,
 };
@@ -48,6 +49,7 @@ pub(crate) async fn start(
     idempotency_key: Option<&str>,
 ) -> Result<Execution> {
     request.validate()?;
+    dangers::check_command(app, &request.command.program).await?;
     let key = idempotency_key.map(|key| Key::of(key, &request)).transpose()?;
     // Before the targets are looked at: which they are may have changed since the first request.
     if let Some(execution) = earlier(app, by, key.as_ref()).await? {

@@ -55,6 +55,7 @@ pub(crate) async fn save(
     let job = parse(&request.document)?;
     may_manage(by, &job.labels)?;
     let dangers = dangers::of_job(app, &job).await?;
+    dangers::check(app, &dangers)?;
     let (org, now) = (by.org_id(), clock::now());
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let before = store::jobs::find(&mut tx, org, key.unwrap_or(&job.name), true).await?;

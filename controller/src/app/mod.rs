@@ -108,6 +108,8 @@ pub(crate) struct Installation {
     pub(crate) proxies: config::Proxies,
     /// The file of the token that sets the installation up.
     pub(crate) setup_token: PathBuf,
+    /// What becomes of dangerous commands.
+    pub(crate) safety: config::Safety,
     pub(crate) timing: Timing,
     pub(crate) audit: config::Audit,
     pub(crate) started_at: jiff::Timestamp,

@@ -86,6 +86,7 @@ async fn command_again(
     key: Option<&Key>,
 ) -> Result<Option<Execution>> {
     let by: Authorized<ExecutionCreate> = by.also()?;
+    dangers::check_command(app, &command.program).await?;
     let targets = hosts(connection, &by, before.id, request.hosts).await?;
     let now = clock::now();
     let detail = json!({
@@ -124,6 +125,7 @@ async fn plan_again(
     };
     let targets = hosts(connection, &by, before.id, request.hosts).await?;
     let dangers = dangers::of_plan(app, &plan).await?;
+    let plan = dangers::guarded(app, plan, &dangers)?;
     let frozen = Frozen::new(by, plan, targets, dangers, before.priority)?;
     launch(app, connection, frozen, Some(before.id), key).await
 }

@@ -210,6 +210,7 @@ async fn freeze(
         return Err(Error::Conflict(why));
     }
     let dangers = dangers::of_job(app, &document).await?;
+    let plan = dangers::guarded(app, plan, &dangers)?;
     Frozen::new(by, plan, hosts, dangers, priority)
 }
 

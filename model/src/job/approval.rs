@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Length, Plan, Work, condition,
+    Length, OnFailure, Plan, PlanStep, Work, condition,
     context::Context,
     parameters::{Parameters, validate_all},
 };
@@ -150,6 +150,33 @@ impl Plan {
         gates
     }
 
+    /// The same plan behind an approval that stands before all of it.
+    pub fn behind(mut self, approval: Approval) -> Self {
+        let mut name = "approval".to_owned();
+        while self.steps.iter().any(|step| step.name == name) {
+            name.push_str("-first");
+        }
+        for step in &mut self.steps {
+            step.needs.iter_mut().for_each(|need| *need += 1);
+            if step.needs.is_empty() && !step.is_rollback {
+                step.needs.push(0);
+            }
+        }
+        let first = PlanStep {
+            name,
+            needs: Vec::new(),
+            work: Work::Approval(Box::new(approval)),
+            on_failure: OnFailure::Stop,
+            always: false,
+            condition: None,
+            template: false,
+            matrix: Default::default(),
+            is_rollback: false,
+        };
+        self.steps.insert(0, first);
+        self
+    }
+
     /// The approval at `place`, if its step asks for one.
     pub fn approval(&self, place: usize) -> Option<&Approval> {
         match &self.steps.get(place)?.work {
@@ -211,6 +238,15 @@ mod tests {
         );
         let gates: Vec<Vec<usize>> = (0..7).map(|place| plan.gates(place)).collect();
         assert_eq!(gates, [vec![], vec![], vec![1], vec![1], vec![], vec![], vec![]]);
+    }
+
+    #[test]
+    fn an_approval_before_all_of_it() {
+        let plan = plan("  - {name: approval, run: x}\n  - {name: b, run: x, needs: []}\n");
+        let behind = plan.clone().behind(Approval::default());
+        assert_eq!(behind.steps[0].name, "approval-first");
+        assert_eq!((behind.gates(1), behind.gates(2)), (vec![0], vec![0]));
+        assert_eq!(behind.steps[2].needs, [0]);
     }
 
     #[test]

@@ -191,3 +191,40 @@ async fn who_writes_the_tables_does_not_get_around_it() {
     assert_eq!((run.state, run.reason), (RunState::Failed, Some(Reason::ManifestMismatch)));
     assert!(!written(&world).iter().any(|line| line.starts_with("after")), "{:?}", diary(&world));
 }
+
+#[tokio::test]
+async fn what_is_dangerous_needs_one_or_is_refused_where_the_policy_says_so() {
+    let world = World::builder().prepare();
+    world.configure("\n[safety]\ndanger = 'approval'\ncatastrophe = 'refuse'\n");
+    world.start_controller().await;
+    world.set_up().await;
+    let _agents = agents(&world, &["one"]).await;
+    let api = world.api();
+    let erase = "name: erase\ntargets: {all: true}\nsteps: [{name: a, run: 'rm -rf /'}]\n";
+    api.post("/api/v1/jobs", &json!({ "document": erase })).await.refused(409, "conflict");
+    let exec =
+        |line: &str| json!({ "targets": { "all": true }, "command": { "program": { "shell": line } } });
+    api.post("/api/v1/executions", &exec("rm -rf /")).await.refused(409, "conflict");
+    let marker = world.folder().join("marker");
+    let dangerous = format!("touch {}; false && chmod 777 /root", marker.display());
+    api.post("/api/v1/executions", &exec(&dangerous)).await.refused(409, "conflict");
+    let document = |more: &str| {
+        format!("name: risky\ntargets: {{all: true}}\nsteps:\n{more}  - {{name: a, run: '{dangerous}'}}\n")
+    };
+    save(&api, &document("")).await;
+    let execution = execute(&api, "risky", json!({})).await;
+    let ada = world.person("ada", Some("approver")).await;
+    let waits = asked(&ada, execution.id).await;
+    assert!(waits.step == "approval" && waits.asks.message.contains("dangerous"), "{:?}", waits.asks);
+    assert!(!marker.exists());
+    let (path, yes) = decision(&waits, "approve");
+    ada.post(&path, &yes).await.accepted();
+    ada.finished(execution.id).await;
+    assert!(marker.exists());
+    // One that asks already asks once.
+    api.put("/api/v1/jobs/risky", &json!({ "document": document("  - {name: own, approval: {}}\n") }))
+        .await
+        .accepted();
+    let execution = execute(&api, "risky", json!({})).await;
+    assert_eq!(asked(&ada, execution.id).await.step, "own");
+}
