@@ -1,5 +1,6 @@
 //! Jobs on real agents: what a step waits for, what a failure means, whose turn it is; versions and who may change them.
 
+mod examples;
 mod rollouts;
 mod values;
 mod versions;
