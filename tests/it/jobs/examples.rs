@@ -62,7 +62,7 @@ async fn run(api: &Api, document: &str, parameters: Value) -> Finished {
         .await
 }
 
-/// How a step ended on a host, and what it wrote to its standard output.
+/// How a step ended on a host, and what its last try wrote to its standard output.
 async fn step(api: &Api, finished: &Finished, host: &str, name: &str) -> (String, String) {
     let run = finished
         .runs
@@ -71,7 +71,8 @@ async fn step(api: &Api, finished: &Finished, host: &str, name: &str) -> (String
         .unwrap_or_else(|| panic!("there is no run of {name} on {host}"));
     let query = format!("&target={host}&stream={}", Stream::Stdout.as_str());
     let pieces = api.pieces(finished.id(), &query, 1000).await;
-    let own: Vec<_> = pieces.into_iter().filter(|piece| piece.run_id == run.id).collect();
+    let own: Vec<_> =
+        pieces.into_iter().filter(|piece| (piece.run_id, piece.attempt) == (run.id, run.attempt)).collect();
     let text = String::from_utf8_lossy(&opsconductor_tests::api::bytes(&own)).into_owned();
     (run.state.as_str().to_owned(), text)
 }

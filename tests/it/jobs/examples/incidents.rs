@@ -19,7 +19,7 @@ async fn what_is_collected_comes_with_the_output_and_leaves_nothing_behind() {
         host.write("/var/log/syslog", &lines);
         host.write("/var/log/app/odd name.log", "odd\n");
     }
-    // It is on one of them only.
+    // It fails where it cannot tell of everything, and that spoils nothing.
     hosts[0].program("lsof", "echo COMMAND PID USER; exit 1");
     let api = world.api();
     let parameters =
@@ -48,8 +48,10 @@ async fn what_is_collected_comes_with_the_output_and_leaves_nothing_behind() {
         assert_eq!(read("logs/var_log_app_odd name.log"), "odd\n");
         assert_eq!(read("logs/missing.txt"), "/var/log/none is not there\n");
         assert!(read("processes.txt").contains("opsconductor-agent"), "this very step is among them");
+        if host.name == "a" {
+            assert_eq!(read("open-files.txt"), "COMMAND PID USER\n");
+        }
         assert!(read("meminfo.txt").starts_with("MemTotal:"));
         assert!(read("disks.txt").contains(" /proc proc "));
-        assert_eq!(inside.join("open-files.txt").exists(), host.name == "a");
     }
 }

@@ -46,10 +46,10 @@ async fn full_disks_fail_their_hosts() {
     // What df says is the host's own: one of the two has a disk that is nearly full.
     let hosts = [Host::start(&world, "empty").await, Host::start(&world, "full").await];
     for (host, used) in hosts.iter().zip(["10%", "93%"]) {
-        let table = format!(
-            "Filesystem 1-blocks Used Available Capacity Mounted on\\n/dev/sda1 9 9 9 {used} /data\\n"
+        let lines = format!(
+            "'Filesystem 1-blocks Used Available Capacity Mounted on' '/dev/sda1 9 9 9 {used} /data'"
         );
-        host.program("df", &format!("printf '{table}'"));
+        host.program("df", &format!("printf '%s\\n' {lines}"));
         // Not all of the machine's disk.
         host.program("du", "printf '2048\\t/data/large\\n1024\\t/data/small\\n'");
     }
