@@ -96,6 +96,9 @@ if [[ ${1:-} == tests ]]; then
     [[ -x /usr/lib/podman/netavark ]] || packages+=(netavark)
     command -v iptables >/dev/null || packages+=(iptables)
     [[ -x /bin/busybox ]] || packages+=(busybox-static)
+    # What the examples use.
+    command -v openssl >/dev/null || packages+=(openssl)
+    command -v curl >/dev/null || packages+=(curl)
     # What the OpenID provider is written in.
     find_python >/dev/null || packages+=(python3-venv)
 fi

@@ -10,6 +10,7 @@ mod fanout;
 mod flood;
 pub(crate) mod floors;
 mod idle;
+mod jobs;
 mod reconnect;
 mod sandbox;
 mod tail;
@@ -84,8 +85,10 @@ pub(crate) async fn measure(
         ["audited_writes_per_s"] => audit::writes;
         ["audit_verify_1m_s"] => audit::verification;
         ["fanout_1000_ms"] => fanout::to_1000;
+        ["job_overhead_s"] => jobs::overhead;
         ["reconnect_1000_s"] => reconnect::measure;
         ["fanout_5000_ms"] => fanout::to_5000;
+        ["plan_10k_s", "matrix_page_ms", "matrix_page_p99_ms", "matrix_failed_page_p99_ms"] => jobs::at_size;
         ["agents_connected", "connect_per_s", "controller_kib_per_agent"] => connect::measure;
     }
     step("end");

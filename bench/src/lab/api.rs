@@ -8,6 +8,7 @@ use model::{
         auth::{AcceptInvitation, Entered, Login, Secret, Setup, Tokens},
         enroll_token::{CreateEnrollToken, CreatedEnrollToken},
         execution::{CreateExecution, Execution, Targets},
+        job::{ExecuteJob, Results, SaveJob, SavedJob},
         output::{Data, OutputPage},
         problem::Problem,
         role::{CreateRoleBinding, RoleBinding},
@@ -108,6 +109,31 @@ impl Api {
         self.post("executions", &request).await
     }
 
+    /// Saves a job.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn save_job(&self, document: String) -> anyhow::Result<()> {
+        let job = SaveJob { document, comment: None, expected_version: None, dry_run: false };
+        self.post::<SavedJob>("jobs", &job).await.map(drop)
+    }
+
+    /// Starts a job on the hosts that it names.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn execute(&self, job: &str) -> anyhow::Result<Execution> {
+        self.post(&format!("jobs/{job}/execute"), &ExecuteJob::default()).await
+    }
+
+    /// A page of the matrix of an execution, with what `query` says.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn results(&self, id: ExecutionId, query: &str) -> anyhow::Result<Results> {
+        self.get(&format!("executions/{id}/results?{query}")).await
+    }
+
     /// Makes an enroll token.
     ///
     /// # Errors
@@ -169,10 +195,7 @@ impl Api {
     /// # Errors
     /// When the controller refuses.
     pub(crate) async fn execution(&self, id: ExecutionId) -> anyhow::Result<Execution> {
-        let request = self.http.get(format!("{}/api/v1/executions/{id}", self.base)).timeout(WITHIN);
-        let answer =
-            request.bearer_auth(&self.token).send().await.context("the controller does not answer")?;
-        read(answer).await
+        self.get(&format!("executions/{id}")).await
     }
 
     /// The output of an execution that has ended, as text, once all of it is stored.
@@ -182,11 +205,7 @@ impl Api {
     pub(crate) async fn text(&self, id: ExecutionId) -> anyhow::Result<String> {
         let begun = Instant::now();
         loop {
-            let request =
-                self.http.get(format!("{}/api/v1/executions/{id}/output", self.base)).timeout(WITHIN);
-            let answer =
-                request.bearer_auth(&self.token).send().await.context("the controller does not answer")?;
-            let page: OutputPage = read(answer).await?;
+            let page: OutputPage = self.get(&format!("executions/{id}/output")).await?;
             if page.end {
                 let texts = page.items.into_iter().map(|piece| match piece.data {
                     Data::Text(text) => Ok(text),
@@ -212,6 +231,13 @@ impl Api {
             .await
             .context("the controller does not answer")?;
         if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let request = self.http.get(format!("{}/api/v1/{path}", self.base)).timeout(WITHIN);
+        let answer =
+            request.bearer_auth(&self.token).send().await.context("the controller does not answer")?;
+        read(answer).await
     }
 
     async fn post<T: DeserializeOwned>(&self, noun: &str, body: &impl Serialize) -> anyhow::Result<T> {

@@ -2,7 +2,7 @@
 //!
 //! Each agent has its own key, certificate and connection, verifies the signature of every order, and answers with
 //! accepted, started and finished, the last with an exit record that it signs. A command `echo WORDS` makes it ship one
-//! line of output as well. It sends heartbeats and no host metrics, keeps neither journal nor spool, and after a lost
+//! line of output as well, and `false` is said to have failed. It sends heartbeats and no host metrics, keeps neither journal nor spool, and after a lost
 //! session it comes back holding nothing.
 //!
 //! The swarm has threads of its own, so that it and a driver in the same process share the processors as two processes

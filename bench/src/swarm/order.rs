@@ -11,6 +11,8 @@ const ORDER: &str = "work-order";
 const EXIT_RECORD: &str = "exit-record";
 /// A program of this name is not run but imitated: its arguments become a line of output.
 const ECHO: &str = "echo";
+/// A program of this name is said to have exited with 1; all others with 0.
+const FALSE: &str = "false";
 /// The process id that is reported of a process that never was.
 const PID: u32 = 1;
 
@@ -48,10 +50,15 @@ pub(crate) fn verify(
     }
 }
 
+/// The program with its arguments.
+fn argv(order: &WorkOrder) -> Option<(&String, &[String])> {
+    let Some(Program::Argv(argv)) = &order.command.as_ref()?.program else { return None };
+    argv.argv.split_first()
+}
+
 /// The line of output that the order asks for, with its newline.
 pub(crate) fn line(order: &WorkOrder) -> Option<Vec<u8>> {
-    let Some(Program::Argv(argv)) = &order.command.as_ref()?.program else { return None };
-    let (program, words) = argv.argv.split_first()?;
+    let (program, words) = argv(order)?;
     (program == ECHO).then(|| format!("{}\n", words.join(" ")).into_bytes())
 }
 
@@ -72,7 +79,7 @@ pub(crate) fn reports(
         started_at: at,
         ended_at: at,
         reason: Reason::Exited.as_str().to_owned(),
-        exit_code: Some(0),
+        exit_code: Some(i32::from(argv(order).is_some_and(|(program, _)| program == FALSE))),
         stdout: Some(totals(line)),
         stderr: Some(totals(&[])),
         ..ExitRecord::default()

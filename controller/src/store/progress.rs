@@ -191,17 +191,22 @@ pub(crate) async fn hosts(connection: &mut PgConnection, execution: ExecutionId)
         .collect()
 }
 
-/// The runs of these hosts, or of the controller's own steps.
+/// The runs of these hosts, or of the controller's own steps; those of a host in the order of the steps.
+///
+/// A subquery for each host, which wants its order: the planner knows nothing of an execution that has just begun, takes it for
+/// one of a single run, and would else read all of its runs to find those of a host.
 pub(crate) async fn runs(
     connection: &mut PgConnection,
     execution: ExecutionId,
     agents: &[Uuid],
 ) -> Result<Vec<StepRun>> {
     let rows = sqlx::query!(
-        r#"select agent_id, id, step as "step!", state, generation, started_at, exit_code,
-                  attempt > 0 as "is_tried!"
-           from runs
-           where execution_id = $1 and agent_id = any($2) and step is not null order by agent_id, step"#,
+        r#"select r.agent_id as "agent_id!", r.id as "id!", r.step as "step!", r.state as "state!",
+                  r.generation as "generation!", r.started_at, r.exit_code, r.attempt > 0 as "is_tried!"
+           from unnest($2::uuid[]) as h(agent_id) cross join lateral (
+               select * from runs
+               where execution_id = $1 and agent_id = h.agent_id and step is not null order by execution_id, agent_id, step
+           ) r"#,
         execution.0,
         agents
     )
@@ -457,15 +462,20 @@ pub(crate) async fn page(
     Ok(rows)
 }
 
-/// The cells of these agents: (agent, step, cell).
+/// The cells of these agents: (agent, step, cell). A subquery for each, as in [`runs`].
 pub(crate) async fn cells(
     pool: &PgPool,
     (execution, org): (ExecutionId, OrgId),
     agents: &[Uuid],
 ) -> Result<Vec<(AgentId, usize, Cell)>> {
     let runs = sqlx::query!(
-        r#"select agent_id, id, step as "step!", state, reason, exit_code, started_at, ended_at from runs
-           where org_id = $1 and execution_id = $2 and agent_id = any($3) and step is not null"#,
+        r#"select r.agent_id as "agent_id!", r.id as "id!", r.step as "step!", r.state as "state!", r.reason, r.exit_code,
+                  r.started_at, r.ended_at
+           from unnest($3::uuid[]) as h(agent_id) cross join lateral (
+               select * from runs
+               where org_id = $1 and execution_id = $2 and agent_id = h.agent_id and step is not null
+               order by execution_id, agent_id, step
+           ) r"#,
         org.0,
         execution.0,
         agents

@@ -17,7 +17,18 @@ macro_rules! templates {
     };
 }
 
-pub(crate) const TEMPLATES: &[Template] = templates!["disk-report", "kernel-inventory", "log-clean-up"];
+pub(crate) const TEMPLATES: &[Template] = templates![
+    "backup-verify",
+    "certificate-expiry",
+    "config-push",
+    "disk-report",
+    "incident-collect",
+    "kernel-inventory",
+    "log-clean-up",
+    "onboard-user",
+    "patch-rings",
+    "rolling-restart",
+];
 
 /// The template of that name, as clap reads it.
 ///
