@@ -118,6 +118,8 @@ ids! {
     ServiceAccountId = "service-account";
     /// A group of people.
     GroupId = "group";
+    /// Some hosts that jobs name together.
+    TargetGroupId = "target-group";
     /// A role of an organization's own.
     RoleId = "role";
     /// What gives a role to somebody.

@@ -231,6 +231,8 @@ pub const METRICS_EVERY: Duration = Duration::from_secs(15);
 pub const DOCUMENT_BYTES: usize = 512 * 1024;
 pub const DESCRIPTION_BYTES: usize = 4096;
 pub const COMMENT_BYTES: usize = 1024;
+/// Target groups of one organization.
+pub const TARGET_GROUPS: i64 = 1000;
 /// Steps of one job, those of its rollback included.
 pub const STEPS: usize = 200;
 /// Runs of one execution: its steps on all of its hosts.

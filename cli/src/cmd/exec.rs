@@ -100,10 +100,11 @@ struct Started<'a> {
 }
 
 fn request(args: ExecArgs) -> Result<CreateExecution> {
-    let targets = match args.selector {
-        Some(selector) => Targets::Selector(selector),
-        None if args.all => Targets::All(true),
-        None => Targets::Names(args.target),
+    let targets = match (args.selector, args.target_group) {
+        (Some(selector), _) => Targets::Selector(selector),
+        (None, Some(group)) => Targets::Group(group),
+        (None, None) if args.all => Targets::All(true),
+        (None, None) => Targets::Names(args.target),
     };
     let program = match (args.shell, args.script) {
         (Some(line), _) => Program::Shell(line),

@@ -22,5 +22,6 @@ pub(crate) mod service_account;
 pub(crate) mod setup;
 pub(crate) mod statistics;
 pub(crate) mod status;
+pub(crate) mod target_group;
 pub(crate) mod token;
 pub(crate) mod user;

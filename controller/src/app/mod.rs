@@ -36,6 +36,7 @@ pub(crate) mod runs;
 pub(crate) mod sessions;
 pub(crate) mod setup;
 pub(crate) mod start;
+pub(crate) mod target_groups;
 pub(crate) mod totp;
 pub(crate) mod users;
 pub(crate) mod wake;

@@ -40,6 +40,7 @@ mod statistics;
 mod status;
 mod streams;
 mod tail;
+mod target_groups;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
@@ -162,6 +163,8 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(jobs::version))
         .routes(routes!(jobs::plan))
         .routes(routes!(jobs::execute))
+        .routes(routes!(target_groups::list, target_groups::create))
+        .routes(routes!(target_groups::show, target_groups::change, target_groups::delete))
         .routes(routes!(output::show))
         .routes(routes!(statistics::show))
         .routes(routes!(reports::access))

@@ -39,6 +39,7 @@ pub(crate) mod service_accounts;
 pub(crate) mod sessions;
 pub(crate) mod statistics;
 pub(crate) mod status;
+pub(crate) mod target_groups;
 pub(crate) mod user_identities;
 pub(crate) mod users;
 

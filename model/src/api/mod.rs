@@ -16,6 +16,7 @@ pub mod report;
 pub mod role;
 pub mod statistics;
 pub mod status;
+pub mod target_group;
 pub mod token;
 pub mod user;
 

@@ -61,7 +61,7 @@ pub struct Job {
     pub rollback: Vec<Step>,
 }
 
-/// Which hosts: one of three ways, and what narrows it.
+/// Which hosts: one of four ways, and what narrows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobTargets {
@@ -74,6 +74,9 @@ pub struct JobTargets {
     /// Every host, when `true`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
+    /// The hosts of the target group of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Of those, not the ones that this predicate holds for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude: Option<String>,
@@ -506,7 +509,9 @@ impl JobTargets {
     /// # Errors
     /// The first thing that is wrong, as a path below the document.
     pub fn validate(&self) -> Result<(), Invalid> {
-        self.chosen()?;
+        if let Targets::Group(name) = self.chosen()? {
+            validate_slug("targets.group", &name)?;
+        }
         for (field, text) in [("targets.selector", &self.selector), ("targets.exclude", &self.exclude)] {
             if let Some(text) = text {
                 if text.len() > limits::SELECTOR_BYTES {
@@ -531,14 +536,15 @@ impl JobTargets {
     /// # Errors
     /// When it is none or several.
     pub fn chosen(&self) -> Result<Targets, Invalid> {
-        match (&self.selector, self.hosts.as_slice(), self.all) {
-            (Some(selector), [], false) => Ok(Targets::Selector(selector.clone())),
-            (None, names @ [_, ..], false) => Ok(Targets::Names(names.to_vec())),
-            (None, [], true) => Ok(Targets::All(true)),
-            (None, [], false) => {
-                Err(Invalid::new("targets", "names no hosts: it has one of selector, hosts and all"))
+        match (&self.selector, self.hosts.as_slice(), self.all, &self.group) {
+            (Some(selector), [], false, None) => Ok(Targets::Selector(selector.clone())),
+            (None, names @ [_, ..], false, None) => Ok(Targets::Names(names.to_vec())),
+            (None, [], true, None) => Ok(Targets::All(true)),
+            (None, [], false, Some(group)) => Ok(Targets::Group(group.clone())),
+            (None, [], false, None) => {
+                Err(Invalid::new("targets", "names no hosts: it has one of selector, hosts, all and group"))
             }
-            _ => Err(Invalid::new("targets", "has more than one of selector, hosts and all")),
+            _ => Err(Invalid::new("targets", "has more than one of selector, hosts, all and group")),
         }
     }
 }
