@@ -2,6 +2,7 @@
 
 mod job;
 mod people;
+mod script;
 mod target_group;
 
 use std::path::PathBuf;
@@ -22,6 +23,10 @@ pub(crate) use self::people::{
     AcceptArgs, AuthCommand, BindArgs, CreateTokenArgs, GroupCommand, InvitationCommand, LoginArgs, Member,
     OneUser, OrganizationCommand, PasswordFrom, Question, RoleCommand, ServiceAccountCommand, SetupArgs,
     TokenCommand, TotpCommand, UserCommand,
+};
+pub(crate) use self::script::{
+    CreateScriptArgs, DiffScriptArgs, OneScript, ScriptCommand, ScriptFields, UpdateScriptArgs,
+    ValidateScriptArgs,
 };
 pub(crate) use self::target_group::{CreateTargetGroupArgs, TargetGroupCommand, UpdateTargetGroupArgs};
 use crate::{
@@ -71,6 +76,9 @@ pub(crate) enum Command {
     /// Jobs: work that a team keeps, in versions
     #[command(subcommand)]
     Job(Box<JobCommand>),
+    /// Scripts: texts that jobs use by name, in versions
+    #[command(subcommand)]
+    Script(Box<ScriptCommand>),
     /// Target groups: hosts that jobs and commands name together
     #[command(subcommand)]
     TargetGroup(TargetGroupCommand),

@@ -104,6 +104,8 @@ ids! {
     RunId = "run";
     /// A job, whatever its versions say.
     JobId = "job";
+    /// A script that is kept by name.
+    ScriptId = "script";
     /// A controller process's installation.
     ControllerId = "controller";
     /// An enroll token.

@@ -1,6 +1,7 @@
 //! Jobs on real agents: what a step waits for, what a failure means, whose turn it is; versions and who may change them.
 
 mod rollouts;
+mod scripts;
 mod target_groups;
 mod values;
 mod versions;

@@ -18,6 +18,7 @@ pub(crate) mod logs;
 pub(crate) mod organization;
 pub(crate) mod report;
 pub(crate) mod role;
+pub(crate) mod script;
 pub(crate) mod service_account;
 pub(crate) mod setup;
 pub(crate) mod statistics;

@@ -35,6 +35,7 @@ mod reports;
 mod request_id;
 mod results;
 mod roles;
+mod scripts;
 mod sessions;
 mod statistics;
 mod status;
@@ -165,6 +166,12 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(jobs::execute))
         .routes(routes!(target_groups::list, target_groups::create))
         .routes(routes!(target_groups::show, target_groups::change, target_groups::delete))
+        .routes(routes!(scripts::list, scripts::create))
+        .routes(routes!(scripts::validate))
+        .routes(routes!(scripts::show, scripts::save, scripts::delete))
+        .routes(routes!(scripts::validate_saved))
+        .routes(routes!(scripts::versions))
+        .routes(routes!(scripts::version))
         .routes(routes!(output::show))
         .routes(routes!(statistics::show))
         .routes(routes!(reports::access))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Graph, Length, Rollout, condition,
+    Graph, Length, Rollout, StepScript, condition,
     context::Names,
     parameters::{Parameters, validate_all},
     template::{Quote, check_template},
@@ -140,9 +140,9 @@ pub struct Step {
     /// A program with its arguments; no shell looks at them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argv: Option<Vec<String>>,
-    /// A script with its interpreter.
+    /// A script with its interpreter, or one that is saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub script: Option<Script>,
+    pub script: Option<StepScript>,
     /// The controller waits so long, once for all hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Length>,
@@ -234,7 +234,7 @@ impl Step {
             }
             (Some(line), ..) => Program::Shell(line.clone()),
             (_, Some(argv), _) => Program::Argv(argv.clone()),
-            (.., Some(script)) => Program::Script(script.clone()),
+            (.., Some(script)) => Program::Script(script.program()?),
             (None, None, None) => return Ok(None),
         };
         Ok(Some(Command {
@@ -259,7 +259,10 @@ impl Step {
     fn validate(&self) -> Result<(), Invalid> {
         validate_slug("name", &self.name)?;
         match self.command()? {
-            Some(command) => {
+            Some(mut command) => {
+                if let Some(script) = &self.script {
+                    script.stand_in(&mut command.program);
+                }
                 command.validate().map_err(|invalid| Invalid::new(own_name(&invalid.field), invalid.problem))
             }
             None => {
@@ -276,7 +279,9 @@ impl Step {
 
     fn validate_template(&self, path: &impl Fn(&str) -> String, names: &Names) -> Result<(), Invalid> {
         let Some(command) = self.command()? else { return Ok(()) };
-        for (field, text, quote) in texts(&command)? {
+        // A saved script is no template: what was checked when it was saved is what runs.
+        let is_saved = self.script.as_ref().is_some_and(|script| script.used.is_some());
+        for (field, text, quote) in texts(&command, is_saved)? {
             check_template(&path(own_name(&field).as_str()), text, quote, names)?;
         }
         Ok(())
@@ -312,7 +317,7 @@ impl Step {
 ///
 /// # Errors
 /// For a script of an interpreter whose quoting we do not know: there a value could become code.
-pub(super) fn texts(command: &Command) -> Result<Vec<(String, &str, Quote)>, Invalid> {
+fn texts(command: &Command, is_saved: bool) -> Result<Vec<(String, &str, Quote)>, Invalid> {
     let mut texts = Vec::new();
     match &command.program {
         Program::Shell(line) => texts.push(("command.program.shell".to_owned(), line.as_str(), Quote::Shell)),
@@ -325,12 +330,15 @@ pub(super) fn texts(command: &Command) -> Result<Vec<(String, &str, Quote)>, Inv
             );
         }
         Program::Script(script) => {
-            if !is_shell(script) {
+            if !is_saved && !is_shell(script) {
                 let why = "is for shell scripts: another interpreter would read a value as code; use OPSC_PARAM_NAME of \
                            the environment there";
                 return Err(Invalid::new("template", why));
             }
-            texts.push(("command.program.script.content".to_owned(), script.content.as_str(), Quote::Shell));
+            if !is_saved {
+                let field = "command.program.script.content".to_owned();
+                texts.push((field, script.content.as_str(), Quote::Shell));
+            }
             let each = script.args.iter().enumerate();
             texts.extend(each.map(|(index, text)| {
                 (format!("command.program.script.args[{index}]"), text.as_str(), Quote::None)
@@ -345,12 +353,7 @@ pub(super) fn texts(command: &Command) -> Result<Vec<(String, &str, Quote)>, Inv
 
 /// Whether a POSIX shell reads the script.
 fn is_shell(script: &Script) -> bool {
-    let first = script.content.lines().next().unwrap_or_default();
-    let line = script.interpreter.as_deref().or_else(|| first.strip_prefix("#!")).unwrap_or_default();
-    let mut words = line.split_whitespace().map(|word| word.rsplit('/').next().unwrap_or(word));
-    let program = words.next().unwrap_or_default();
-    let program = if program == "env" { words.next().unwrap_or_default() } else { program };
-    matches!(program, "sh" | "bash" | "dash" | "ash" | "ksh")
+    matches!(script.program(), "sh" | "bash" | "dash" | "ash" | "ksh")
 }
 
 /// The name that a field of a command has in a step.
@@ -500,6 +503,18 @@ impl Job {
             }
         }
         Ok(())
+    }
+}
+
+impl Job {
+    /// The steps' saved scripts, each with its path in the document.
+    pub fn saved_scripts(&mut self) -> impl Iterator<Item = (String, &mut StepScript)> {
+        let steps = self.steps.iter_mut().enumerate().map(|(place, step)| ("steps", place, step));
+        let rollback = self.rollback.iter_mut().enumerate().map(|(place, step)| ("rollback", place, step));
+        steps.chain(rollback).filter_map(|(list, place, step)| {
+            let script = step.script.as_mut().filter(|script| script.used.is_some())?;
+            Some((format!("{list}[{place}].script.use"), script))
+        })
     }
 }
 

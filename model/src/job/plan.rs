@@ -1,6 +1,6 @@
 //! What is frozen of a job when it is started, and signed: its steps as they will run, by their places.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,9 @@ pub struct PlanStep {
     /// Its command is filled in when it is sent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub template: bool,
+    /// The saved script that it runs, as `NAME@VERSION`; its text is part of the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
     /// It undoes, and runs only on a host that is to be rolled back.
     pub is_rollback: bool,
 }
@@ -101,6 +104,11 @@ impl Plan {
         })
     }
 
+    /// The saved scripts that it runs, as `NAME@VERSION`.
+    pub fn scripts(&self) -> BTreeSet<&str> {
+        self.steps.iter().filter_map(|step| step.script.as_deref()).collect()
+    }
+
     /// Whether anything of it depends on the host, beside what was frozen.
     pub fn looks_at_hosts(&self) -> bool {
         self.steps.iter().any(|step| step.template || step.condition.is_some())
@@ -126,7 +134,9 @@ impl Plan {
             Program::Shell(line) => render("run", line, Quote::Shell)?,
             Program::Argv(argv) => argv.iter_mut().try_for_each(|text| render("argv", text, Quote::None))?,
             Program::Script(script) => {
-                render("run", &mut script.content, Quote::Shell)?;
+                if step.script.is_none() {
+                    render("run", &mut script.content, Quote::Shell)?;
+                }
                 script.args.iter_mut().try_for_each(|text| render("script.args", text, Quote::None))?;
             }
         }
@@ -163,5 +173,6 @@ fn planned(
     };
     let (name, on_failure, always) = (step.name.clone(), step.on_failure, step.always);
     let (condition, template) = (step.condition.clone(), step.template);
-    Ok(PlanStep { name, needs, work, on_failure, always, condition, template, is_rollback })
+    let script = step.script.as_ref().and_then(|script| script.used.clone());
+    Ok(PlanStep { name, needs, work, on_failure, always, condition, template, script, is_rollback })
 }

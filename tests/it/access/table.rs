@@ -123,6 +123,12 @@ impl Things {
                 self.made("/api/v1/groups", &json!({ "name": group })).await;
                 group
             }
+            "script" => {
+                let script = self.fresh();
+                let body = json!({ "script": { "name": script, "content": "#!/bin/sh\n:\n" } });
+                self.admin.post("/api/v1/scripts", &body).await.accepted();
+                script
+            }
             "target_group" => {
                 let group = self.fresh();
                 let body = json!({ "name": group, "members": { "selector": "env=prod" } });
