@@ -138,7 +138,7 @@ pub(crate) struct ValidateScriptArgs {
     #[arg(short, long, value_name = "FILE|-")]
     pub(crate) file: Option<PathBuf>,
     /// Program that runs the file, with its options [default: the script's '#!' line]
-    #[arg(long, value_name = "PROGRAM", requires = "file")]
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "name")]
     pub(crate) interpreter: Option<String>,
     #[command(flatten)]
     pub(crate) shown: Shown,
@@ -181,7 +181,7 @@ mod tests {
             ("script diff deploy 1 -f a", ErrorKind::ArgumentConflict),
             ("script validate", ErrorKind::MissingRequiredArgument),
             ("script validate deploy -f a", ErrorKind::ArgumentConflict),
-            ("script validate deploy --interpreter sh", ErrorKind::MissingRequiredArgument),
+            ("script validate deploy --interpreter sh", ErrorKind::ArgumentConflict),
         ] {
             assert_eq!(parse(bad).unwrap_err(), kind, "{bad}");
         }

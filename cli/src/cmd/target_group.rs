@@ -184,7 +184,7 @@ mod tests {
         let group = group(&serde_json::json!({ "hosts": ["a", "b"], "missing": ["b"], "hidden": 1 }));
         let text = describe(&group, "2026-02-01T08:00:00Z".parse().unwrap());
         assert!(
-            text.contains("Not there    b (nothing starts") && text.contains("Not shown    1 host\n"),
+            text.contains("Not there  b (nothing starts") && text.contains("Not shown  1 host\n"),
             "{text}"
         );
     }
