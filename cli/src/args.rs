@@ -2,6 +2,8 @@
 
 mod job;
 mod people;
+mod script;
+mod target_group;
 
 use std::path::PathBuf;
 
@@ -22,6 +24,11 @@ pub(crate) use self::people::{
     OneUser, OrganizationCommand, PasswordFrom, Question, RoleCommand, ServiceAccountCommand, SetupArgs,
     TokenCommand, TotpCommand, UserCommand,
 };
+pub(crate) use self::script::{
+    CreateScriptArgs, DiffScriptArgs, OneScript, ScriptCommand, ScriptFields, UpdateScriptArgs,
+    ValidateScriptArgs,
+};
+pub(crate) use self::target_group::{CreateTargetGroupArgs, TargetGroupCommand, UpdateTargetGroupArgs};
 use crate::{
     cmd::{event::EventCommand, report::ReportCommand, statistics::StatisticsArgs},
     output::Format,
@@ -72,6 +79,12 @@ pub(crate) enum Command {
     /// Approvals: what people are asked before a job goes on
     #[command(subcommand)]
     Approval(ApprovalCommand),
+    /// Scripts: texts that jobs use by name, in versions
+    #[command(subcommand)]
+    Script(Box<ScriptCommand>),
+    /// Target groups: hosts that jobs and commands name together
+    #[command(subcommand)]
+    TargetGroup(TargetGroupCommand),
     /// Show the output of an execution
     Logs(LogsArgs),
     /// Executions: what was started, and how it ended
@@ -150,7 +163,7 @@ pub(crate) struct Shown {
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("targets").required(true).args(["selector", "target", "all"]))]
+#[command(group = ArgGroup::new("targets").required(true).args(["selector", "target", "all", "target_group"]))]
 #[command(group = ArgGroup::new("program").required(true).multiple(true).args(["shell", "script", "argv"]))]
 pub(crate) struct ExecArgs {
     /// Hosts that a predicate holds for, as 'env=prod and role in (web, api)'
@@ -162,6 +175,9 @@ pub(crate) struct ExecArgs {
     /// Every host
     #[arg(long)]
     pub(crate) all: bool,
+    /// The hosts of a target group
+    #[arg(long, value_name = "NAME", value_parser = parse::slug)]
+    pub(crate) target_group: Option<String>,
     /// How long a run may take [default: 1h]
     #[arg(long, value_name = "DURATION", value_parser = parse::seconds, allow_hyphen_values = true)]
     pub(crate) timeout: Option<i64>,

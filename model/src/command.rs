@@ -258,7 +258,16 @@ impl Command {
 }
 
 impl Script {
-    fn validate(&self) -> Result<(), Invalid> {
+    /// The program that runs it, as its interpreter or its `#!` line says, without its folder; empty where neither says.
+    pub fn program(&self) -> &str {
+        let first = self.content.lines().next().unwrap_or_default();
+        let line = self.interpreter.as_deref().or_else(|| first.strip_prefix("#!")).unwrap_or_default();
+        let mut words = line.split_whitespace().map(|word| word.rsplit('/').next().unwrap_or(word));
+        let program = words.next().unwrap_or_default();
+        if program == "env" { words.find(|word| !word.starts_with('-')).unwrap_or_default() } else { program }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), Invalid> {
         const CONTENT: &str = "command.program.script.content";
         const INTERPRETER: &str = "command.program.script.interpreter";
         if self.content.len() > limits::SCRIPT_BYTES {

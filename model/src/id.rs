@@ -104,6 +104,8 @@ ids! {
     RunId = "run";
     /// A job, whatever its versions say.
     JobId = "job";
+    /// A script that is kept by name.
+    ScriptId = "script";
     /// A controller process's installation.
     ControllerId = "controller";
     /// An enroll token.
@@ -118,6 +120,8 @@ ids! {
     ServiceAccountId = "service-account";
     /// A group of people.
     GroupId = "group";
+    /// Some hosts that jobs name together.
+    TargetGroupId = "target-group";
     /// A role of an organization's own.
     RoleId = "role";
     /// What gives a role to somebody.

@@ -15,6 +15,7 @@ pub mod reason;
 pub mod retry;
 pub mod run;
 pub mod sandbox;
+pub mod script;
 pub mod selector;
 
 pub use invalid::Invalid;

@@ -234,6 +234,17 @@ pub const METRICS_EVERY: Duration = Duration::from_secs(15);
 pub const DOCUMENT_BYTES: usize = 512 * 1024;
 pub const DESCRIPTION_BYTES: usize = 4096;
 pub const COMMENT_BYTES: usize = 1024;
+/// Scripts of one organization, and versions of one script.
+pub const SCRIPTS: i64 = 10_000;
+pub const SCRIPT_VERSIONS: i64 = 10_000;
+/// Bytes of the saved scripts of one started job, each as often as a step uses it: all of them are part of its plan.
+pub const PLAN_SCRIPT_BYTES: usize = 4 * 1024 * 1024;
+/// Scripts that one controller has checked by their interpreters at a time, how long one may take, and bytes of what one says.
+pub const SCRIPT_CHECKS: usize = 2;
+pub const SCRIPT_CHECK_WITHIN: Duration = Duration::from_secs(10);
+pub const SCRIPT_CHECK_OUTPUT_BYTES: usize = 16 * 1024;
+/// Target groups of one organization.
+pub const TARGET_GROUPS: i64 = 1000;
 /// Steps of one job, those of its rollback included.
 pub const STEPS: usize = 200;
 /// Runs of one execution: its steps on all of its hosts.

@@ -7,6 +7,8 @@ mod imports;
 mod locks;
 mod retries;
 mod rollouts;
+mod scripts;
+mod target_groups;
 mod values;
 mod versions;
 
@@ -21,7 +23,7 @@ use model::{
     execution::ExecutionState,
     run::RunState,
 };
-use opsconductor_tests::{Agent, Api, SOON, World, eventually};
+use opsconductor_tests::{Agent, Api, SOON, World, eventually, opsctl::Said};
 use serde_json::{Value, json};
 
 /// Agents of these names, all online.
@@ -59,6 +61,12 @@ fn states(results: &Results) -> Vec<String> {
     let rows = results.hosts.iter();
     rows.map(|row| format!("{}: {}", row.target, row.runs.iter().map(cell).collect::<Vec<_>>().join(" ")))
         .collect()
+}
+
+/// What `opsctl` says to a line of words.
+async fn types(world: &World, line: &str) -> Said {
+    let words: Vec<&str> = line.split(' ').collect();
+    world.opsctl(&words).await
 }
 
 /// Waits until the hosts stand so, in the order of their turns.

@@ -231,7 +231,7 @@ pub(crate) struct ImportCrontabArgs {
 
 /// Where a job runs, in place of what it says.
 #[derive(Debug, Default, Args)]
-#[command(group = ArgGroup::new("job_targets").args(["selector", "target", "all"]))]
+#[command(group = ArgGroup::new("job_targets").args(["selector", "target", "all", "target_group"]))]
 pub(crate) struct TargetArgs {
     /// Hosts that a predicate holds for, instead of the job's
     #[arg(short = 'l', long)]
@@ -242,6 +242,9 @@ pub(crate) struct TargetArgs {
     /// Every host, instead of the job's
     #[arg(long)]
     pub(crate) all: bool,
+    /// The hosts of a target group, instead of the job's
+    #[arg(long, value_name = "NAME", value_parser = parse::slug)]
+    pub(crate) target_group: Option<String>,
     /// Of those, not the ones that this predicate holds for
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) exclude: Option<String>,

@@ -100,10 +100,11 @@ struct Started<'a> {
 }
 
 fn request(args: ExecArgs) -> Result<CreateExecution> {
-    let targets = match args.selector {
-        Some(selector) => Targets::Selector(selector),
-        None if args.all => Targets::All(true),
-        None => Targets::Names(args.target),
+    let targets = match (args.selector, args.target_group) {
+        (Some(selector), _) => Targets::Selector(selector),
+        (None, Some(group)) => Targets::Group(group),
+        (None, None) if args.all => Targets::All(true),
+        (None, None) => Targets::Names(args.target),
     };
     let program = match (args.shell, args.script) {
         (Some(line), _) => Program::Shell(line),
@@ -150,7 +151,11 @@ fn retry(retries: i64, backoff: Option<i64>) -> Retry {
     Retry { backoff_seconds, max_backoff_seconds: policy.max_backoff_seconds.max(backoff_seconds), ..policy }
 }
 
-fn read_script(path: &Path) -> Result<String> {
+/// The text of a script from a file, or from stdin.
+///
+/// # Errors
+/// When it cannot be read, is too long or no text.
+pub(super) fn read_script(path: &Path) -> Result<String> {
     let read = |reader: &mut dyn Read| {
         let mut bytes = Vec::new();
         // One byte more than is allowed is enough to find out that it is too much.

@@ -16,7 +16,7 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
     App, Installation, access, access_keys, audit, authenticate, ca, clocks, dangers, host_metrics, live,
-    manifest, oidc, output, parts, passwords, runs, sessions, setup, wake,
+    manifest, oidc, output, parts, passwords, runs, script_checks, sessions, setup, wake,
 };
 use crate::{
     clock,
@@ -109,6 +109,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
         access_keys: access_keys::AccessKeys::default(),
         passwords: passwords::Passwords::default(),
         reviews: dangers::Reviews::default(),
+        script_checks: script_checks::Places::default(),
         providers: boot.providers,
         audit: audit::Newest::default(),
         alarms: audit::Alarms::default(),

@@ -2,7 +2,7 @@
 
 use model::{
     api::job::Danger,
-    command::Program,
+    command::{Program, Script},
     job::{Approval, Job, Plan},
     limits,
 };
@@ -44,6 +44,14 @@ pub(crate) async fn of_plan(app: &App, plan: &Plan) -> Result<Vec<Danger>> {
     let commands =
         steps.filter_map(|(place, step)| Some((step.name.clone(), plan.command(place)?.program.clone())));
     of(app, commands.collect()).await
+}
+
+/// Reviews a script; its name stands for the step.
+///
+/// # Errors
+/// As [`of_job`].
+pub(crate) async fn of_script(app: &App, name: &str, script: Script) -> Result<Vec<Danger>> {
+    of(app, vec![(name.to_owned(), Program::Script(script))]).await
 }
 
 /// That nothing of it is refused here.
@@ -134,7 +142,7 @@ async fn of(app: &App, commands: Vec<(String, Program)>) -> Result<Vec<Danger>> 
         });
         each.collect()
     });
-    reviewed.await.map_err(|error| Error::internal("a job was not reviewed", error))
+    reviewed.await.map_err(|error| Error::internal("the commands were not reviewed", error))
 }
 
 const fn severity(severity: safety::Severity) -> &'static str {

@@ -21,7 +21,7 @@ use super::{
     access::{Authorized, ExecutionCancel, ExecutionCreate, ExecutionRead, Hosts, Right},
     dangers,
     idempotency::check_key,
-    manifest,
+    manifest, target_groups,
 };
 use crate::{
     clock,
@@ -231,7 +231,7 @@ pub(super) async fn earlier<P>(
 /// The agents that are meant, without those that `exclude` holds for, by name. Each tells whether it may be touched.
 ///
 /// # Errors
-/// When a selector cannot be read, a name is not there, or there are too many.
+/// When a selector cannot be read, a name or a group is not there, or there are too many.
 pub(crate) async fn resolve<P>(
     connection: &mut PgConnection,
     by: &Authorized<P>,
@@ -255,10 +255,12 @@ pub(crate) async fn resolve<P>(
             let selector = parse_selector("targets.selector", text)?;
             store::agents::targets(connection, org, Wanted::Selected(&selector), exclude, hosts).await?
         }
+        Targets::Group(name) => target_groups::targets(connection, by, name, exclude).await?,
     };
     if found.is_empty() {
         return Err(Error::NoTargets(match targets {
             Targets::Selector(text) => format!("the selector '{text}'"),
+            Targets::Group(name) => format!("the target group '{name}'"),
             Targets::Names(_) | Targets::All(_) => "the request: no agent is enrolled".to_owned(),
         }));
     }

@@ -5,11 +5,10 @@
 use jiff::Timestamp;
 use model::{
     access::Permission,
-    api::job::{Change, ExecuteJob, Job, SaveJob, SavedJob},
-    id::{JobId, OrgId},
+    api::job::{Change, Danger, ExecuteJob, Job, SaveJob, SavedJob},
+    id::JobId,
     job, limits,
 };
-use prost::Message as _;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
@@ -17,20 +16,14 @@ use sqlx::PgConnection;
 use super::{
     App,
     access::{Authorized, JobManage, JobRead, Right},
-    dangers,
+    dangers, scripts,
+    versions::{self, Newest},
 };
 use crate::{
     clock,
     error::{During, Error, Result},
-    store::{
-        self, audit,
-        executions::SignedManifest,
-        jobs::{NewVersion, SavedVersion},
-    },
+    store::{self, audit, versions::NewVersion},
 };
-
-/// What the signature is made over, so that it can stand for nothing else.
-const KIND: &str = "job-version";
 
 /// Reads a document.
 ///
@@ -38,6 +31,21 @@ const KIND: &str = "job-version";
 /// [`Error::Document`] with the place of what is wrong.
 pub(crate) fn parse(document: &str) -> Result<job::Job> {
     job::parse(document).map_err(Error::Document)
+}
+
+/// What of a job is dangerous, that of its saved scripts included. `document` is its text.
+///
+/// # Errors
+/// [`Error::Document`] when it names a script that is not there, or that `by` may not see.
+pub(crate) async fn dangers_of<P: Right>(
+    app: &App,
+    by: &Authorized<P>,
+    job: &job::Job,
+    document: &str,
+) -> Result<Vec<Danger>> {
+    let mut job = job.clone();
+    scripts::fill_for(app, by, &mut job, document).await?;
+    dangers::of_job(app, &job).await
 }
 
 /// Saves a job: a new one, or a further version of one. `key` is the id or name of the job that is meant; without it there
@@ -54,7 +62,7 @@ pub(crate) async fn save(
     request.validate()?;
     let job = parse(&request.document)?;
     may_manage(by, &job.labels)?;
-    let dangers = dangers::of_job(app, &job).await?;
+    let dangers = dangers_of(app, by, &job, &request.document).await?;
     dangers::check(app, &dangers)?;
     let (org, now) = (by.org_id(), clock::now());
     let mut tx = app.db.of(org).begin().await.during("begin")?;
@@ -76,11 +84,12 @@ pub(crate) async fn save(
         return Err(model::Invalid::new("name", problem).into());
     }
     let newest = before.as_ref().map_or(0, |job| job.version);
-    if let Some(expected) = request.expected_version
-        && expected != newest
-    {
-        return Err(moved_on(&job.name, expected, before.as_ref()));
-    }
+    let seen = before.as_ref().map(|job| Newest {
+        version: job.version,
+        author: &job.author,
+        comment: job.comment.as_deref(),
+    });
+    versions::unless_moved_on(versions::JOB, &job.name, request.expected_version, seen.as_ref())?;
     if let Some(before) = &before
         && before.document.as_deref() == Some(request.document.as_str())
     {
@@ -124,9 +133,9 @@ async fn write(
 ) -> Result<()> {
     let sha256 = Sha256::digest(&request.document);
     let author_id = by.actor().subject.to_string();
-    let signed = sign(app, by, (id, version), &sha256, now);
+    let signed = versions::sign(app, by, versions::JOB, (id.0, version), &request.document, now);
     let new = NewVersion {
-        job_id: id,
+        id: id.0,
         org_id: by.org_id(),
         version,
         document: &request.document,
@@ -142,69 +151,6 @@ async fn write(
     } else {
         store::jobs::update(connection, &new, &job.description, &job.labels).await
     }
-}
-
-fn sign(
-    app: &App,
-    by: &Authorized<JobManage>,
-    (id, version): (JobId, i32),
-    sha256: &[u8],
-    now: Timestamp,
-) -> SignedManifest {
-    let saved = proto::JobVersion {
-        org_id: by.org_id().to_bytes(),
-        job_id: id.to_bytes(),
-        version: u32::try_from(version).unwrap_or(0),
-        sha256: sha256.to_vec(),
-        author: by.actor().name.clone(),
-        author_id: by.actor().subject.to_string(),
-        created_at: now.as_microsecond(),
-    }
-    .encode_to_vec();
-    let signer = app.ca.signer();
-    SignedManifest {
-        signature: signer.sign(KIND, &saved),
-        certificate: signer.certificate().to_vec(),
-        manifest: saved,
-    }
-}
-
-/// Compares a version's row with what was signed of it.
-fn verify(app: &App, org: OrgId, id: JobId, saved: &SavedVersion) -> Result<()> {
-    let signed = &saved.signed;
-    let version = saved.version.version;
-    let refused = |why: String| Error::Tampered(format!("version {version} of the job {why}"));
-    // The key signed it when it was in use; that its certificate has ended since does not matter.
-    app.ca
-        .verifier()
-        .verify(KIND, &signed.manifest, &signed.signature, &signed.certificate, saved.version.created_at)
-        .map_err(|error| refused(format!("has a signature that does not hold: {error}")))?;
-    let signed = proto::JobVersion::decode(signed.manifest.as_slice())
-        .map_err(|error| refused(format!("has a signed part that cannot be read: {error}")))?;
-    let document = saved.version.document.as_deref().unwrap_or_default();
-    let is_same = signed.org_id == org.to_bytes()
-        && signed.job_id == id.to_bytes()
-        && signed.version == u32::try_from(version).unwrap_or(0)
-        && signed.sha256 == Sha256::digest(document)[..]
-        && signed.created_at == saved.version.created_at.as_microsecond()
-        && signed.author == saved.version.author
-        && signed.author_id == saved.author_id;
-    if is_same { Ok(()) } else { Err(refused("is not what its author saved".to_owned())) }
-}
-
-/// Somebody else has saved since.
-fn moved_on(name: &str, expected: i32, before: Option<&Job>) -> Error {
-    Error::Conflict(match before {
-        None => format!("there is no job '{name}', and version {expected} of it was expected"),
-        Some(job) => {
-            let comment = job.comment.as_deref().map(|text| format!(" ({text})")).unwrap_or_default();
-            format!(
-                "the job '{name}' is at version {} by {}{comment}, and version {expected} was expected: look at what \
-                 changed and save again",
-                job.version, job.author
-            )
-        }
-    })
 }
 
 fn may_manage(by: &Authorized<JobManage>, labels: &model::label::Labels) -> Result<()> {
@@ -257,8 +203,8 @@ pub(crate) async fn to_run(
     let version = request.version.unwrap_or(job.version);
     let saved = store::jobs::version(connection, by.org_id(), job.id, version).await?;
     let saved = saved.ok_or_else(|| Error::not_found("version of the job", version.to_string()))?;
-    verify(app, by.org_id(), job.id, &saved)?;
-    let document = parse(saved.version.document.as_deref().unwrap_or_default())?;
+    versions::verify(app, by.org_id(), versions::JOB, job.id.0, &saved)?;
+    let document = parse(&saved.document)?;
     // The job's own row is signed by nobody: it may not pass one job off as another, nor an old version as the newest.
     if document.name != job.name {
         return Err(Error::Tampered(format!("the job '{}' is saved as '{}'", job.name, document.name)));

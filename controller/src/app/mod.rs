@@ -36,11 +36,15 @@ pub(crate) mod reports;
 pub(crate) mod retry;
 pub(crate) mod roles;
 pub(crate) mod runs;
+pub(crate) mod script_checks;
+pub(crate) mod scripts;
 pub(crate) mod sessions;
 pub(crate) mod setup;
 pub(crate) mod start;
+pub(crate) mod target_groups;
 pub(crate) mod totp;
 pub(crate) mod users;
+mod versions;
 pub(crate) mod wake;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -71,6 +75,7 @@ pub(crate) struct App {
     pub(crate) access_keys: access_keys::AccessKeys,
     pub(crate) passwords: passwords::Passwords,
     pub(crate) reviews: dangers::Reviews,
+    pub(crate) script_checks: script_checks::Places,
     pub(crate) providers: oidc::Providers,
     pub(crate) audit: audit::Newest,
     pub(crate) alarms: audit::Alarms,

@@ -21,7 +21,7 @@ use super::{
     access::{Authorized, ExecutionCreate, JobRead},
     dangers,
     executions::{Key, Start, earlier, parse_selector, resolve, touchable, write},
-    jobs,
+    jobs, scripts,
 };
 use crate::{
     clock,
@@ -85,7 +85,10 @@ pub(crate) fn steps(plan: &Plan) -> Vec<PlannedStep> {
         name: step.name.clone(),
         needs: step.needs.iter().map(name).collect(),
         summary: match &step.work {
-            StepWork::Command(command) => command.summary(),
+            StepWork::Command(command) => match &step.script {
+                Some(script) => format!("script: {script}"),
+                None => command.summary(),
+            },
             StepWork::Wait(length) => format!("waits {length}"),
             StepWork::Approval(approval) => approval.summary(),
         },
@@ -142,7 +145,7 @@ pub(super) async fn launch(
         hosts.into_iter().map(|(target, batch)| (target.id.into(), target.name, batch)).collect();
     let detail = json!({
         "job": job.name, "job_id": job.id, "version": job.version, "targets": places.len(), "runs": runs.len(),
-        "targets_hash": hash, "parameters": job.parameters, "retry_of": retry_of,
+        "targets_hash": hash, "parameters": job.parameters, "scripts": plan.scripts(), "retry_of": retry_of,
     });
     let new = Start {
         now,
@@ -185,7 +188,8 @@ async fn freeze(
     if let Some(priority) = request.priority {
         within("priority", priority, &limits::PRIORITY)?;
     }
-    let (job, version, document) = jobs::to_run(app, connection, by, key, request).await?;
+    let (job, version, mut document) = jobs::to_run(app, connection, by, key, request).await?;
+    scripts::fill(app, connection, by.org_id(), &mut document).await?;
     // An old version does not bring back a right that its labels gave: both have to, and the present ones say where.
     let _: Authorized<ExecutionCreate> = by.for_job(&document.labels)?;
     let by: Authorized<ExecutionCreate> = by.for_job(&job.labels)?;

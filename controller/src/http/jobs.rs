@@ -32,7 +32,7 @@ use super::{
 use crate::{
     app::{
         self,
-        access::{JobManage, JobRead},
+        access::{Authorized, JobManage, JobRead},
         executions::parse_selector,
     },
     error::{During as _, Error},
@@ -114,11 +114,11 @@ pub(super) async fn save(
 #[utoipa::path(post, path = "/api/v1/jobs/validate", tag = "jobs", operation_id = "validate_document",
     request_body = ValidateJob, responses((status = 200, body = Validity)))]
 pub(super) async fn validate(
-    Access(_): Access<JobRead>,
+    Access(by): Access<JobRead>,
     State(door): State<Arc<Door>>,
     JsonBody(request): JsonBody<ValidateJob>,
 ) -> Result<Json<Validity>> {
-    validity(&door, &request.document).await
+    validity(&door, &by, &request.document).await
 }
 
 /// Looks at a job as it is saved.
@@ -132,18 +132,21 @@ pub(super) async fn validate_saved(
     let mut connection = door.app.db.of(by.org_id()).acquire().await.during("acquire of a connection")?;
     let job = app::jobs::find(&mut connection, &by, &job, false).await?;
     drop(connection);
-    validity(&door, job.document.as_deref().unwrap_or_default()).await
+    validity(&door, &by, job.document.as_deref().unwrap_or_default()).await
 }
 
-async fn validity(door: &Door, document: &str) -> Result<Json<Validity>> {
-    let validity = match job::parse(document) {
-        Ok(job) => {
-            let dangers = app::dangers::of_job(&door.app, &job).await?;
-            Validity { valid: true, name: Some(job.name), dangers, ..Validity::default() }
-        }
-        Err(bad) => Validity { valid: false, problems: vec![bad.into()], ..Validity::default() },
+async fn validity(door: &Door, by: &Authorized<JobRead>, document: &str) -> Result<Json<Validity>> {
+    let looked = async {
+        let job = app::jobs::parse(document)?;
+        let dangers = app::jobs::dangers_of(&door.app, by, &job, document).await?;
+        Ok::<_, Error>(Validity { valid: true, name: Some(job.name), dangers, ..Validity::default() })
     };
-    Ok(Json(validity))
+    match looked.await {
+        Err(Error::Document(bad)) => {
+            Ok(Json(Validity { valid: false, problems: vec![bad.into()], ..Validity::default() }))
+        }
+        looked => Ok(Json(looked?)),
+    }
 }
 
 /// The JSON schema of a job's document.
@@ -210,7 +213,7 @@ pub(super) async fn version(
     let unknown = || Failure::from(Error::not_found("version of the job", version.clone()));
     let number: i32 = version.parse().map_err(|_| unknown())?;
     let saved = store::jobs::version(&mut connection, by.org_id(), job.id, number).await?;
-    Ok(Json(saved.ok_or_else(unknown)?.version))
+    Ok(Json(saved.ok_or_else(unknown)?.into()))
 }
 
 /// What a start would do now.

@@ -36,11 +36,13 @@ mod reports;
 mod request_id;
 mod results;
 mod roles;
+mod scripts;
 mod sessions;
 mod statistics;
 mod status;
 mod streams;
 mod tail;
+mod target_groups;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
@@ -167,6 +169,14 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(jobs::version))
         .routes(routes!(jobs::plan))
         .routes(routes!(jobs::execute))
+        .routes(routes!(target_groups::list, target_groups::create))
+        .routes(routes!(target_groups::show, target_groups::change, target_groups::delete))
+        .routes(routes!(scripts::list, scripts::create))
+        .routes(routes!(scripts::validate))
+        .routes(routes!(scripts::show, scripts::save, scripts::delete))
+        .routes(routes!(scripts::validate_saved))
+        .routes(routes!(scripts::versions))
+        .routes(routes!(scripts::version))
         .routes(routes!(output::show))
         .routes(routes!(statistics::show))
         .routes(routes!(reports::access))

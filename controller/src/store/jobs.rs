@@ -12,33 +12,14 @@ use model::{
 use sqlx::{FromRow, PgConnection, PgPool, Postgres, QueryBuilder, types::Json};
 use uuid::Uuid;
 
-use super::{executions::SignedManifest, selector_sql};
+use super::{
+    executions::SignedManifest,
+    selector_sql,
+    versions::{NewVersion, SavedVersion},
+};
 use crate::error::{During, Error, Result};
 
 type Labels = BTreeMap<String, String>;
-
-/// A version to be.
-#[derive(Debug)]
-pub(crate) struct NewVersion<'a> {
-    pub job_id: JobId,
-    pub org_id: OrgId,
-    pub version: i32,
-    pub document: &'a str,
-    pub sha256: &'a [u8],
-    pub comment: Option<&'a str>,
-    pub author: &'a str,
-    pub author_id: &'a str,
-    pub created_at: Timestamp,
-    pub signed: &'a SignedManifest,
-}
-
-/// A version as it was saved, with what was signed of it.
-#[derive(Debug)]
-pub(crate) struct SavedVersion {
-    pub version: JobVersion,
-    pub author_id: String,
-    pub signed: SignedManifest,
-}
 
 /// Makes the job's row; its first version comes with it.
 pub(crate) async fn insert(
@@ -49,7 +30,7 @@ pub(crate) async fn insert(
     sqlx::query!(
         "insert into jobs (id, org_id, name, description, labels, version, created_at, updated_at)
          values ($1, $2, $3, $4, $5, $6, $7, $7)",
-        new.job_id.0,
+        new.id,
         new.org_id.0,
         name,
         description,
@@ -74,7 +55,7 @@ pub(crate) async fn update(
     sqlx::query!(
         "update jobs set description = $3, labels = $4, version = $5, updated_at = $6 where org_id = $1 and id = $2",
         new.org_id.0,
-        new.job_id.0,
+        new.id,
         description,
         Json(labels) as _,
         new.version,
@@ -91,7 +72,7 @@ async fn insert_version(connection: &mut PgConnection, new: &NewVersion<'_>) -> 
         "insert into job_versions (job_id, version, org_id, document, sha256, comment, author, author_id, created_at,
                                    signed, signature, certificate)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        new.job_id.0,
+        new.id,
         new.version,
         new.org_id.0,
         new.document,
@@ -286,17 +267,28 @@ pub(crate) async fn version(
     .await
     .during("query for the job's version")?;
     Ok(row.map(|r| SavedVersion {
-        version: JobVersion {
-            version: r.version,
-            author: r.author,
-            comment: r.comment,
-            sha256: hex::encode(r.sha256),
-            created_at: r.created_at.to_jiff(),
-            document: Some(r.document),
-        },
+        version: r.version,
+        document: r.document,
+        sha256: r.sha256,
+        comment: r.comment,
+        author: r.author,
         author_id: r.author_id,
+        created_at: r.created_at.to_jiff(),
         signed: SignedManifest { manifest: r.signed, signature: r.signature, certificate: r.certificate },
     }))
+}
+
+impl From<SavedVersion> for JobVersion {
+    fn from(saved: SavedVersion) -> Self {
+        Self {
+            version: saved.version,
+            author: saved.author,
+            comment: saved.comment,
+            sha256: hex::encode(saved.sha256),
+            created_at: saved.created_at,
+            document: Some(saved.document),
+        }
+    }
 }
 
 /// Deletes a job; its versions stay, for the executions that are bound to them.

@@ -36,13 +36,16 @@ pub(crate) mod role_bindings;
 pub(crate) mod roles;
 pub(crate) mod runs;
 pub(crate) mod schema;
+pub(crate) mod scripts;
 mod selector_sql;
 pub(crate) mod service_accounts;
 pub(crate) mod sessions;
 pub(crate) mod statistics;
 pub(crate) mod status;
+pub(crate) mod target_groups;
 pub(crate) mod user_identities;
 pub(crate) mod users;
+pub(crate) mod versions;
 
 use std::{collections::HashMap, sync::Mutex, time::Duration};
 

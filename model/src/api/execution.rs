@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::job::ExecutedJob;
 use crate::{
     Invalid, Reason,
+    access::validate_slug,
     attempt::AttemptState,
     command::{Command, within},
     execution::{ExecutionState, RunCounts},
@@ -17,7 +18,7 @@ use crate::{
     selector::Selector,
 };
 
-/// Which hosts: exactly one of the three ways.
+/// Which hosts: exactly one of the four ways.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Targets {
@@ -27,6 +28,8 @@ pub enum Targets {
     Names(Vec<String>),
     /// Every agent, when `true`.
     All(bool),
+    /// The agents of a target group.
+    Group(String),
 }
 
 /// `POST /api/v1/executions`: an ad-hoc command.
@@ -78,6 +81,7 @@ impl CreateExecution {
                 return Err(Invalid::new("targets.all", "is false; leave it out or say true"));
             }
             Targets::All(true) => {}
+            Targets::Group(name) => validate_slug("targets.group", name)?,
         }
         self.command.validate()?;
         within("priority", self.priority(), &limits::PRIORITY)?;

@@ -15,8 +15,10 @@ pub mod output;
 pub mod problem;
 pub mod report;
 pub mod role;
+pub mod script;
 pub mod statistics;
 pub mod status;
+pub mod target_group;
 pub mod token;
 pub mod user;
 

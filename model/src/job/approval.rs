@@ -171,6 +171,7 @@ impl Plan {
             condition: None,
             template: false,
             matrix: Default::default(),
+            script: None,
             is_rollback: false,
         };
         self.steps.insert(0, first);

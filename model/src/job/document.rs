@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Approval, Graph, Length, Matrix, Offline, OnConflict, Rollout, condition,
+    Approval, Graph, Length, Matrix, Offline, OnConflict, Rollout, StepScript, condition,
     context::Names,
     matrix,
     parameters::{Parameters, validate_all},
@@ -71,7 +71,7 @@ pub struct Job {
     pub rollback: Vec<Step>,
 }
 
-/// Which hosts: one of three ways, and what narrows it.
+/// Which hosts: one of four ways, and what narrows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobTargets {
@@ -84,6 +84,9 @@ pub struct JobTargets {
     /// Every host, when `true`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
+    /// The hosts of the target group of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Of those, not the ones that this predicate holds for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude: Option<String>,
@@ -148,9 +151,9 @@ pub struct Step {
     /// A program with its arguments; no shell looks at them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argv: Option<Vec<String>>,
-    /// A script with its interpreter.
+    /// A script with its interpreter, or one that is saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub script: Option<Script>,
+    pub script: Option<StepScript>,
     /// The controller waits so long, once for all hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Length>,
@@ -257,7 +260,7 @@ impl Step {
             }
             (Some(line), ..) => Program::Shell(line.clone()),
             (_, Some(argv), _) => Program::Argv(argv.clone()),
-            (.., Some(script)) => Program::Script(script.clone()),
+            (.., Some(script)) => Program::Script(script.program()?),
             (None, None, None) => return Ok(None),
         };
         Ok(Some(Command {
@@ -290,7 +293,10 @@ impl Step {
         validate_slug("name", &self.name)?;
         matrix::validate(&self.matrix)?;
         match self.command()? {
-            Some(command) => {
+            Some(mut command) => {
+                if let Some(script) = &self.script {
+                    script.stand_in(&mut command.program);
+                }
                 command.validate().map_err(|invalid| Invalid::new(own_name(&invalid.field), invalid.problem))
             }
             None => {
@@ -308,7 +314,9 @@ impl Step {
 
     fn validate_template(&self, path: &impl Fn(&str) -> String, names: &Names) -> Result<(), Invalid> {
         let Some(command) = self.command()? else { return Ok(()) };
-        for (field, text, quote) in texts(&command)? {
+        // A saved script is no template: what was checked when it was saved is what runs.
+        let is_saved = self.script.as_ref().is_some_and(|script| script.used.is_some());
+        for (field, text, quote) in texts(&command, is_saved)? {
             check_template(&path(own_name(&field).as_str()), text, quote, names)?;
         }
         Ok(())
@@ -360,7 +368,7 @@ impl Step {
 ///
 /// # Errors
 /// For a script of an interpreter whose quoting we do not know: there a value could become code.
-pub(super) fn texts(command: &Command) -> Result<Vec<(String, &str, Quote)>, Invalid> {
+fn texts(command: &Command, is_saved: bool) -> Result<Vec<(String, &str, Quote)>, Invalid> {
     let mut texts = Vec::new();
     match &command.program {
         Program::Shell(line) => texts.push(("command.program.shell".to_owned(), line.as_str(), Quote::Shell)),
@@ -373,12 +381,15 @@ pub(super) fn texts(command: &Command) -> Result<Vec<(String, &str, Quote)>, Inv
             );
         }
         Program::Script(script) => {
-            if !is_shell(script) {
+            if !is_saved && !is_shell(script) {
                 let why = "is for shell scripts: another interpreter would read a value as code; use OPSC_PARAM_NAME of \
                            the environment there";
                 return Err(Invalid::new("template", why));
             }
-            texts.push(("command.program.script.content".to_owned(), script.content.as_str(), Quote::Shell));
+            if !is_saved {
+                let field = "command.program.script.content".to_owned();
+                texts.push((field, script.content.as_str(), Quote::Shell));
+            }
             let each = script.args.iter().enumerate();
             texts.extend(each.map(|(index, text)| {
                 (format!("command.program.script.args[{index}]"), text.as_str(), Quote::None)
@@ -393,12 +404,7 @@ pub(super) fn texts(command: &Command) -> Result<Vec<(String, &str, Quote)>, Inv
 
 /// Whether a POSIX shell reads the script.
 fn is_shell(script: &Script) -> bool {
-    let first = script.content.lines().next().unwrap_or_default();
-    let line = script.interpreter.as_deref().or_else(|| first.strip_prefix("#!")).unwrap_or_default();
-    let mut words = line.split_whitespace().map(|word| word.rsplit('/').next().unwrap_or(word));
-    let program = words.next().unwrap_or_default();
-    let program = if program == "env" { words.next().unwrap_or_default() } else { program };
-    matches!(program, "sh" | "bash" | "dash" | "ash" | "ksh")
+    matches!(script.program(), "sh" | "bash" | "dash" | "ash" | "ksh")
 }
 
 /// The name that a field of a command has in a step.
@@ -575,13 +581,27 @@ impl Job {
     }
 }
 
+impl Job {
+    /// The steps' saved scripts, each with its path in the document.
+    pub fn saved_scripts(&mut self) -> impl Iterator<Item = (String, &mut StepScript)> {
+        let steps = self.steps.iter_mut().enumerate().map(|(place, step)| ("steps", place, step));
+        let rollback = self.rollback.iter_mut().enumerate().map(|(place, step)| ("rollback", place, step));
+        steps.chain(rollback).filter_map(|(list, place, step)| {
+            let script = step.script.as_mut().filter(|script| script.used.is_some())?;
+            Some((format!("{list}[{place}].script.use"), script))
+        })
+    }
+}
+
 impl JobTargets {
     /// Checks that exactly one way is chosen, and the selectors.
     ///
     /// # Errors
     /// The first thing that is wrong, as a path below the document.
     pub fn validate(&self) -> Result<(), Invalid> {
-        self.chosen()?;
+        if let Targets::Group(name) = self.chosen()? {
+            validate_slug("targets.group", &name)?;
+        }
         for (field, text) in [("targets.selector", &self.selector), ("targets.exclude", &self.exclude)] {
             if let Some(text) = text {
                 if text.len() > limits::SELECTOR_BYTES {
@@ -606,14 +626,15 @@ impl JobTargets {
     /// # Errors
     /// When it is none or several.
     pub fn chosen(&self) -> Result<Targets, Invalid> {
-        match (&self.selector, self.hosts.as_slice(), self.all) {
-            (Some(selector), [], false) => Ok(Targets::Selector(selector.clone())),
-            (None, names @ [_, ..], false) => Ok(Targets::Names(names.to_vec())),
-            (None, [], true) => Ok(Targets::All(true)),
-            (None, [], false) => {
-                Err(Invalid::new("targets", "names no hosts: it has one of selector, hosts and all"))
+        match (&self.selector, self.hosts.as_slice(), self.all, &self.group) {
+            (Some(selector), [], false, None) => Ok(Targets::Selector(selector.clone())),
+            (None, names @ [_, ..], false, None) => Ok(Targets::Names(names.to_vec())),
+            (None, [], true, None) => Ok(Targets::All(true)),
+            (None, [], false, Some(group)) => Ok(Targets::Group(group.clone())),
+            (None, [], false, None) => {
+                Err(Invalid::new("targets", "names no hosts: it has one of selector, hosts, all and group"))
             }
-            _ => Err(Invalid::new("targets", "has more than one of selector, hosts and all")),
+            _ => Err(Invalid::new("targets", "has more than one of selector, hosts, all and group")),
         }
     }
 }

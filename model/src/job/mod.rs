@@ -15,6 +15,7 @@ mod plan;
 pub mod progress;
 mod rollout;
 mod schema;
+mod step_script;
 pub mod template;
 mod yaml;
 
@@ -27,4 +28,5 @@ pub use matrix::{Cell, Matrix};
 pub use plan::{Plan, PlanStep, PlannedJob, Work};
 pub use rollout::{Rollout, Share};
 pub use schema::schema;
-pub use yaml::{BadDocument, parse};
+pub use step_script::StepScript;
+pub use yaml::{BadDocument, located, parse};

@@ -69,6 +69,9 @@ pub struct PlanStep {
     /// Its values, where it is one combination of a matrix.
     #[serde(default, skip_serializing_if = "Cell::is_empty")]
     pub matrix: Cell,
+    /// The saved script that it runs, as `NAME@VERSION`; its text is part of the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
     /// It undoes, and runs only on a host that is to be rolled back.
     pub is_rollback: bool,
 }
@@ -203,6 +206,11 @@ impl Plan {
         Ok(Self { steps, ..self.clone() })
     }
 
+    /// The saved scripts that it runs, as `NAME@VERSION`.
+    pub fn scripts(&self) -> BTreeSet<&str> {
+        self.steps.iter().filter_map(|step| step.script.as_deref()).collect()
+    }
+
     /// Whether anything of it depends on the host, beside what was frozen.
     pub fn looks_at_hosts(&self) -> bool {
         self.steps.iter().any(|step| step.template || step.condition.is_some())
@@ -239,7 +247,9 @@ impl Plan {
             Program::Shell(line) => render("run", line, Quote::Shell)?,
             Program::Argv(argv) => argv.iter_mut().try_for_each(|text| render("argv", text, Quote::None))?,
             Program::Script(script) => {
-                render("run", &mut script.content, Quote::Shell)?;
+                if step.script.is_none() {
+                    render("run", &mut script.content, Quote::Shell)?;
+                }
                 script.args.iter_mut().try_for_each(|text| render("script.args", text, Quote::None))?;
             }
         }
@@ -285,7 +295,19 @@ fn planned(
     let (name, on_failure, always) = (step.name.clone(), step.on_failure, step.always);
     let (condition, template) = (step.condition.clone(), step.template);
     let matrix = cell.clone();
-    Ok(PlanStep { name, needs, work, on_failure, always, condition, template, matrix, is_rollback: false })
+    let script = step.script.as_ref().and_then(|script| script.used.clone());
+    Ok(PlanStep {
+        name,
+        needs,
+        work,
+        on_failure,
+        always,
+        condition,
+        template,
+        matrix,
+        script,
+        is_rollback: false,
+    })
 }
 
 #[cfg(test)]

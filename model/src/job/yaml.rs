@@ -51,8 +51,8 @@ fn at(location: &Location) -> (usize, usize) {
     (usize::try_from(location.line()).unwrap_or(0), usize::try_from(location.column()).unwrap_or(0))
 }
 
-/// Finds the place of a field, or of what is nearest above it.
-fn located(text: &str, invalid: Invalid) -> BadDocument {
+/// What is wrong with a field, at its place in the document or at that of what is nearest above it.
+pub fn located(text: &str, invalid: Invalid) -> BadDocument {
     let problem = invalid.to_string();
     let (line, column) = match serde_saphyr::from_str::<Spanned<Node>>(text) {
         Ok(root) => nearest(&root, &invalid.field),

@@ -123,6 +123,18 @@ impl Things {
                 self.made("/api/v1/groups", &json!({ "name": group })).await;
                 group
             }
+            "script" => {
+                let script = self.fresh();
+                let body = json!({ "script": { "name": script, "content": "#!/bin/sh\n:\n" } });
+                self.admin.post("/api/v1/scripts", &body).await.accepted();
+                script
+            }
+            "target_group" => {
+                let group = self.fresh();
+                let body = json!({ "name": group, "members": { "selector": "env=prod" } });
+                self.made("/api/v1/target-groups", &body).await;
+                group
+            }
             "binding" => {
                 let user = self.user().await;
                 self.made("/api/v1/role-bindings", &json!({ "role": "viewer", "user": user })).await

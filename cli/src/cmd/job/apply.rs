@@ -97,7 +97,8 @@ fn surplus(there: Vec<Job>, names: &BTreeSet<String>) -> Vec<Job> {
     there.into_iter().filter(|job| !names.contains(&job.name)).collect()
 }
 
-pub(super) const fn word(change: Change) -> &'static str {
+/// What a save did, as the end of a sentence.
+pub(in crate::cmd) const fn word(change: Change) -> &'static str {
     match change {
         Change::Created => "created",
         Change::Updated => "updated",

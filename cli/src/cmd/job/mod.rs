@@ -25,6 +25,8 @@ use crate::{
     output::{self, Table, human},
 };
 
+pub(super) use self::{apply::word, versions::unified};
+
 const JOBS: [&str; 3] = ["api", "v1", "jobs"];
 
 /// The path of a job, by name or id, and of what is below it.

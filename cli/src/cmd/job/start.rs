@@ -85,8 +85,9 @@ async fn targets(
     version: Option<i32>,
     args: TargetArgs,
 ) -> Result<Option<JobTargets>> {
-    let base = if args.selector.is_some() || !args.target.is_empty() || args.all {
-        JobTargets { selector: args.selector, hosts: args.target, all: args.all, ..JobTargets::default() }
+    let (selector, group) = (args.selector, args.target_group);
+    let base = if selector.is_some() || !args.target.is_empty() || args.all || group.is_some() {
+        JobTargets { selector, hosts: args.target, all: args.all, group, ..JobTargets::default() }
     } else if args.exclude.is_some() || args.limit.is_some() {
         own_targets(client, name, version).await?
     } else {
@@ -124,7 +125,7 @@ async fn parameters(
 }
 
 async fn own_targets(client: &Client, name: &str, version: Option<i32>) -> Result<JobTargets> {
-    let none = "the job says no targets of its own: say them with -l, -t or --all";
+    let none = "the job says no targets of its own: say them with -l, -t, --all or --target-group";
     own(client, name, version).await?.targets.ok_or_else(|| Usage(none.to_owned()).into())
 }
 

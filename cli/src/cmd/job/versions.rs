@@ -63,7 +63,8 @@ pub(super) async fn diff(client: &Client, args: DiffArgs) -> Result<()> {
     output::print(&text)
 }
 
-fn unified(from: &str, to: &str, from_title: &str, to_title: &str) -> String {
+/// What differs, with the lines around.
+pub(in crate::cmd) fn unified(from: &str, to: &str, from_title: &str, to_title: &str) -> String {
     TextDiff::from_lines(from, to)
         .unified_diff()
         .context_radius(CONTEXT_LINES)

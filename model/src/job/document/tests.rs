@@ -62,6 +62,8 @@ fn targets_are_chosen_in_one_way() {
         ("{}", "names no hosts"),
         ("{all: true, hosts: [a]}", "more than one"),
         ("{selector: 'env='}", "targets.selector"),
+        ("{group: web, all: true}", "more than one"),
+        ("{group: Web}", "targets.group"),
         ("{all: true, max_targets: 0}", "is 0"),
     ] {
         let text = wrong(&job(targets));

@@ -1,0 +1,36 @@
+//! What a version of a job and one of a script have in common: they never change, and each is signed.
+
+use jiff::Timestamp;
+use model::id::OrgId;
+use uuid::Uuid;
+
+use super::executions::SignedManifest;
+
+/// A version to be.
+#[derive(Debug)]
+pub(crate) struct NewVersion<'a> {
+    /// Of the job or the script.
+    pub id: Uuid,
+    pub org_id: OrgId,
+    pub version: i32,
+    pub document: &'a str,
+    pub sha256: &'a [u8],
+    pub comment: Option<&'a str>,
+    pub author: &'a str,
+    pub author_id: &'a str,
+    pub created_at: Timestamp,
+    pub signed: &'a SignedManifest,
+}
+
+/// A version as it was saved, with what was signed of it.
+#[derive(Debug)]
+pub(crate) struct SavedVersion {
+    pub version: i32,
+    pub document: String,
+    pub sha256: Vec<u8>,
+    pub comment: Option<String>,
+    pub author: String,
+    pub author_id: String,
+    pub created_at: Timestamp,
+    pub signed: SignedManifest,
+}
