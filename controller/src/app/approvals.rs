@@ -67,7 +67,7 @@ pub(crate) async fn decisions<'a>(
                 found.entry(id).or_default().entry(place).or_default().push(decision);
             }
             Err(why) => {
-                tracing::error!(execution.id = %id, why, "a decision that nobody signed does not count")
+                tracing::error!(execution.id = %id, why, "a decision that nobody signed does not count");
             }
         }
     }

@@ -33,6 +33,13 @@ pub struct StepScript {
     filled: Option<Box<Script>>,
 }
 
+impl From<Script> for StepScript {
+    fn from(script: Script) -> Self {
+        let Script { content, interpreter, args } = script;
+        Self { content: Some(content), interpreter, args, ..Self::default() }
+    }
+}
+
 impl StepScript {
     /// What runs. The text of a saved script is empty until it is filled in, and an empty text is no command.
     ///

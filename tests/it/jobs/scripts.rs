@@ -206,7 +206,7 @@ async fn a_script_is_checked_without_being_run() {
     };
     let state = |validity: &ScriptValidity, by: &str| {
         let check = validity.checks.iter().find(|check| check.by == by);
-        check.map(|check| check.state).unwrap_or_else(|| panic!("no {by} in {validity:?}"))
+        check.map_or_else(|| panic!("no {by} in {validity:?}"), |check| check.state)
     };
     let good = look(format!("#!/bin/sh\ntouch {}\n", mark.display())).await;
     assert!(good.valid && state(&good, "sh -n") == CheckState::Passed, "{good:?}");

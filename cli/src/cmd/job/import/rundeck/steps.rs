@@ -62,11 +62,11 @@ impl Converter {
         let work = self.work(node, field);
         let mut step = Step { name, ..Step::default() };
         if work.holes.is_empty() {
-            (step.run, step.script) = (work.run, work.script);
+            (step.run, step.script) = (work.run, work.script.map(Into::into));
         } else {
             step.run = Some(guarded(&work));
         }
-        let text = step.run.as_deref().or(step.script.as_ref().map(|script| script.content.as_str()));
+        let text = step.run.as_deref().or(step.script.as_ref().and_then(|script| script.content.as_deref()));
         if text.is_some_and(shell::calls_sudo)
             || step
                 .script
