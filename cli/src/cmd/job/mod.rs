@@ -46,7 +46,7 @@ pub(crate) fn offline(command: JobCommand) -> Result<ControlFlow<Exit, Box<JobCo
             output::write(Stream::Stdout, format!("{text}\n").as_bytes())?;
         }
         JobCommand::New(args) => new(&args)?,
-        JobCommand::Import(command) => return import::run(command).map(ControlFlow::Break),
+        JobCommand::Import(command) => return import::run(&command).map(ControlFlow::Break),
         JobCommand::Validate(args) if !args.server => return validate::local(&args).map(ControlFlow::Break),
         command => return Ok(ControlFlow::Continue(Box::new(command))),
     }

@@ -173,8 +173,9 @@ mod tests {
             "state": "succeeded", "hosts": 1, "targets": ["web-1"], "example_target": "web-1",
             "example": "00000000-0000-7000-8000-000000000001", "stdout_sha256": "ab", "stderr_sha256": NOTHING,
         });
-        for (key, value) in value.as_object().expect("an object") {
-            whole[key] = value.clone();
+        let serde_json::Value::Object(value) = value else { panic!("an object") };
+        for (key, value) in value {
+            whole[key] = value;
         }
         serde_json::from_value(whole).expect("a group")
     }

@@ -117,15 +117,15 @@ struct Answer {
 /// # Errors
 /// When the source cannot be read or is not what it should be, when a file is there already or cannot be written, and when
 /// stdout is closed or full.
-pub(super) fn run(command: ImportCommand) -> Result<Exit> {
-    let args = match &command {
+pub(super) fn run(command: &ImportCommand) -> Result<Exit> {
+    let args = match command {
         ImportCommand::Crontab(args) => &args.import,
         ImportCommand::Rundeck(args) => args,
     };
     let targets = targets(args)?;
     let text = files::text_of(&args.file)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let import = match &command {
+    let import = match command {
         ImportCommand::Crontab(args) => {
             let is_system = args.system || crontab::is_of_system(&args.import.file);
             crontab::read(text, is_system, args.user.as_deref(), targets.as_ref())

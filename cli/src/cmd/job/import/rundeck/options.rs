@@ -51,12 +51,9 @@ impl Converter {
             }
             let ours = unique(&mut taken, &names::parameter(name));
             let field = format!("options.{name}");
-            let (parameter, form) = match self.parameter(node, &field) {
-                Some(made) => made,
-                None => {
-                    self.options.insert(name.to_owned(), Known { variable: None });
-                    continue;
-                }
+            let Some((parameter, form)) = self.parameter(node, &field) else {
+                self.options.insert(name.to_owned(), Known { variable: None });
+                continue;
             };
             if ours != name {
                 let problem = format!("the parameter is called '{ours}'");
