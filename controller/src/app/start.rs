@@ -1,11 +1,13 @@
 //! The start of a job: its hosts are found, its plan is frozen and signed, and its first hosts get their turn.
 
+use std::collections::BTreeSet;
+
 use jiff::SignedDuration;
 use model::{
     Invalid,
     api::{
         execution::{Execution, Targets},
-        job::{Danger, ExecuteJob, JobPlan, PlannedHost, PlannedStep},
+        job::{Danger, ExecuteJob, JobPlan, PlanChanges, PlannedHost, PlannedStep},
     },
     command::within,
     id::{AgentId, ExecutionId, RunId},
@@ -18,9 +20,9 @@ use sqlx::PgConnection;
 
 use super::{
     App,
-    access::{Authorized, ExecutionCreate, JobRead},
+    access::{Authorized, ExecutionCreate, ExecutionRead, JobRead},
     dangers,
-    executions::{Key, Start, earlier, parse_selector, resolve, touchable, write},
+    executions::{Key, Start, earlier, parse_selector, resolve, seen_whole, touchable, write},
     jobs, scripts,
 };
 use crate::{
@@ -61,6 +63,7 @@ pub(crate) async fn plan(
     let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
     let frozen = freeze(app, &mut tx, by, key, request).await?;
     tx.rollback().await.during("rollback")?;
+    let since = since(app, by, &frozen).await?;
     let hosts = frozen.hosts.into_iter().map(|(target, batch)| PlannedHost {
         agent_id: target.id.into(),
         name: target.name,
@@ -74,8 +77,42 @@ pub(crate) async fn plan(
         steps: steps(&frozen.plan),
         targets_hash: frozen.hash,
         runs: frozen.runs,
+        since,
         dangers: frozen.dangers,
     })
+}
+
+/// How it differs from the newest start of the job, if that is one that the actor may see.
+async fn since(app: &App, by: &Authorized<JobRead>, frozen: &Frozen) -> Result<Option<PlanChanges>> {
+    let pool = app.db.of(by.org_id());
+    let job = &frozen.plan.job;
+    let Some((last, then)) = store::executions::newest_of_job(&pool, by.org_id(), job.id).await? else {
+        return Ok(None);
+    };
+    let Some(before) = last.job else { return Ok(None) };
+    let Ok(reading) = by.also::<ExecutionRead>() else { return Ok(None) };
+    match seen_whole(app, &reading, last.id).await {
+        Ok(()) => {}
+        Err(Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let then: BTreeSet<&str> = then.iter().map(String::as_str).collect();
+    let now: BTreeSet<&str> = frozen.hosts.iter().map(|(target, _)| target.name.as_str()).collect();
+    let names = |names: &BTreeSet<&str>, without: &BTreeSet<&str>| -> Vec<String> {
+        names.difference(without).map(|name| (*name).to_owned()).collect()
+    };
+    let values = &job.parameters.0;
+    let all: BTreeSet<&String> = values.keys().chain(before.parameters.keys()).collect();
+    let differs = |name: &&String| values.get(*name) != before.parameters.get(*name);
+    Ok(Some(PlanChanges {
+        execution_id: last.id,
+        state: last.state,
+        created_at: last.created_at,
+        version: before.version,
+        more_hosts: names(&now, &then),
+        fewer_hosts: names(&then, &now),
+        parameters: all.into_iter().filter(differs).cloned().collect(),
+    }))
 }
 
 /// The steps of a plan, for people.

@@ -284,6 +284,32 @@ pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Op
     Ok(record.map(|r| Execution::from(row!(r, r.command))))
 }
 
+/// The newest execution of a job, with the names of its hosts.
+pub(crate) async fn newest_of_job(
+    pool: &PgPool,
+    org: OrgId,
+    job: model::id::JobId,
+) -> Result<Option<(Execution, Vec<String>)>> {
+    let id = sqlx::query_scalar!(
+        "select id from executions where org_id = $1 and job_id = $2 order by id desc limit 1",
+        org.0,
+        job.0
+    )
+    .fetch_optional(pool)
+    .await
+    .during("query for the job's newest execution")?;
+    let Some(id) = id else { return Ok(None) };
+    let hosts = sqlx::query_scalar!(
+        "select target from execution_hosts where org_id = $1 and execution_id = $2 order by target",
+        org.0,
+        id
+    )
+    .fetch_all(pool)
+    .await
+    .during("query for the hosts of an execution")?;
+    Ok(get(pool, org, ExecutionId(id)).await?.map(|execution| (execution, hosts)))
+}
+
 /// The plan of an execution that has one.
 pub(crate) async fn plan(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Option<Plan>> {
     let plan = sqlx::query_scalar!(

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Invalid, Reason,
+    execution::ExecutionState,
     id::{AgentId, ExecutionId, JobId, RunId},
     job::{self, JobTargets},
     limits,
@@ -196,9 +197,31 @@ pub struct JobPlan {
     pub targets_hash: String,
     /// Runs that there would be.
     pub runs: usize,
+    /// How it differs from the newest start; absent where there is none that one may see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<PlanChanges>,
     /// What of it is dangerous.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dangers: Vec<Danger>,
+}
+
+/// How a start now differs from an earlier one.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PlanChanges {
+    pub execution_id: ExecutionId,
+    pub state: ExecutionState,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// The version that was started.
+    pub version: i32,
+    /// Names of hosts that are new, and of those that are not there any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_hosts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fewer_hosts: Vec<String>,
+    /// Names of the parameters whose values are others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<String>,
 }
 
 /// A host of a plan.

@@ -42,6 +42,11 @@ async fn only_the_hosts_where_it_failed() {
         Some((1, &json!("given")))
     );
     assert_eq!(states(&results(&api, &second).await), ["three: succeeded succeeded"]);
+    let plan = api.post("/api/v1/jobs/mend/plan", &json!({ "targets": { "hosts": ["two", "three"] } })).await;
+    let since = &plan.accepted().value()["since"];
+    assert_eq!((&since["execution_id"], &since["version"]), (&json!(second.id), &json!(1)));
+    assert_eq!((&since["more_hosts"], &since["fewer_hosts"]), (&json!(["two"]), &Value::Null));
+    assert_eq!(since["parameters"], json!(["why"]), "{since}");
     let third = retry(&api, &first, json!({ "hosts": "unfinished" })).await;
     api.finished(third.id).await;
     assert_eq!(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use model::{
-    api::job::{Danger, ExecuteJob, Job, JobPlan, JobVersion},
+    api::job::{Danger, ExecuteJob, Job, JobPlan, JobVersion, PlanChanges},
     job::{self, JobTargets, parameters::from_text},
 };
 use serde_json::Value;
@@ -38,6 +38,10 @@ fn describe(plan: &JobPlan) -> String {
         format!("{} on {}", human::count(runs, "run"), human::count(hosts, "host")),
     ]);
     head.row(["Targets hash".to_owned(), plan.targets_hash.clone()]);
+    if let Some(since) = &plan.since {
+        head.row(["Last start".to_owned(), format!("{}, {}", since.execution_id, since.state.as_str())]);
+        head.row(["Since then".to_owned(), changes(plan.version, since)]);
+    }
     let mut hosts = Table::new(&["BATCH", "HOST", "CONNECTED"]);
     for host in &plan.hosts {
         let connected = if host.connected { "yes" } else { "no" };
@@ -63,6 +67,29 @@ fn describe(plan: &JobPlan) -> String {
         whole.push_str(&dangers.take());
     }
     whole
+}
+
+/// Names that are told of each kind.
+const NAMES: usize = 5;
+
+/// What is other than at the last start, in a line.
+fn changes(version: i32, since: &PlanChanges) -> String {
+    let named = |what: &str, names: &[String]| {
+        let more = if names.len() > NAMES { " …" } else { "" };
+        let first: Vec<&str> = names.iter().take(NAMES).map(String::as_str).collect();
+        (!names.is_empty()).then(|| format!("{} {what} ({}{more})", names.len(), first.join(", ")))
+    };
+    let version = (version != since.version).then(|| format!("version {} became {version}", since.version));
+    let all: Vec<String> = [
+        version,
+        named("more hosts", &since.more_hosts),
+        named("fewer hosts", &since.fewer_hosts),
+        named("other values", &since.parameters),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if all.is_empty() { "the same hosts, version and values".to_owned() } else { all.join("; ") }
 }
 
 /// # Errors
@@ -193,5 +220,21 @@ mod tests {
              BATCH  HOST   CONNECTED\n0      web-1  yes\n\n\
              STEP  WHERE  NEEDS  DOES\nask   host   -      uptime\n"
         );
+    }
+
+    #[test]
+    fn what_is_other_than_before() {
+        let since: PlanChanges = serde_json::from_value(serde_json::json!({
+            "execution_id": "00000000-0000-7000-8000-000000000001", "state": "succeeded", "version": 2,
+            "created_at": "2026-01-01T00:00:00Z", "more_hosts": ["a", "b", "c", "d", "e", "f"],
+            "parameters": ["mode"],
+        }))
+        .unwrap();
+        assert_eq!(
+            changes(3, &since),
+            "version 2 became 3; 6 more hosts (a, b, c, d, e …); 1 other values (mode)"
+        );
+        let same = PlanChanges { more_hosts: Vec::new(), parameters: Vec::new(), ..since };
+        assert_eq!(changes(2, &same), "the same hosts, version and values");
     }
 }
