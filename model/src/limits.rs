@@ -254,7 +254,9 @@ pub const BATCHES: usize = 100;
 /// Outputs that a step promises.
 pub const OUTPUTS: usize = 32;
 /// Bytes of the outputs of a step.
-pub const OUTPUTS_BYTES: usize = 32 * 1024;
+pub const OUTPUTS_BYTES: usize = 16 * 1024;
+/// Levels of lists and objects within an output.
+pub const OUTPUTS_DEPTH: usize = 16;
 /// People who have to approve a step.
 pub const APPROVERS: std::ops::RangeInclusive<i64> = 1..=20;
 /// Roles, or groups, that an approval names.

@@ -72,7 +72,14 @@ impl Outputs {
             }
         }
         let told = outputs::read(&self.names, &bytes[..filled]).map_err(|why| format!("it {why}"))?;
-        serde_json::to_vec(&told).map_err(|error| format!("its outputs cannot be written: {error}"))
+        let json =
+            serde_json::to_vec(&told).map_err(|error| format!("its outputs cannot be written: {error}"))?;
+        if json.len() > OUTPUTS_BYTES {
+            return Err(format!("it told more than {OUTPUTS_BYTES} bytes (OUTPUTS_BYTES) of outputs"));
+        }
+        // What it takes of the disk is not needed any more; if it stays it goes with the attempt.
+        let _ = self.file.set_len(0);
+        Ok(json)
     }
 }
 
@@ -86,6 +93,9 @@ mod tests {
         let made = Outputs::make(folder.path(), vec!["a".to_owned()], None).unwrap();
         assert!(made.read().unwrap_err().contains("wrote none"));
         let path = folder.path().join(FILE_NAME);
+        let numbers = format!("{{\"a\": [{}1]}}", "1e15,".repeat(2000));
+        std::fs::write(&path, numbers).unwrap();
+        assert!(made.read().unwrap_err().contains("OUTPUTS_BYTES"), "as it is written again");
         std::fs::write(&path, "{\"a\": 1}\n").unwrap();
         assert_eq!(made.read().unwrap(), b"{\"a\":1}");
         std::fs::write(&path, "x".repeat(OUTPUTS_BYTES * 2)).unwrap();

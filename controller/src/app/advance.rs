@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Reason,
     id::{AgentId, ExecutionId},
@@ -69,9 +69,12 @@ async fn advance_one(app: &App, id: ExecutionId) -> Result<bool> {
         return Ok(false);
     };
     // Asked once its row is locked: who cancels wakes it through that row.
-    let is_cancelled = !store::executions::cancelled(&mut tx, &[id.0]).await?.is_empty();
-    let moved = match manifest::authorised(app, &mut tx, [id]).await?.remove(&id) {
-        Some(Ok(verified)) => advance(app, &mut tx, (id, &verified), progress, is_cancelled, now).await?,
+    let (is_cancelled, is_over) = store::executions::is_cancelled_or_over(&mut tx, id).await?;
+    let verified = manifest::authorised(app, &mut tx, [id]).await?.remove(&id);
+    let moved = match &verified {
+        Some(Ok(verified)) => {
+            advance(app, &mut tx, (id, &verified), progress, (is_cancelled, is_over), now).await?
+        }
         // The dispatcher refuses its runs; those that are blocked end with it.
         other => {
             let why = match other {
@@ -80,12 +83,17 @@ async fn advance_one(app: &App, id: ExecutionId) -> Result<bool> {
             };
             tracing::error!(execution.id = %id, why, "an execution that nobody authorised does not go on");
             end_blocked(&mut tx, id, progress.standing, runs::Why::Unauthorised, now).await?;
-            Moved { any: true, queued: BTreeSet::new() }
+            Moved { any: true, ..Moved::default() }
         }
     };
     fault::point("controller.advance.written");
     tx.commit().await.during("commit")?;
     fault::point("controller.advance.committed");
+    if let Some(Ok(verified)) = &verified {
+        for holder in moved.cancel {
+            locks::cancel(app, (id, verified), holder).await?;
+        }
+    }
     if moved.any {
         app.live.nudge([id]);
         app.wake.others.notify_one();
@@ -97,9 +105,12 @@ async fn advance_one(app: &App, id: ExecutionId) -> Result<bool> {
 }
 
 /// What a look has moved, to be told after the commit.
+#[derive(Default)]
 struct Moved {
     any: bool,
     queued: BTreeSet<AgentId>,
+    /// Who is to be cancelled, for holding what it waits for.
+    cancel: BTreeSet<ExecutionId>,
 }
 
 /// One execution while it is moved on.
@@ -127,6 +138,7 @@ struct Going<'a> {
     asked: Vec<usize>,
     /// Hosts whose turn it is are held by other executions.
     waits_for_hosts: bool,
+    cancel: BTreeSet<ExecutionId>,
 }
 
 async fn advance(
@@ -134,10 +146,10 @@ async fn advance(
     connection: &mut PgConnection,
     (id, verified): (ExecutionId, &Verified),
     progress: Progress,
-    is_cancelled: bool,
+    (is_cancelled, is_over): (bool, bool),
     now: Timestamp,
 ) -> Result<Moved> {
-    let nothing = Moved { any: false, queued: BTreeSet::new() };
+    let nothing = Moved::default();
     let Work::Plan(plan) = &verified.work else {
         store::progress::take_changed(connection, id).await?;
         store::progress::set(connection, id, progress.standing, None, now).await?;
@@ -147,11 +159,18 @@ async fn advance(
         end_blocked(connection, id, progress.standing, runs::Why::StartExpired, now).await?;
         return Ok(Moved { any: true, ..nothing });
     }
-    // Nothing of it has begun as long as it waits: there is nothing else to look at.
-    if !is_cancelled && !progress.is_paused {
-        match locks::take(app, connection, (id, verified), progress.is_waiting, now).await? {
+    // Nothing of it has begun as long as it waits: there is nothing else to look at. What is over holds nothing any more.
+    if progress.is_waiting && progress.standing.is_stopped && !is_over {
+        end_blocked(connection, id, progress.standing, runs::Why::Stopped, now).await?;
+        return Ok(Moved { any: true, ..nothing });
+    }
+    if !is_cancelled && !is_over && !progress.is_paused {
+        match locks::take(connection, (id, verified), progress.is_waiting, now).await? {
             Taken::Yes => {}
-            Taken::Waits => return Ok(nothing),
+            Taken::Waits(holder) => {
+                store::progress::take_changed(connection, id).await?;
+                return Ok(Moved { cancel: holder.into_iter().collect(), ..nothing });
+            }
             Taken::Skip => {
                 end_blocked(connection, id, progress.standing, runs::Why::LockHeld, now).await?;
                 return Ok(Moved { any: true, ..nothing });
@@ -175,6 +194,7 @@ async fn advance(
         queued: BTreeSet::new(),
         asked: Vec::new(),
         waits_for_hosts: false,
+        cancel: BTreeSet::new(),
     };
     going.load_told(connection, &[NO_AGENT.0]).await?;
     going.end_own(is_cancelled, &going.decisions(app, connection).await?);
@@ -184,6 +204,7 @@ async fn advance(
     let mut standing = progress.standing;
     if !is_held {
         standing = going.take_turns(app, connection, standing).await?;
+        going.leave_own(standing);
         going.go_on(connection).await?;
         going.note_ended();
     }
@@ -193,12 +214,12 @@ async fn advance(
     for place in &going.asked {
         approvals::announce(connection, (id, verified), *place, now).await?;
     }
-    let Going { states, changes, moves, queued, .. } = going;
+    let Going { states, changes, moves, queued, cancel, .. } = going;
     store::runs::change_untold(connection, &changes).await?;
     store::progress::set_hosts(connection, id, &states).await?;
     store::progress::set(connection, id, standing, look_at, now).await?;
     runs::move_counts(connection, &moves, now).await?;
-    Ok(Moved { any: !moves.is_empty(), queued })
+    Ok(Moved { any: !moves.is_empty(), queued, cancel })
 }
 
 /// The runs of the controller's own steps.
@@ -270,14 +291,18 @@ impl Going<'_> {
         let seen: Vec<progress::Host> =
             self.hosts.iter().map(|host| progress::Host { batch: host.batch, state: host.state }).collect();
         let mut turn = progress::turn(self.plan, standing, &seen, self.now);
-        let away = self.away(connection, &turn.begin).await?;
-        let next = self.agents(&turn.begin);
-        let held = locks::take_hosts(app, connection, (self.id, self.verified), &next, self.now).await?;
-        let is_held = |place: &usize| held.contains(&self.hosts[*place].agent_id);
+        let away = self.away(app, connection, &turn.begin).await?;
+        let mut next = self.agents(&turn.begin);
+        next.retain(|agent| !away.contains(agent));
+        let held = locks::take_hosts(connection, (self.id, self.verified), &next, self.now).await?;
+        let is_held = |place: &usize| held.contains_key(&self.hosts[*place].agent_id);
         if self.plan.on_conflict == OnConflict::Skip {
             turn.skip.extend(turn.begin.iter().copied().filter(is_held));
         }
         turn.begin.retain(|place| !is_held(place));
+        if self.plan.on_conflict == OnConflict::CancelRunning {
+            self.cancel.extend(held.values());
+        }
         // Whoever holds them tells nobody when he is done.
         self.waits_for_hosts = !held.is_empty() && self.plan.on_conflict != OnConflict::Skip;
         let agents: Vec<AgentId> =
@@ -290,8 +315,11 @@ impl Going<'_> {
             }
         }
         for place in turn.skip {
-            let why =
-                if held.contains(&self.hosts[place].agent_id) { Why::LockHeld } else { Why::RolloutStopped };
+            let why = if held.contains_key(&self.hosts[place].agent_id) {
+                Why::LockHeld
+            } else {
+                Why::RolloutStopped
+            };
             self.skip_host(place, why);
         }
         if turn.standing.is_stopped {
@@ -402,6 +430,23 @@ impl Going<'_> {
         }
     }
 
+    /// Where it was stopped and no host is at work any more, nobody waits for what the controller does itself.
+    fn leave_own(&mut self, standing: Standing) {
+        let at_work = |host: &Host| matches!(host.state, HostState::Waiting | HostState::Active);
+        if !standing.is_stopped || self.hosts.iter().any(at_work) {
+            return;
+        }
+        let open: Vec<StepRun> = self.own.values().filter(|run| !run.state.is_terminal()).copied().collect();
+        for run in open {
+            if run.state == RunState::Blocked {
+                self.skip(&run, Why::RolloutStopped);
+            } else {
+                let why = (Reason::RolloutStopped, "the rollout was stopped");
+                self.change(&run, RunEvent::Ended(RunOutcome::Cancelled), Some(why));
+            }
+        }
+    }
+
     /// Begins the controller's own steps whose turn it is, or skips them.
     fn begin_own(&mut self, gathered: &[Gathered]) -> Result<()> {
         loop {
@@ -471,6 +516,7 @@ impl Going<'_> {
         }
         let host = self.described.get(&agent).cloned().unwrap_or_default();
         let mut context = self.verified.context(self.id, host);
+        context.matrix.clone_from(&step.matrix);
         let exit_code = |place: usize| {
             let mut runs = self.runs.get(&agent).into_iter().flatten().chain(self.own.values());
             runs.find(|run| run.step == place)?.exit_code
@@ -527,13 +573,21 @@ impl Going<'_> {
     }
 
     /// Those whose turn it is and that are away, where the job does not wait for such.
-    async fn away(&self, connection: &mut PgConnection, places: &[usize]) -> Result<BTreeSet<AgentId>> {
+    async fn away(
+        &self,
+        app: &App,
+        connection: &mut PgConnection,
+        places: &[usize],
+    ) -> Result<BTreeSet<AgentId>> {
         if self.plan.offline == Offline::Wait || places.is_empty() {
             return Ok(BTreeSet::new());
         }
         let agents: Vec<Uuid> = self.agents(places).iter().map(|agent| agent.0).collect();
-        let connected = store::agents::connected(connection, &agents).await?;
-        Ok(agents.into_iter().map(AgentId).filter(|agent| !connected.contains(agent)).collect())
+        // Who has only just gone may be on his way back: after a restart of the controller that is everybody.
+        let silence = SignedDuration::try_from(app.info.timing.silence).unwrap_or(SignedDuration::MAX);
+        let since = self.now.saturating_sub(silence).unwrap_or(Timestamp::MIN);
+        let there = store::agents::there(connection, &agents, since).await?;
+        Ok(agents.into_iter().map(AgentId).filter(|agent| !there.contains(agent)).collect())
     }
 
     fn agents(&self, places: &[usize]) -> Vec<AgentId> {
@@ -660,6 +714,7 @@ async fn end_blocked(
     let (event, reason) = match why {
         runs::Why::Unauthorised => (RunEvent::Ended(RunOutcome::Failed), Reason::ManifestMismatch),
         runs::Why::LockHeld => (RunEvent::Skipped, Reason::LockHeld),
+        runs::Why::Stopped => (RunEvent::Skipped, Reason::RolloutStopped),
         _ => (RunEvent::Ended(RunOutcome::TimedOut), Reason::StartExpired),
     };
     let (mut changes, mut moves) = (Vec::new(), Vec::new());

@@ -3,7 +3,7 @@
 //! Invariants: a decision is signed with what it is about, and counts for nothing else; who started an execution does not approve
 //! it; nobody decides twice; the dispatcher sends nothing behind an approval that the signed decisions do not carry.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use model::{
@@ -60,11 +60,16 @@ pub(crate) async fn decisions<'a>(
         return Ok(HashMap::new());
     }
     let mut found: HashMap<ExecutionId, Decisions> = HashMap::new();
+    // Whose it is stands in what was signed: a row that is there twice counts once.
+    let mut seen = BTreeSet::new();
     for (id, signed) in store::approvals::decisions(connection, &ids).await? {
         let Some(verified) = verified.get(&id) else { continue };
         match read(app, (id, verified), &signed) {
-            Ok((place, decision)) => {
-                found.entry(id).or_default().entry(place).or_default().push(decision);
+            Ok((place, actor_id, decision)) => {
+                let is_own = decision.decision == Choice::Approve && actor_id == verified.actor_id;
+                if !is_own && seen.insert((id, place, actor_id)) {
+                    found.entry(id).or_default().entry(place).or_default().push(decision);
+                }
             }
             Err(why) => {
                 tracing::error!(execution.id = %id, why, "a decision that nobody signed does not count");
@@ -74,12 +79,12 @@ pub(crate) async fn decisions<'a>(
     Ok(found)
 }
 
-/// A decision with the place of its step, if its signature holds and it is about this execution.
+/// A decision with the place of its step and the id of who made it, if its signature holds and it is about this execution.
 fn read(
     app: &App,
     (id, verified): (ExecutionId, &Verified),
     signed: &SignedManifest,
-) -> std::result::Result<(usize, Decision), &'static str> {
+) -> std::result::Result<(usize, String, Decision), &'static str> {
     let time =
         |bytes: &[u8]| Timestamp::from_microsecond(proto::Decision::decode(bytes).ok()?.decided_at).ok();
     let verifier = app.ca.verifier();
@@ -102,7 +107,7 @@ fn read(
         input: serde_json::from_str(&decision.input).map_err(|_| unreadable)?,
         decided_at: Timestamp::from_microsecond(decision.decided_at).map_err(|_| unreadable)?,
     };
-    Ok((usize::try_from(decision.step).map_err(|_| unreadable)?, read))
+    Ok((usize::try_from(decision.step).map_err(|_| unreadable)?, decision.actor_id, read))
 }
 
 /// Whether the approvals before the step at `place` let it run.
@@ -112,8 +117,12 @@ pub(crate) fn is_let_through(
     decisions: Option<&Decisions>,
 ) -> bool {
     let Some(plan) = verified.plan() else { return true };
+    let gates = plan.gates(place);
+    if gates.is_empty() {
+        return true;
+    }
     let context = verified.context(id, model::job::context::Host::default());
-    plan.gates(place).into_iter().all(|gate| {
+    gates.into_iter().all(|gate| {
         let made = decisions.and_then(|decisions| decisions.get(&gate)).map_or(&[][..], Vec::as_slice);
         plan.is_approved(gate, made, &context)
     })
@@ -262,13 +271,21 @@ pub(crate) async fn decide(
     };
     let number = i16::try_from(place).map_err(|_| unknown())?;
     match store::approvals::lock(&mut tx, (id, org), number, now).await? {
-        Some(RunState::Active) => {}
-        Some(RunState::Blocked) => {
+        Some((RunState::Active, asked_at)) => {
+            if asked_at.is_some_and(|at| now >= approval.expires_at(at)) {
+                return Err(Error::Conflict(format!(
+                    "'{step}' has waited for too long: nobody decided in time"
+                )));
+            }
+        }
+        Some((RunState::Blocked, _)) => {
             return Err(Error::Conflict(format!(
                 "'{step}' is not asked for yet: what it needs has not ended"
             )));
         }
-        Some(state) => return Err(Error::Conflict(format!("'{step}' is decided: it is {}", state.as_str()))),
+        Some((state, _)) => {
+            return Err(Error::Conflict(format!("'{step}' is decided: it is {}", state.as_str())));
+        }
         None => return Err(unknown()),
     }
     let actor_id = by.actor().subject.to_string();

@@ -65,25 +65,37 @@ pub(crate) fn check(app: &App, dangers: &[Danger]) -> Result<()> {
     }
 }
 
-/// The plan with an approval before all of it, where something dangerous needs one here and has none of its own.
+/// The plan with an approval before all of it, where something dangerous needs one here and has none of its own. Where all is
+/// only told nothing is looked at.
 ///
 /// # Errors
 /// [`Error::Conflict`] when something is refused here, or cannot wait for an approval.
-pub(crate) fn guarded(app: &App, plan: Plan, dangers: &[Danger]) -> Result<Plan> {
-    check(app, dangers)?;
+pub(crate) async fn guard(app: &App, plan: Plan) -> Result<Plan> {
+    if app.info.safety.only_warns() {
+        return Ok(plan);
+    }
+    let dangers = of_plan(app, &plan).await?;
+    check(app, &dangers)?;
     let mut asks = Vec::new();
     for danger in dangers.iter().filter(|danger| policy(app, danger) == Policy::Approval) {
         // Of a matrix there are several.
         let is_of = |name: &str| name == danger.step || name.starts_with(&format!("{}.", danger.step));
         let mut places = (0..plan.steps.len()).filter(|place| is_of(&plan.steps[*place].name));
-        if places.any(|place| plan.steps[place].always) {
+        let always = plan.steps.iter().any(|step| step.always && !step.is_rollback);
+        if places.any(|place| plan.steps[place].always || plan.steps[place].is_rollback && always) {
             return Err(refused(
                 danger,
-                "needs an approval here, and a step that runs always waits for none",
+                "needs an approval here, and what runs always, or undoes what does, waits for none",
             ));
         }
         let mut places = (0..plan.steps.len()).filter(|place| is_of(&plan.steps[*place].name));
-        if places.any(|place| plan.gates(place).is_empty()) {
+        // One that asks only sometimes is none.
+        let asks_always = |gate: &usize| plan.steps[*gate].condition.is_none();
+        let is_guarded = |place: usize| {
+            let gates = if plan.steps[place].is_rollback { before_all(&plan) } else { plan.gates(place) };
+            gates.iter().any(asks_always)
+        };
+        if places.any(|place| !is_guarded(place)) {
             asks.push(format!("{}: {} ({})", danger.step, danger.why, danger.rule));
         }
     }
@@ -93,6 +105,17 @@ pub(crate) fn guarded(app: &App, plan: Plan, dangers: &[Danger]) -> Result<Plan>
     let mut message = format!("This is dangerous. {}", asks.join(" "));
     message.truncate(message.floor_char_boundary(limits::DESCRIPTION_BYTES));
     Ok(plan.behind(Approval { message, ..Approval::default() }))
+}
+
+/// The approvals that stand before all steps on hosts, so that nothing has to be undone without them.
+fn before_all(plan: &Plan) -> Vec<usize> {
+    let on_hosts = |place: &usize| plan.steps[*place].work.is_on_hosts() && !plan.steps[*place].is_rollback;
+    let mut main = (0..plan.steps.len()).filter(on_hosts).map(|place| plan.gates(place));
+    let mut common = main.next().unwrap_or_default();
+    for gates in main {
+        common.retain(|gate| gates.contains(gate));
+    }
+    common
 }
 
 /// That a command of its own may be started here without anybody's approval.

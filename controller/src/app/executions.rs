@@ -1,5 +1,7 @@
 //! Starting and cancelling executions.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Invalid,
@@ -243,9 +245,9 @@ pub(crate) async fn resolve<P>(
         Targets::All(_) => store::agents::targets(connection, org, Wanted::All, exclude, hosts).await?,
         Targets::Names(names) => {
             let found = store::agents::targets(connection, org, Wanted::Named(names), exclude, hosts).await?;
+            let there: BTreeSet<&str> = found.iter().map(|target| target.name.as_str()).collect();
             if exclude.is_none()
-                && let Some(missing) =
-                    names.iter().find(|name| found.iter().all(|target| target.name != **name))
+                && let Some(missing) = names.iter().find(|name| !there.contains(name.as_str()))
             {
                 return Err(Error::NoTargets(format!("the name '{missing}'")));
             }

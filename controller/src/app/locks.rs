@@ -1,6 +1,6 @@
 //! Locks of executions: who holds what only one can hold, and what becomes of the others.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
@@ -12,7 +12,8 @@ use sqlx::PgConnection;
 
 use super::{App, manifest::Verified};
 use crate::{
-    error::Result,
+    clock,
+    error::{During, Result},
     store::{self, audit},
 };
 
@@ -24,8 +25,8 @@ const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 pub(crate) enum Taken {
     /// It has it, or needs none.
     Yes,
-    /// It waits; when somebody has to look again is written down.
-    Waits,
+    /// It waits; when somebody has to look again is written down. This one, if any, is to be cancelled for it.
+    Waits(Option<ExecutionId>),
     /// It does not wait for it.
     Skip,
 }
@@ -35,7 +36,6 @@ pub(crate) enum Taken {
 /// # Errors
 /// When the database does not answer.
 pub(crate) async fn take(
-    app: &App,
     connection: &mut PgConnection,
     (id, verified): (ExecutionId, &Verified),
     is_waiting: bool,
@@ -47,46 +47,35 @@ pub(crate) async fn take(
         Some(Lock::Job) => format!("job/{}", plan.job.id),
         Some(Lock::Name(name)) => format!("name/{name}"),
     };
-    let Some(holder) = store::locks::take(connection, (id, verified.org_id), &key, now).await? else {
+    let holder = store::locks::take(connection, (id, verified.org_id), &key, now).await?;
+    if holder == Some(id) {
         if is_waiting {
             store::progress::set_waiting(connection, id, None, None).await?;
         }
         return Ok(Taken::Yes);
-    };
-    match plan.on_conflict {
-        OnConflict::Skip => return Ok(Taken::Skip),
-        OnConflict::CancelRunning => cancel(app, connection, (id, verified), holder, &key, now).await?,
-        OnConflict::Queue => {}
+    }
+    if plan.on_conflict == OnConflict::Skip {
+        return Ok(Taken::Skip);
     }
     store::progress::set_waiting(connection, id, Some(&key), Some(look_again(now))).await?;
-    Ok(Taken::Waits)
+    Ok(Taken::Waits(holder.filter(|_| plan.on_conflict == OnConflict::CancelRunning)))
 }
 
-/// Takes the hosts whose turn it is, where the job holds them for itself; answers those that others hold, who are cancelled
-/// where the job says so.
+/// Takes the hosts whose turn it is, where the job holds them for itself; answers those that others hold, with who does.
 ///
 /// # Errors
 /// When the database does not answer.
 pub(crate) async fn take_hosts(
-    app: &App,
     connection: &mut PgConnection,
     (id, verified): (ExecutionId, &Verified),
     agents: &[AgentId],
     now: Timestamp,
-) -> Result<BTreeSet<AgentId>> {
-    let Some(plan) = verified.plan().filter(|plan| plan.lock() == Some(Lock::Host)) else {
-        return Ok(BTreeSet::new());
-    };
-    if agents.is_empty() {
-        return Ok(BTreeSet::new());
+) -> Result<BTreeMap<AgentId, ExecutionId>> {
+    let is_wanted = verified.plan().is_some_and(|plan| plan.lock() == Some(Lock::Host));
+    if !is_wanted || agents.is_empty() {
+        return Ok(BTreeMap::new());
     }
-    let held = store::locks::take_hosts(connection, (id, verified.org_id), agents, now).await?;
-    if plan.on_conflict == OnConflict::CancelRunning {
-        for holder in held.values().copied().collect::<BTreeSet<_>>() {
-            cancel(app, connection, (id, verified), holder, "host", now).await?;
-        }
-    }
-    Ok(held.into_keys().collect())
+    store::locks::take_hosts(connection, (id, verified.org_id), agents, now).await
 }
 
 /// When somebody who waits looks again: nobody tells him.
@@ -94,28 +83,33 @@ pub(crate) fn look_again(now: Timestamp) -> Timestamp {
     now.saturating_add(LOOK_AGAIN).unwrap_or(Timestamp::MAX)
 }
 
-/// Cancels whoever holds the lock, once.
-async fn cancel(
+/// Cancels whoever holds what this execution waits for, once, if that is another start of the same job: the right to cancel
+/// other work is nobody's who starts a job.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn cancel(
     app: &App,
-    connection: &mut PgConnection,
     (id, verified): (ExecutionId, &Verified),
     holder: ExecutionId,
-    key: &str,
-    now: Timestamp,
 ) -> Result<()> {
-    let org = verified.org_id;
-    if !store::executions::cancelled(connection, &[holder.0]).await?.is_empty() {
-        return Ok(());
+    let (org, now) = (verified.org_id, clock::now());
+    let Some(plan) = verified.plan() else { return Ok(()) };
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    let is_same = store::executions::is_of_job(&mut tx, org, holder, plan.job.id).await?;
+    if is_same && store::executions::cancelled(&mut tx, &[holder.0]).await?.is_empty() {
+        store::progress::wake(&mut tx, holder, now).await?;
+        if store::executions::request_cancel(&mut tx, org, holder, now).await? {
+            let detail = json!({ "lock": plan.lock, "for": id, "started_by": verified.actor });
+            let entry = audit::Entry {
+                outcome: "requested",
+                ..audit::Entry::new("controller", "execution.cancel", format!("execution/{holder}"), detail)
+            };
+            audit::record_all(&mut tx, now, vec![(org, entry)]).await?;
+        }
     }
-    store::progress::wake(connection, holder, now).await?;
-    if store::executions::request_cancel(connection, org, holder, now).await? {
-        let detail = json!({ "lock": key, "for": id, "started_by": verified.actor });
-        let entry = audit::Entry {
-            outcome: "requested",
-            ..audit::Entry::new("controller", "execution.cancel", format!("execution/{holder}"), detail)
-        };
-        audit::record_all(connection, now, vec![(org, entry)]).await?;
-        app.wake.cancel.notify_one();
-    }
+    tx.commit().await.during("commit")?;
+    app.wake.cancel.notify_one();
+    app.wake.advance.notify_one();
     Ok(())
 }

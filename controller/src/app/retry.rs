@@ -1,15 +1,21 @@
 //! Executions that are tried again: a new one, of what was authorised before, on all of its hosts or on some.
 
+use std::collections::BTreeSet;
+
 use jiff::SignedDuration;
 use model::{
     Invalid,
-    api::execution::{Execution, RetryExecution, RetryHosts, Targets},
+    api::{
+        execution::{Execution, RetryExecution, RetryHosts, Targets},
+        job::ExecuteJob,
+    },
     command::Command,
     id::ExecutionId,
     job::Plan,
 };
 use serde_json::json;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{
     App,
@@ -116,7 +122,11 @@ async fn plan_again(
     key: Option<&Key>,
 ) -> Result<Option<Execution>> {
     let reading: Authorized<JobRead> = by.also()?;
-    let job = jobs::find(connection, &reading, &plan.job.id.to_string(), false).await?;
+    let started = ExecuteJob { version: Some(plan.job.version), ..ExecuteJob::default() };
+    let (job, _, document) =
+        jobs::to_run(app, connection, &reading, &plan.job.id.to_string(), &started).await?;
+    // An old version does not bring back a right that its labels gave.
+    let _: Authorized<ExecutionCreate> = by.for_job(&document.labels)?;
     let by: Authorized<ExecutionCreate> = by.for_job(&job.labels)?;
     let plan = match &request.from {
         Some(step) => plan.from(step, request.only)?,
@@ -124,9 +134,8 @@ async fn plan_again(
         None => plan.clone(),
     };
     let targets = hosts(connection, &by, before.id, request.hosts).await?;
-    let dangers = dangers::of_plan(app, &plan).await?;
-    let plan = dangers::guarded(app, plan, &dangers)?;
-    let frozen = Frozen::new(by, plan, targets, dangers, before.priority)?;
+    let plan = dangers::guard(app, plan).await?;
+    let frozen = Frozen::new(by, plan, targets, before.priority)?;
     launch(app, connection, frozen, Some(before.id), key).await
 }
 
@@ -137,13 +146,19 @@ async fn hosts(
     id: ExecutionId,
     which: RetryHosts,
 ) -> Result<Vec<Target>> {
-    let names = store::executions::hosts_again(connection, by.org_id(), id, which).await?;
-    if names.is_empty() {
+    let meant = store::executions::hosts_again(connection, by.org_id(), id, which).await?;
+    if meant.is_empty() {
         return Err(Error::NoTargets(match which {
             RetryHosts::Failed => "the request: it failed on no host".to_owned(),
             RetryHosts::Unfinished => "the request: it succeeded on every host".to_owned(),
             RetryHosts::All => "the request: the execution had no hosts".to_owned(),
         }));
     }
-    touchable(by, resolve(connection, by, &Targets::Names(names), None).await?)
+    let (agents, names): (BTreeSet<Uuid>, Vec<String>) = meant.into_iter().unzip();
+    let found = resolve(connection, by, &Targets::Names(names), None).await?;
+    // Another host may have its name since.
+    if let Some(other) = found.iter().find(|target| !agents.contains(&target.id)) {
+        return Err(Error::Conflict(format!("'{}' is another host than it was then", other.name)));
+    }
+    touchable(by, found)
 }

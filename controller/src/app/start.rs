@@ -7,7 +7,7 @@ use model::{
     Invalid,
     api::{
         execution::{Execution, Targets},
-        job::{Danger, ExecuteJob, JobPlan, PlanChanges, PlannedHost, PlannedStep},
+        job::{ExecuteJob, JobPlan, PlanChanges, PlannedHost, PlannedStep},
     },
     command::within,
     id::{AgentId, ExecutionId, RunId},
@@ -42,7 +42,6 @@ use crate::{
 pub(super) struct Frozen {
     by: Authorized<ExecutionCreate>,
     plan: Plan,
-    dangers: Vec<Danger>,
     /// In the order of their turns, each with its batch.
     hosts: Vec<(Target, u16)>,
     hash: String,
@@ -64,6 +63,7 @@ pub(crate) async fn plan(
     let frozen = freeze(app, &mut tx, by, key, request).await?;
     tx.rollback().await.during("rollback")?;
     let since = since(app, by, &frozen).await?;
+    let dangers = dangers::of_plan(app, &frozen.plan).await?;
     let hosts = frozen.hosts.into_iter().map(|(target, batch)| PlannedHost {
         agent_id: target.id.into(),
         name: target.name,
@@ -78,7 +78,7 @@ pub(crate) async fn plan(
         targets_hash: frozen.hash,
         runs: frozen.runs,
         since,
-        dangers: frozen.dangers,
+        dangers,
     })
 }
 
@@ -250,9 +250,8 @@ async fn freeze(
         );
         return Err(Error::Conflict(why));
     }
-    let dangers = dangers::of_job(app, &document).await?;
-    let plan = dangers::guarded(app, plan, &dangers)?;
-    Frozen::new(by, plan, hosts, dangers, priority)
+    let plan = dangers::guard(app, plan).await?;
+    Frozen::new(by, plan, hosts, priority)
 }
 
 impl Frozen {
@@ -262,7 +261,6 @@ impl Frozen {
         by: Authorized<ExecutionCreate>,
         plan: Plan,
         hosts: Vec<Target>,
-        dangers: Vec<Danger>,
         priority: i16,
     ) -> Result<Self> {
         let batches = plan.rollout.batches_of(hosts.len());
@@ -272,7 +270,7 @@ impl Frozen {
             return Err(Invalid::over("targets", "RUNS", limits::RUNS, "runs (steps × hosts)").into());
         }
         let hash = hash(&hosts);
-        Ok(Self { by, plan, dangers, hosts: hosts.into_iter().zip(batches).collect(), hash, runs, priority })
+        Ok(Self { by, plan, hosts: hosts.into_iter().zip(batches).collect(), hash, runs, priority })
     }
 }
 

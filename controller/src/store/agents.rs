@@ -211,14 +211,16 @@ pub(crate) async fn targets(
     query.build_query_as().fetch_all(connection).await.during("query for targets")
 }
 
-/// Those of these agents that are connected.
-pub(crate) async fn connected(
+/// Those of these agents that are connected, or were a moment ago.
+pub(crate) async fn there(
     connection: &mut PgConnection,
     agents: &[Uuid],
+    since: Timestamp,
 ) -> Result<std::collections::BTreeSet<AgentId>> {
     let ids = sqlx::query_scalar!(
-        "select distinct agent_id from sessions where agent_id = any($1) and connected",
-        agents
+        "select agent_id from sessions where agent_id = any($1) and (connected or closed_at > $2)",
+        agents,
+        since.to_sqlx()
     )
     .fetch_all(connection)
     .await

@@ -92,13 +92,13 @@ pub(crate) async fn asked(
 }
 
 /// Locks the progress of an execution, for a decision: whoever moves it on is done first. Answers the state of the
-/// controller's own run of the step.
+/// controller's own run of the step, and since when it waits.
 pub(crate) async fn lock(
     connection: &mut PgConnection,
     (execution, org): (ExecutionId, OrgId),
     step: i16,
     now: Timestamp,
-) -> Result<Option<RunState>> {
+) -> Result<Option<(RunState, Option<Timestamp>)>> {
     // Whoever moves it on has to look, whatever follows.
     sqlx::query!(
         "update execution_progress set advance_at = $3 where org_id = $1 and execution_id = $2",
@@ -109,8 +109,8 @@ pub(crate) async fn lock(
     .execute(&mut *connection)
     .await
     .during("lock of the execution's progress")?;
-    let state = sqlx::query_scalar!(
-        "select state from runs where org_id = $1 and execution_id = $2 and step = $3
+    let run = sqlx::query!(
+        "select state, started_at from runs where org_id = $1 and execution_id = $2 and step = $3
            and agent_id = '00000000-0000-0000-0000-000000000000'",
         org.0,
         execution.0,
@@ -119,7 +119,9 @@ pub(crate) async fn lock(
     .fetch_optional(connection)
     .await
     .during("query for the approval's run")?;
-    Ok(state.and_then(|state| RunState::parse(&state)))
+    Ok(run.and_then(|run| {
+        Some((RunState::parse(&run.state)?, run.started_at.map(jiff_sqlx::Timestamp::to_jiff)))
+    }))
 }
 
 /// Adds a decision; `false` when this actor has decided before.

@@ -373,22 +373,22 @@ pub(crate) async fn page(
     Ok(records.into_iter().map(|r| Execution::from(row!(r, None))).collect())
 }
 
-/// The names of those hosts of an execution that is over on which it is tried again, by name.
+/// Those hosts of an execution that is over on which it is tried again, by name.
 pub(crate) async fn hosts_again(
     connection: &mut PgConnection,
     org: OrgId,
     id: ExecutionId,
     hosts: RetryHosts,
-) -> Result<Vec<String>> {
+) -> Result<Vec<(Uuid, String)>> {
     let (all, unfinished) = (hosts == RetryHosts::All, hosts == RetryHosts::Unfinished);
-    sqlx::query_scalar!(
-        r#"select target as "target!" from (
-               select target, case state when 'succeeded' then 0 when 'skipped' then 1 else 2 end as how
+    let rows = sqlx::query!(
+        r#"select agent_id as "agent_id!", target as "target!" from (
+               select agent_id, target, case state when 'succeeded' then 0 when 'skipped' then 1 else 2 end as how
                from execution_hosts where org_id = $1 and execution_id = $2
                union
-               select target, case state when 'succeeded' then 0 when 'skipped' then 1 else 2 end
+               select agent_id, target, case state when 'succeeded' then 0 when 'skipped' then 1 else 2 end
                from runs where org_id = $1 and execution_id = $2 and step is null
-           ) as hosts where $3 or how = 2 or ($4 and how = 1) order by 1"#,
+           ) as hosts where $3 or how = 2 or ($4 and how = 1) order by 2"#,
         org.0,
         id.0,
         all,
@@ -396,7 +396,8 @@ pub(crate) async fn hosts_again(
     )
     .fetch_all(connection)
     .await
-    .during("query for hosts to try again")
+    .during("query for hosts to try again")?;
+    Ok(rows.into_iter().map(|row| (row.agent_id, row.target)).collect())
 }
 
 /// Asks for a cancel, once; answers whether the execution was open. Locks its row.
@@ -429,6 +430,40 @@ pub(crate) async fn cancelled(connection: &mut PgConnection, ids: &[Uuid]) -> Re
     .await
     .during("query for cancelled executions")?;
     Ok(ids.into_iter().map(ExecutionId).collect())
+}
+
+/// Whether the execution is a start of this job.
+pub(crate) async fn is_of_job(
+    connection: &mut PgConnection,
+    org: OrgId,
+    id: ExecutionId,
+    job: model::id::JobId,
+) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from executions where org_id = $1 and id = $2 and job_id = $3) as "is_so!""#,
+        org.0,
+        id.0,
+        job.0
+    )
+    .fetch_one(connection)
+    .await
+    .during("query for the execution's job")
+}
+
+/// Whether its cancel was asked for, and whether it is over.
+pub(crate) async fn is_cancelled_or_over(
+    connection: &mut PgConnection,
+    id: ExecutionId,
+) -> Result<(bool, bool)> {
+    let row = sqlx::query!(
+        r#"select cancel_requested_at is not null as "is_cancelled!", ended_at is not null as "is_over!"
+           from executions where id = $1"#,
+        id.0
+    )
+    .fetch_optional(connection)
+    .await
+    .during("query for the execution's end")?;
+    Ok(row.map_or((false, true), |row| (row.is_cancelled, row.is_over)))
 }
 
 /// What was authorised, of each of `ids`.

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use crate::error::{During, Result};
 
-/// Takes a lock, or finds it taken by this execution; answers who holds it otherwise. The oldest of those that wait is first.
+/// Takes a lock, if nobody holds it and nobody older waits for it; answers who holds it then. None: it is free, and another's
+/// turn.
 pub(crate) async fn take(
     connection: &mut PgConnection,
     (execution, org): (ExecutionId, OrgId),
@@ -45,18 +46,12 @@ pub(crate) async fn take(
     .execute(&mut *connection)
     .await
     .during("insert of a lock")?;
-    let holder = sqlx::query_scalar!(
-        r#"select coalesce(
-               (select execution_id from locks where org_id = $1 and key = $2),
-               (select min(p.execution_id::text)::uuid from execution_progress p join executions e on e.id = p.execution_id
-                where p.org_id = $1 and p.waits_for = $2 and p.paused_at is null and e.ended_at is null)) as holder"#,
-        org.0,
-        key
-    )
-    .fetch_one(connection)
-    .await
-    .during("query for a lock")?;
-    Ok(holder.map(ExecutionId).filter(|holder| *holder != execution))
+    let holder =
+        sqlx::query_scalar!("select execution_id from locks where org_id = $1 and key = $2", org.0, key)
+            .fetch_optional(connection)
+            .await
+            .during("query for a lock")?;
+    Ok(holder.map(ExecutionId))
 }
 
 /// Takes the locks of these hosts; answers those that somebody else holds, with the execution.
@@ -70,10 +65,13 @@ pub(crate) async fn take_hosts(
     let mut ids: Vec<Uuid> = agents.iter().map(|agent| agent.0).collect();
     ids.sort_unstable();
     sqlx::query!(
-        "delete from locks l using unnest($2::uuid[]) as a(id)
-         where l.org_id = $1 and l.key = 'host/' || a.id
-           and not exists (select from execution_hosts h
-                           where h.execution_id = l.execution_id and h.agent_id = a.id and h.state = 'active')",
+        "delete from locks where (org_id, key) in (
+             select l.org_id, l.key from unnest($2::uuid[]) as a(id)
+             join locks l on l.org_id = $1 and l.key = 'host/' || a.id
+             where not exists (select from execution_hosts h join executions e on e.id = h.execution_id
+                               where h.execution_id = l.execution_id and h.agent_id = a.id and h.state = 'active'
+                                 and e.ended_at is null)
+             order by l.key for update of l)",
         org.0,
         &ids
     )

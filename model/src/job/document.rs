@@ -500,6 +500,13 @@ impl Job {
         }
         let graph = Graph::of(&self.steps)?;
         self.validate_texts(&graph)?;
+        if self.lock.as_deref() == Some("host") {
+            let why = "is host, and hosts that wait for each other can then wait for ever: it is for the order host, and for jobs \
+                       whose steps of the controller's own stand before or behind all steps on hosts";
+            if self.order == Order::Step || self.joint(&graph).is_some() {
+                return Err(Invalid::new("lock", why));
+            }
+        }
         if let Some(rollout) = &self.rollout {
             rollout.validate()?;
             self.fits_rollout(rollout, &graph)?;
@@ -563,21 +570,26 @@ impl Job {
             let why = "is for the order host: by steps all hosts are at work at once";
             return Err(Invalid::new(field, why));
         }
-        for (index, step) in self.steps.iter().enumerate().filter(|(_, step)| step.is_controllers()) {
-            let on_hosts = |other: &usize| !self.steps[*other].is_controllers();
-            let before = graph.ancestors(index).iter().any(on_hosts);
-            let after =
-                (0..self.steps.len()).filter(on_hosts).any(|other| graph.ancestors(other).contains(&index));
-            if before && after {
-                let why = format!(
-                    "puts '{}' between steps on hosts, and with batches or max_parallel a step of the controller's own \
-                     stands before or behind all of them",
-                    step.name
-                );
-                return Err(Invalid::new(format!("steps[{index}].needs"), why));
-            }
+        if let Some(index) = self.joint(graph) {
+            let why = format!(
+                "puts '{}' between steps on hosts, and with batches or max_parallel a step of the controller's own \
+                 stands before or behind all of them",
+                self.steps[index].name
+            );
+            return Err(Invalid::new(format!("steps[{index}].needs"), why));
         }
         Ok(())
+    }
+
+    /// A step of the controller's own that stands between steps on hosts: there all hosts wait for each other.
+    fn joint(&self, graph: &Graph) -> Option<usize> {
+        let on_hosts = |other: &usize| !self.steps[*other].is_controllers();
+        (0..self.steps.len()).filter(|index| self.steps[*index].is_controllers()).find(|index| {
+            let before = graph.ancestors(*index).iter().any(on_hosts);
+            let after =
+                (0..self.steps.len()).filter(on_hosts).any(|other| graph.ancestors(other).contains(index));
+            before && after
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::parameters::normal;
 use crate::{Invalid, limits};
 
 /// The values of each name.
@@ -39,6 +40,12 @@ pub(super) fn validate(matrix: &Matrix) -> Result<(), Invalid> {
                 Value::String(text) if text.len() > limits::COMMENT_BYTES => {
                     return Err(Invalid::over(at(), "COMMENT_BYTES", limits::COMMENT_BYTES, "bytes"));
                 }
+                Value::Number(number)
+                    if number.as_f64().is_none_or(|n| n.abs() > limits::PARAMETER_NUMBER) =>
+                {
+                    let why = format!("is beyond {} (PARAMETER_NUMBER)", limits::PARAMETER_NUMBER);
+                    return Err(Invalid::new(at(), why));
+                }
                 Value::String(_) | Value::Number(_) | Value::Bool(_) => {}
                 _ => return Err(Invalid::new(at(), "is no text, number, true or false")),
             }
@@ -64,7 +71,7 @@ pub(super) fn cells(matrix: &Matrix) -> Vec<Cell> {
             .flat_map(|cell| {
                 values.iter().map(move |value| {
                     let mut cell = cell.clone();
-                    cell.insert(name.clone(), value.clone());
+                    cell.insert(name.clone(), normal(value));
                     cell
                 })
             })
@@ -105,6 +112,11 @@ mod tests {
             ]
         );
         assert_eq!(super::cells(&Matrix::new()), [Cell::new()]);
+        assert_eq!(
+            super::cells(&matrix(json!({ "a": [-0.0] })))[0]["a"].to_string(),
+            "0",
+            "as a database has it"
+        );
     }
 
     #[test]
@@ -118,6 +130,7 @@ mod tests {
             (json!({ "a": [[1]] }), "no text"),
             (json!({ "a": [1, 1] }), "twice"),
             (json!({ "a": ["\u{0}"] }), "NUL"),
+            (json!({ "a": [1e16] }), "PARAMETER_NUMBER"),
         ];
         for (value, what) in bad {
             let invalid = validate(&matrix(value.clone())).unwrap_err();

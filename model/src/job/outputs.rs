@@ -68,11 +68,24 @@ pub fn read_any(bytes: &[u8]) -> Result<Outputs, String> {
     let Value::Object(values) = value else {
         return Err("wrote outputs that are no JSON object, as in {\"name\": 1}".to_owned());
     };
+    if values.values().any(|value| depth(value) > limits::OUTPUTS_DEPTH) {
+        let most = limits::OUTPUTS_DEPTH;
+        return Err(format!("wrote outputs that are more than {most} levels deep (OUTPUTS_DEPTH)"));
+    }
     // A database keeps no text with it, and no shell a word.
     if values.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
         return Err("wrote outputs with a NUL character".to_owned());
     }
     Ok(values)
+}
+
+fn depth(value: &Value) -> usize {
+    let below = match value {
+        Value::Array(items) => items.iter().map(depth).max(),
+        Value::Object(map) => map.values().map(depth).max(),
+        _ => return 0,
+    };
+    1 + below.unwrap_or(0)
 }
 
 fn has_nul(value: &Value) -> bool {
@@ -112,8 +125,8 @@ mod tests {
         }
         let long = format!("{{\"version\": \"{}\", \"hosts\": 1}}", "x".repeat(limits::OUTPUTS_BYTES));
         assert!(read(&long).unwrap_err().contains("OUTPUTS_BYTES"));
-        let deep = format!("{{\"version\": {}{}, \"hosts\": 1}}", "[".repeat(500), "]".repeat(500));
-        assert!(read(&deep).is_err());
+        let deep = format!("{{\"version\": {}{}, \"hosts\": 1}}", "[".repeat(20), "]".repeat(20));
+        assert!(read(&deep).unwrap_err().contains("OUTPUTS_DEPTH"));
     }
 
     #[test]

@@ -257,7 +257,7 @@ pub fn resolve(definitions: &Parameters, given: &BTreeMap<String, Value>) -> Res
 
 /// A whole number that stands as a fraction becomes one that is written without it, and -0.0 becomes 0: in this form a value
 /// comes back from the database as it was, to the digit, and what was signed of it holds.
-fn normal(value: &Value) -> Value {
+pub(super) fn normal(value: &Value) -> Value {
     let Value::Number(number) = value else { return value.clone() };
     match number.as_f64() {
         Some(double)

@@ -195,6 +195,24 @@ impl Plan {
                     return Err(Invalid::new("from", why));
                 }
             }
+            if step.template {
+                let text = serde_json::to_string(&step.work).unwrap_or_default();
+                let reads = |other: &&PlanStep| {
+                    let name = &other.name;
+                    [format!("steps.{name}."), format!("steps['{name}']"), format!("steps[\\\"{name}\\\"]")]
+                        .iter()
+                        .any(|path| text.contains(path.as_str()))
+                };
+                let mut others =
+                    (0..self.steps.len()).filter(|other| !kept[*other]).map(|other| &self.steps[other]);
+                if let Some(other) = others.find(reads) {
+                    let why = format!(
+                        "leaves out '{}', and '{}' reads what it told: begin with an earlier step",
+                        other.name, step.name
+                    );
+                    return Err(Invalid::new("from", why));
+                }
+            }
             // What is left out is done; what stood before it is not waited for twice.
             step.needs = step.needs.iter().filter_map(moved).collect();
             for gate in self.gates(*place) {
@@ -314,7 +332,7 @@ fn planned(
 mod tests {
     use super::*;
 
-    fn plan(steps: &str) -> Plan {
+    fn plan_of(steps: &str) -> Plan {
         let job = crate::job::parse(&format!("name: x\nsteps:\n{steps}")).unwrap();
         Plan::of(&job, JobId(uuid::Uuid::nil()), 1, Values::default()).unwrap()
     }
@@ -329,7 +347,7 @@ mod tests {
 
     #[test]
     fn from_a_step_on_what_it_needs_is_left_out_but_for_approvals() {
-        let plan = plan(STEPS);
+        let plan = plan_of(STEPS);
         let behind = plan.from("b", false).unwrap();
         assert_eq!(shape(&behind), [("ok", vec![]), ("b", vec!["ok"]), ("c", vec!["b", "ok"])]);
         assert_eq!(shape(&plan.from("c", true).unwrap()), [("ok", vec![]), ("c", vec!["ok"])]);
@@ -344,8 +362,15 @@ mod tests {
 
     #[test]
     fn nothing_that_is_left_asks_for_what_is_left_out() {
-        let plan = plan("  - {name: a, run: x}\n  - {name: b, run: x, if: steps.a.exit_code == 0}\n");
+        let plan = plan_of("  - {name: a, run: x}\n  - {name: b, run: x, if: steps.a.exit_code == 0}\n");
         let refused = plan.from("b", false).unwrap_err();
         assert!(refused.problem.contains("leaves out 'a'"), "{refused}");
+        for path in ["steps.a.outputs.v", "steps['a'].outputs.v", "steps[\\\"a\\\"].outputs.v"] {
+            let text = format!(
+                "  - {{name: a, run: x, outputs: [v]}}\n  - {{name: b, template: true, run: \"x {{{{ {path} }}}}\"}}\n"
+            );
+            let refused = plan_of(&text).from("b", false).unwrap_err();
+            assert!(refused.problem.contains("leaves out 'a'"), "{path}: {refused}");
+        }
     }
 }

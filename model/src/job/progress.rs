@@ -132,15 +132,9 @@ pub fn of_controller(plan: &Plan, place: usize, states: &[RunState], gathered: &
     let step = &plan.steps[place];
     let (mut open, mut went_well) = (false, true);
     for needed in &step.needs {
-        let before = &plan.steps[*needed];
-        if before.work.is_on_hosts() {
-            let all = gathered[*needed];
-            open |= all.open > 0;
-            went_well &= all.succeeded > 0 || all.others == 0 || before.on_failure == OnFailure::Continue;
-        } else {
-            open |= !states[*needed].is_terminal();
-            went_well &= states[*needed] == RunState::Succeeded || before.on_failure == OnFailure::Continue;
-        }
+        let (before, all) = (&plan.steps[*needed], gathered[*needed]);
+        open |= all.open > 0 || !before.work.is_on_hosts() && !states[*needed].is_terminal();
+        went_well &= all.succeeded > 0 || all.others == 0 || before.on_failure == OnFailure::Continue;
     }
     if open {
         None

@@ -167,6 +167,70 @@ async fn approvers_are_those_of_a_role_or_a_group_and_the_glass_can_be_broken() 
 }
 
 #[tokio::test]
+async fn an_abort_ends_what_waits_before_all_hosts() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    let api = world.api();
+    let document = "name: first\ntargets: {all: true}\nsteps:\n  - {name: sign-off, approval: {}}\n  \
+                    - {name: b, run: 'true'}\n";
+    save(&api, document).await;
+    let execution = execute(&api, "first", json!({})).await;
+    asked(&api, execution.id).await;
+    api.act(&format!("/api/v1/executions/{}/abort", execution.id)).await.accepted();
+    let finished = api.finished(execution.id).await;
+    assert_eq!(finished.execution.state, ExecutionState::Cancelled);
+    hosts_are(&api, &execution, &["skipped"]).await;
+}
+
+#[tokio::test]
+async fn an_approval_that_asks_nobody_leaves_the_next_one_to_be_asked() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    let api = world.api();
+    let document = "name: two\ntargets: {all: true}\nparameters: {vip: {type: boolean, default: false}}\nsteps:\n  \
+                    - {name: vip, approval: {}, if: params.vip}\n  - {name: ok, approval: {}}\n  \
+                    - {name: b, run: 'true'}\n";
+    save(&api, document).await;
+    let execution = execute(&api, "two", json!({})).await;
+    let ada = world.person("ada", Some("approver")).await;
+    let path = format!("/api/v1/executions/{}/approvals", execution.id);
+    let waits = eventually(SOON, "the second one is asked", async || {
+        let asked: Vec<ApprovalRequest> = ada.get(&path).await.accepted().json();
+        asked.into_iter().find(|asked| asked.step == "ok" && asked.state == RunState::Active)
+    })
+    .await;
+    let (path, yes) = decision(&waits, "approve");
+    ada.post(&path, &yes).await.accepted();
+    assert_eq!(api.finished(execution.id).await.execution.state, ExecutionState::Succeeded);
+    assert_eq!(states(&results(&api, &execution).await), ["one: - - succeeded"]);
+}
+
+#[tokio::test]
+async fn one_decision_counts_once_however_often_it_stands_in_the_tables() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    let api = world.api();
+    save(&api, &asking(&world, "{count: 2}")).await;
+    let execution = execute(&api, "ask", json!({})).await;
+    let ada = world.person("ada", Some("approver")).await;
+    let (path, yes) = decision(&asked(&ada, execution.id).await, "approve");
+    ada.post(&path, &yes).await.accepted();
+    let mut database = world.sql().await;
+    sqlx::query(
+        "insert into approval_decisions select execution_id, step, 'user/another', org_id, decided_at, signed, signature, \
+         certificate from approval_decisions",
+    )
+    .execute(&mut database)
+    .await
+    .expect("the owner may");
+    let again = asked(&ada, execution.id).await;
+    assert_eq!((again.state, again.decisions.len()), (RunState::Active, 1));
+    let bob = world.person("bob", Some("approver")).await;
+    bob.post(&path, &yes).await.accepted();
+    assert_eq!(api.finished(execution.id).await.execution.state, ExecutionState::Succeeded);
+}
+
+#[tokio::test]
 async fn who_writes_the_tables_does_not_get_around_it() {
     let world = World::start().await;
     let _agents = agents(&world, &["one"]).await;

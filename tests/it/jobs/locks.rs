@@ -77,8 +77,18 @@ async fn the_newer_one_cancels_the_older_one() {
     hosts_are(&api, &second, &["active"]).await;
     let audit = api.get("/api/v1/audit?verb=execution.cancel").await.accepted().value();
     assert_eq!(audit["items"].as_array().map(Vec::len), Some(1), "{audit}");
+    // Another job is not cancelled for it, and one that waits can be stopped.
+    save(&api, &waiting(&world, "other", "lock: shared")).await;
+    save(&api, &waiting(&world, "eager", "lock: shared\non_conflict: cancel_running")).await;
+    let other = execute(&api, "other", json!({})).await;
+    hosts_are(&api, &other, &["active"]).await;
+    let eager = execute(&api, "eager", json!({})).await;
+    waits_for(&api, &eager, "name/shared").await;
+    api.act(&format!("/api/v1/executions/{}/abort", eager.id)).await.accepted();
+    assert_eq!(api.finished(eager.id).await.runs[0].reason, Some(Reason::RolloutStopped));
     open(&world);
     assert_eq!(api.finished(second.id).await.execution.state, ExecutionState::Succeeded);
+    assert_eq!(api.finished(other.id).await.execution.state, ExecutionState::Succeeded);
 }
 
 #[tokio::test]
@@ -101,12 +111,21 @@ async fn hosts_are_held_while_their_turn_lasts() {
     hosts_are(&api, &second, &["succeeded", "succeeded"]).await;
 }
 
+/// Whether the second host was skipped, once that is known.
+async fn hosts_are_known(api: &Api, execution: &model::api::execution::Execution) -> bool {
+    eventually(SOON, "its turn has come", async || {
+        let results = results(api, execution).await;
+        let state = results.hosts[1].state.clone();
+        (state != "waiting").then_some(state == "skipped")
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_host_that_is_away_is_skipped_or_has_failed() {
-    let world = World::start().await;
+    let world = World::builder().impatient().start().await;
     let mut agents = agents(&world, &["here", "there"]).await;
     agents.remove(1).kill();
-    world.agents_online(1).await;
     let api = world.api();
     let document = |offline: &str| {
         format!(
@@ -115,7 +134,12 @@ async fn a_host_that_is_away_is_skipped_or_has_failed() {
         )
     };
     save(&api, &document("skip")).await;
-    let skipped = execute(&api, "away", json!({})).await;
+    // One that has only just gone is waited for.
+    let skipped = eventually(SOON, "it counts as away", async || {
+        let execution = execute(&api, "away", json!({})).await;
+        hosts_are_known(&api, &execution).await.then_some(execution)
+    })
+    .await;
     assert_eq!(api.finished(skipped.id).await.execution.state, ExecutionState::Succeeded);
     hosts_are(&api, &skipped, &["succeeded", "skipped"]).await;
     api.put("/api/v1/jobs/away", &json!({ "document": document("fail") })).await.accepted();
@@ -139,6 +163,7 @@ async fn a_matrix_is_one_step_for_each_combination() {
         "name: grid\ntargets: {{all: true}}\nsteps:\n  - name: mark\n    template: true\n    \
          matrix: {{db: [main, 'it''s; x'], n: [1, 2]}}\n    \
          run: printf '%s' \"$OPSC_MATRIX_DB\" > {0}/{{{{ matrix.n }}}}-{{{{ matrix.db }}}}\n  \
+         - {{name: some, matrix: {{n: [1, 2]}}, if: matrix.n == 2, run: 'true'}}\n  \
          - {{name: after, run: \"test $(ls {0} | wc -l) -eq 4\"}}\n",
         marks.display()
     );
@@ -147,8 +172,10 @@ async fn a_matrix_is_one_step_for_each_combination() {
     let finished = api.finished(execution.id).await;
     assert_eq!(finished.execution.state, ExecutionState::Succeeded, "{:?}", finished.runs);
     assert_eq!(std::fs::read_to_string(marks.join("2-it's; x")).expect("written"), "it's; x");
+    let cells = "succeeded succeeded succeeded succeeded skipped succeeded succeeded";
+    assert_eq!(states(&results(&api, &execution).await), [format!("one: {cells}")]);
     let names: Vec<&str> = finished.runs.iter().filter_map(|run| run.step_name.as_deref()).collect();
-    assert_eq!(names, ["mark.1", "mark.2", "mark.3", "mark.4", "after"]);
+    assert_eq!(names, ["mark.1", "mark.2", "mark.3", "mark.4", "some.1", "some.2", "after"]);
     let bad = "name: x\nsteps:\n  - {name: a, matrix: {n: [1, 2]}, run: x}\n  - {name: b, if: steps.a.exit_code == 0, run: x}\n";
     api.post("/api/v1/jobs", &json!({ "document": bad })).await.refused(400, "invalid_document");
 }

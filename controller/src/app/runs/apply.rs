@@ -160,7 +160,8 @@ fn apply_to_run(
             change.detail = Some(finish.detail).filter(|detail| !detail.is_empty());
             change.exit_code = finish.exit_code;
             change.signal = finish.signal;
-            change.outputs = finish.outputs;
+            change.outputs =
+                finish.outputs.filter(|_| (finish.reason, finish.exit_code) == (Reason::Exited, Some(0)));
             tried.exit_code = finish.exit_code;
             ended(finish.reason, finish.exit_code)
         }

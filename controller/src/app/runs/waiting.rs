@@ -33,6 +33,8 @@ pub(crate) enum Why {
     BadTemplate,
     /// Another execution holds what only one can hold.
     LockHeld,
+    /// Somebody stopped it before anything of it began.
+    Stopped,
 }
 
 /// How one of them ends.
@@ -99,6 +101,11 @@ fn ending(row: &Waiting, why: Why) -> Ending {
         (Why::LockHeld, _) => {
             plain(RunEvent::Skipped, Reason::LockHeld, "another execution held what only one can hold")
         }
+        (Why::Stopped, _) => plain(
+            RunEvent::Skipped,
+            Reason::RolloutStopped,
+            "the rollout was stopped before this host's turn",
+        ),
         (_, Some(AttemptState::Lost)) => plain(
             RunEvent::Lost,
             tried_reason.unwrap_or(Reason::AgentLost),
