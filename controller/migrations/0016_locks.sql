@@ -12,7 +12,8 @@ alter table locks enable row level security;
 create policy of_its_organization on locks to opsc_app using (org_id = current_org()) with check (org_id = current_org());
 create policy of_all on locks to opsc_worker using (true) with check (true);
 grant select on locks to opsc_app;
-grant select, insert, delete on locks to opsc_worker;
+-- To lock a row in its turn takes the right to change it.
+grant select, insert, update, delete on locks to opsc_worker;
 
 -- The lock that an execution waits for.
 alter table execution_progress add column waits_for text;
