@@ -73,7 +73,7 @@ async fn advance_one(app: &App, id: ExecutionId) -> Result<bool> {
     let verified = manifest::authorised(app, &mut tx, [id]).await?.remove(&id);
     let moved = match &verified {
         Some(Ok(verified)) => {
-            advance(app, &mut tx, (id, &verified), progress, (is_cancelled, is_over), now).await?
+            advance(app, &mut tx, (id, verified), progress, (is_cancelled, is_over), now).await?
         }
         // The dispatcher refuses its runs; those that are blocked end with it.
         other => {
