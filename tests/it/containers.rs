@@ -77,6 +77,32 @@ async fn a_container_runs_is_shown_and_cancelled_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_container_tells_what_it_promised() {
+    let Some(engine) = Podman::start() else { return };
+    let world = World::start().await;
+    let agent = world.agent("one").start().await;
+    std::fs::write(agent.policy(), policy(&engine.socket().display().to_string()))
+        .expect("it can be written");
+    let api = world.api();
+    for (line, reason) in [("echo '{\"n\": 3}' > $OPSC_OUTPUTS", "exited"), ("true", "bad_outputs")] {
+        let body = json!({
+            "targets": { "names": ["one"] },
+            "command": {
+                "program": { "shell": line }, "sandbox": "isolated", "container": { "image": IMAGE }, "outputs": ["n"],
+            },
+        });
+        let execution = api.post("/api/v1/executions", &body).await.accepted().value();
+        let id: model::id::ExecutionId =
+            execution["id"].as_str().expect("it has an id").parse().expect("an id");
+        let finished = api.finished(id).await;
+        let run = &finished.runs[0];
+        assert_eq!(run.reason.map(model::Reason::as_str), Some(reason), "{run:?}");
+        assert_eq!(run.outputs.get("n"), (reason == "exited").then(|| json!(3)).as_ref());
+    }
+    assert_eq!(engine.containers(), "");
+}
+
+#[tokio::test]
 async fn without_leave_or_an_engine_a_container_is_refused_and_it_is_said_why() {
     let world = World::start().await;
     let agent = world.agent("one").start().await;
