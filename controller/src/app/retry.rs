@@ -22,7 +22,8 @@ use super::{
     access::{Authorized, ExecutionCreate, ExecutionRead, JobRead},
     dangers,
     executions::{Key, Start, earlier, resolve, runs_on, seen_whole, touchable, write},
-    jobs, manifest,
+    jobs,
+    manifest::{self, Mismatch},
     start::{Frozen, launch, tell},
 };
 use crate::{
@@ -57,6 +58,11 @@ pub(crate) async fn retry(
     let mut tx = pool.begin().await.during("begin")?;
     let verified = match manifest::authorised(app, &mut tx, [id]).await?.remove(&id) {
         Some(Ok(verified)) => verified,
+        // What is over is not signed anew.
+        Some(Err(Mismatch::Signature(pki::Error::Certificate(_)))) => {
+            let why = "what was signed of the execution is too old to be believed: start it anew";
+            return Err(Error::Conflict(why.to_owned()));
+        }
         Some(Err(mismatch)) => {
             return Err(Error::Tampered(format!("the execution is not what was signed: {mismatch}")));
         }
