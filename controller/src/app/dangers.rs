@@ -1,4 +1,5 @@
-//! What of a job is dangerous, by the rules. It is told when the job is saved, looked at and planned; nothing is refused.
+//! What of a job is dangerous, by the rules. It is told when the job is saved, looked at and planned; by policy it waits for an
+//! approval, or is refused.
 
 use model::{
     api::job::Danger,
@@ -78,24 +79,18 @@ pub(crate) async fn guard(app: &App, plan: Plan) -> Result<Plan> {
     check(app, &dangers)?;
     let mut asks = Vec::new();
     for danger in dangers.iter().filter(|danger| policy(app, danger) == Policy::Approval) {
-        // Of a matrix there are several.
-        let is_of = |name: &str| name == danger.step || name.starts_with(&format!("{}.", danger.step));
-        let mut places = (0..plan.steps.len()).filter(|place| is_of(&plan.steps[*place].name));
+        let Some(place) = plan.steps.iter().position(|step| step.name == danger.step) else { continue };
+        let step = &plan.steps[place];
         let always = plan.steps.iter().any(|step| step.always && !step.is_rollback);
-        if places.any(|place| plan.steps[place].always || plan.steps[place].is_rollback && always) {
+        if step.always || step.is_rollback && always {
             return Err(refused(
                 danger,
                 "needs an approval here, and what runs always, or undoes what does, waits for none",
             ));
         }
-        let mut places = (0..plan.steps.len()).filter(|place| is_of(&plan.steps[*place].name));
+        let gates = if step.is_rollback { before_all(&plan) } else { plan.gates(place) };
         // One that asks only sometimes is none.
-        let asks_always = |gate: &usize| plan.steps[*gate].condition.is_none();
-        let is_guarded = |place: usize| {
-            let gates = if plan.steps[place].is_rollback { before_all(&plan) } else { plan.gates(place) };
-            gates.iter().any(asks_always)
-        };
-        if places.any(|place| !is_guarded(place)) {
+        if !gates.iter().any(|gate| plan.steps[*gate].condition.is_none()) {
             asks.push(format!("{}: {} ({})", danger.step, danger.why, danger.rule));
         }
     }

@@ -96,7 +96,7 @@ pub enum Change {
     Unchanged,
 }
 
-/// A command of a job's that the rules call dangerous. It is told, not refused.
+/// A command of a job's that the rules call dangerous. What becomes of it, the policy of the controller says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Danger {
     pub step: String,
