@@ -6,6 +6,7 @@
 
 mod audit;
 mod database;
+mod egress;
 mod http;
 mod oidc;
 mod proxies;
@@ -22,10 +23,11 @@ use jiff::SignedDuration;
 use model::limits;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use self::{audit::AuditLayer, safety::SafetyLayer};
+use self::{audit::AuditLayer, egress::EgressLayer, safety::SafetyLayer};
 pub(crate) use self::{
     audit::{Audit, Syslog},
     database::{Database, DatabaseLayer, External},
+    egress::Egress,
     http::{Http, HttpLayer, Tls},
     oidc::{OidcLayer, OidcProvider},
     proxies::Proxies,
@@ -39,7 +41,8 @@ const DEFAULT_DATA: &str = "/var/lib/opsconductor";
 const DEFAULT_LEVEL: &str = "info,sqlx=warn";
 /// Variables `OPSC_<SECTION>__<KEY>` belong to the controller; the others of this prefix are the CLI's and the agent's.
 const PREFIX: &str = "OPSC_";
-const SECTIONS: [&str; 8] = ["http", "agents", "people", "safety", "timing", "database", "audit", "log"];
+const SECTIONS: [&str; 9] =
+    ["http", "agents", "people", "safety", "egress", "timing", "database", "audit", "log"];
 /// Shortest and longest life of an agent's certificate.
 const CERTIFICATE_LIFE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(90 * 24 * 3600)];
 /// Shortest and longest life of a dispatch key's certificate.
@@ -78,6 +81,7 @@ pub(crate) struct Config {
     pub(crate) database: Database,
     pub(crate) audit: Audit,
     pub(crate) safety: Safety,
+    pub(crate) egress: Egress,
     pub(crate) log: Log,
 }
 
@@ -195,6 +199,7 @@ pub(crate) struct Layer {
     pub(crate) database: DatabaseLayer,
     pub(crate) audit: AuditLayer,
     pub(crate) safety: SafetyLayer,
+    pub(crate) egress: EgressLayer,
     pub(crate) log: LogLayer,
 }
 
@@ -306,6 +311,7 @@ impl Layer {
             database: self.database.under(above.database),
             audit: self.audit.under(above.audit),
             safety: self.safety.under(above.safety),
+            egress: self.egress.under(above.egress),
             log: LogLayer {
                 format: above.log.format.or(self.log.format),
                 level: above.log.level.or(self.log.level),
@@ -363,6 +369,7 @@ impl Config {
         let database = Database::read(layer.database)?;
         let audit = Audit::read(layer.audit)?;
         let safety = Safety::read(&layer.safety)?;
+        let egress = Egress::read(layer.egress)?;
         let level = layer.log.level.unwrap_or_else(|| DEFAULT_LEVEL.to_owned());
         tracing_subscriber::EnvFilter::try_new(&level)
             .map_err(|error| wrong("[log] level", format!("'{level}' is not understood: {error}")))?;
@@ -374,7 +381,7 @@ impl Config {
         let data = std::path::absolute(&data).map_err(|error| wrong("data", error.to_string()))?;
         let people = People { registration: layer.people.registration.unwrap_or(false) };
         let oidc = oidc::read(layer.oidc, http.url.as_deref())?;
-        Ok(Self { data, http, agents, people, oidc, timing, database, audit, safety, log })
+        Ok(Self { data, http, agents, people, oidc, timing, database, audit, safety, egress, log })
     }
 
     /// The configuration as its file would say it, without secrets.
@@ -405,6 +412,7 @@ impl Config {
             ("database", self.database.table()),
             ("audit", self.audit.table()),
             ("safety", self.safety.table()),
+            ("egress", self.egress.table()),
             ("log", log),
         ];
         for (name, section) in sections.into_iter().filter(|(_, section)| !section.is_empty()) {

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    app::{App, boot, oidc, users},
+    app::{App, boot, egress, oidc, users},
     background,
     config::{self, Config},
     grpc, http,
@@ -161,6 +161,7 @@ impl Controller {
                 timing: config.timing,
                 audit: config.audit.clone(),
                 safety: config.safety,
+                egress: egress::Egress::new(&config.egress)?,
             };
             boot::open(database.options(), &config.data, boot).await
         };

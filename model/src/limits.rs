@@ -264,6 +264,24 @@ pub const APPROVAL_NAMES: usize = 20;
 /// Seconds that an approval is waited for.
 pub const APPROVAL_SECONDS: std::ops::RangeInclusive<i64> = 1..=30 * 24 * 3600;
 pub const DEFAULT_APPROVAL_SECONDS: i64 = 24 * 3600;
+/// Seconds that one try of an http step may take.
+pub const STEP_HTTP_SECONDS: std::ops::RangeInclusive<i64> = 1..=300;
+pub const DEFAULT_STEP_HTTP_SECONDS: i64 = 30;
+/// Headers of an http step, and statuses that it expects.
+pub const STEP_HTTP_HEADERS: usize = 50;
+/// Bytes that an http step sends.
+pub const STEP_HTTP_BODY_BYTES: usize = 64 * 1024;
+/// Bytes of an answer that are told to later steps as its body; more are cut off.
+pub const STEP_HTTP_TOLD_BYTES: usize = 8 * 1024;
+/// Bytes of an address.
+pub const URL_BYTES: usize = 8 * 1024;
+/// Bytes of what steps of the controller's own read of all hosts.
+pub const GATHERED_BYTES: usize = 1024 * 1024;
+/// Levels of jobs that start jobs, and jobs that one start brings with it.
+pub const JOB_DEPTH: usize = 5;
+pub const JOBS_OF_A_START: usize = 50;
+/// Hosts of all these jobs together.
+pub const HOSTS_OF_JOBS: usize = 50_000;
 /// Seconds that the controller waits in a step or between two batches (30 days at most).
 pub const WAIT_SECONDS: std::ops::RangeInclusive<i64> = 0..=30 * 24 * 3600;
 /// Jobs that one controller reviews for dangerous commands at a time.

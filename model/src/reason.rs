@@ -86,6 +86,16 @@ pub enum Reason {
     ApprovalExpired,
     /// Somebody let it go on without the approvals that it asks for.
     BrokenGlass,
+    /// The web server answered something else than was expected.
+    UnexpectedAnswer,
+    /// No answer came: the server could not be reached, or may not be.
+    NoAnswer,
+    /// The controller was gone before it could write what the server answered.
+    AnswerLost,
+    /// The job that it started did not end well.
+    JobFailed,
+    /// The job could not be started.
+    NotStartable,
 }
 
 impl Reason {
@@ -132,11 +142,16 @@ impl Reason {
             Self::BadOutputs => "bad_outputs",
             Self::ApprovalExpired => "approval_expired",
             Self::BrokenGlass => "broken_glass",
+            Self::UnexpectedAnswer => "unexpected_answer",
+            Self::NoAnswer => "no_answer",
+            Self::AnswerLost => "answer_lost",
+            Self::JobFailed => "job_failed",
+            Self::NotStartable => "not_startable",
         }
     }
 
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 45] = [
         Self::Exited,
         Self::Signaled,
         Self::Cancelled,
@@ -177,6 +192,11 @@ impl Reason {
         Self::BadOutputs,
         Self::ApprovalExpired,
         Self::BrokenGlass,
+        Self::UnexpectedAnswer,
+        Self::NoAnswer,
+        Self::AnswerLost,
+        Self::JobFailed,
+        Self::NotStartable,
     ];
 
     /// Reads what [`Reason::as_str`] writes.

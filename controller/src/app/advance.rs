@@ -4,6 +4,8 @@
 //! the states of the runs alone, so that whoever comes next after a crash decides the same; runs of a host move only once
 //! its turn has come.
 
+mod own;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,7 +13,7 @@ use model::{
     Reason,
     id::{AgentId, ExecutionId},
     job::{
-        Offline, OnConflict, Order, Plan, Work as StepWork, condition,
+        Offline, OnConflict, Order, Plan, condition,
         context::{self, StepResult},
         outputs::Outputs,
         progress::{self, Gathered, HostState, Move, Standing, Why},
@@ -22,11 +24,10 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    App,
-    approvals::{self, Decisions},
+    App, approvals,
     locks::{self, Taken},
     manifest::{self, Verified},
-    runs,
+    runs, started,
 };
 use crate::{
     clock,
@@ -93,6 +94,12 @@ async fn advance_one(app: &App, id: ExecutionId) -> Result<bool> {
         for holder in moved.cancel {
             locks::cancel(app, (id, verified), holder).await?;
         }
+        for child in moved.cancel_started {
+            started::cancel(app, (id, verified), child).await?;
+        }
+    }
+    if moved.is_calling {
+        app.wake.http_calls.notify_one();
     }
     if moved.any {
         app.live.nudge([id]);
@@ -111,6 +118,8 @@ struct Moved {
     queued: BTreeSet<AgentId>,
     /// Who is to be cancelled, for holding what it waits for.
     cancel: BTreeSet<ExecutionId>,
+    cancel_started: BTreeSet<ExecutionId>,
+    is_calling: bool,
 }
 
 /// One execution while it is moved on.
@@ -139,6 +148,10 @@ struct Going<'a> {
     /// Hosts whose turn it is are held by other executions.
     waits_for_hosts: bool,
     cancel: BTreeSet<ExecutionId>,
+    /// What its own steps have started, which is to be cancelled with it.
+    cancel_started: BTreeSet<ExecutionId>,
+    /// A request to a web server may be sent.
+    is_calling: bool,
 }
 
 async fn advance(
@@ -186,7 +199,7 @@ async fn advance(
         hosts: store::progress::hosts(connection, id).await?,
         described: HashMap::new(),
         told: HashMap::new(),
-        own: own(connection, id).await?,
+        own: own::runs(connection, id).await?,
         runs: BTreeMap::new(),
         states: BTreeMap::new(),
         changes: Vec::new(),
@@ -195,9 +208,11 @@ async fn advance(
         asked: Vec::new(),
         waits_for_hosts: false,
         cancel: BTreeSet::new(),
+        cancel_started: BTreeSet::new(),
+        is_calling: false,
     };
     going.load_told(connection, &[NO_AGENT.0]).await?;
-    going.end_own(is_cancelled, &going.decisions(app, connection).await?);
+    going.end_own(app, connection, is_cancelled).await?;
     going.load(connection, changed).await?;
     going.note_ended();
     let is_held = progress.is_paused || is_cancelled;
@@ -205,7 +220,7 @@ async fn advance(
     if !is_held {
         standing = going.take_turns(app, connection, standing).await?;
         going.leave_own(standing);
-        going.go_on(connection).await?;
+        going.go_on(app, connection).await?;
         going.note_ended();
     }
     // The end of a pause that nobody may act on is no reason to look: whoever lets it go on wakes it.
@@ -214,27 +229,12 @@ async fn advance(
     for place in &going.asked {
         approvals::announce(connection, (id, verified), *place, now).await?;
     }
-    let Going { states, changes, moves, queued, cancel, .. } = going;
+    let Going { states, changes, moves, queued, cancel, cancel_started, is_calling, .. } = going;
     store::runs::change_untold(connection, &changes).await?;
     store::progress::set_hosts(connection, id, &states).await?;
     store::progress::set(connection, id, standing, look_at, now).await?;
     runs::move_counts(connection, &moves, now).await?;
-    Ok(Moved { any: !moves.is_empty(), queued, cancel })
-}
-
-/// The runs of the controller's own steps.
-async fn own(connection: &mut PgConnection, id: ExecutionId) -> Result<BTreeMap<usize, StepRun>> {
-    let runs = store::progress::runs(connection, id, &[NO_AGENT.0]).await?;
-    Ok(runs.into_iter().map(|run| (run.step, run)).collect())
-}
-
-/// When the controller's own step is over, whatever happens meanwhile.
-fn wait_ends(plan: &Plan, run: &StepRun) -> Option<Timestamp> {
-    match &plan.steps.get(run.step)?.work {
-        StepWork::Wait(length) => run.started_at?.checked_add(length.duration()).ok(),
-        StepWork::Approval(approval) => Some(approval.expires_at(run.started_at?)),
-        StepWork::Command(_) => None,
-    }
+    Ok(Moved { any: !moves.is_empty(), queued, cancel, cancel_started, is_calling })
 }
 
 impl Going<'_> {
@@ -339,13 +339,13 @@ impl Going<'_> {
     }
 
     /// Moves the runs that may go on: the controller's own, and those of hosts at work.
-    async fn go_on(&mut self, connection: &mut PgConnection) -> Result<()> {
+    async fn go_on(&mut self, app: &App, connection: &mut PgConnection) -> Result<()> {
         let mut gathered = vec![Gathered::default(); self.plan.steps.len()];
         // Whatever waits for all hosts, or for the controller, may go on with any of them.
         if self.plan.order == Order::Step || !self.own.is_empty() {
             gathered = store::progress::gathered(connection, self.id, self.plan.steps.len()).await?;
             self.correct(&mut gathered);
-            self.begin_own(&gathered)?;
+            self.begin_own(app, connection, &gathered).await?;
             if self.is_somebody_next(&gathered) {
                 let active = self.active();
                 self.load(connection, active).await?;
@@ -392,86 +392,6 @@ impl Going<'_> {
         }
     }
 
-    /// What people decided, where an approval waits for them.
-    async fn decisions(&self, app: &App, connection: &mut PgConnection) -> Result<Decisions> {
-        let waits = |run: &StepRun| run.state == RunState::Active && self.plan.approval(run.step).is_some();
-        if !self.own.values().any(waits) {
-            return Ok(Decisions::new());
-        }
-        let mut made = approvals::decisions(app, connection, [(self.id, self.verified)]).await?;
-        Ok(made.remove(&self.id).unwrap_or_default())
-    }
-
-    /// Ends the controller's own runs that were decided, whose time is over, or that are to be cancelled.
-    fn end_own(&mut self, is_cancelled: bool, decisions: &Decisions) {
-        let mut ended = Vec::new();
-        for run in self.own.values().filter(|run| run.state == RunState::Active) {
-            let approval = self.plan.approval(run.step);
-            let made = decisions.get(&run.step).map_or(&[][..], Vec::as_slice);
-            let verdict = approval.and_then(|approval| approval.verdict(made));
-            let is_over = wait_ends(self.plan, run).is_none_or(|ends| self.now >= ends);
-            if verdict.is_some() {
-                // What people said with their approvals; of several who said the same, the last.
-                let told: Outputs = made.iter().flat_map(|made| made.input.clone()).collect();
-                self.told.insert((NO_AGENT, run.step), told);
-            }
-            if is_cancelled {
-                ended.push((*run, RunOutcome::Cancelled, Reason::Cancelled));
-            } else if let Some((outcome, reason)) = verdict {
-                ended.push((*run, outcome, reason));
-            } else if is_over && approval.is_some() {
-                ended.push((*run, RunOutcome::TimedOut, Reason::ApprovalExpired));
-            } else if is_over {
-                ended.push((*run, RunOutcome::Succeeded, Reason::Done));
-            }
-        }
-        for (run, outcome, reason) in &ended {
-            self.change(run, RunEvent::Ended(*outcome), Some((*reason, "")));
-        }
-    }
-
-    /// Where it was stopped and no host is at work any more, nobody waits for what the controller does itself.
-    fn leave_own(&mut self, standing: Standing) {
-        let at_work = |host: &Host| matches!(host.state, HostState::Waiting | HostState::Active);
-        if !standing.is_stopped || self.hosts.iter().any(at_work) {
-            return;
-        }
-        let open: Vec<StepRun> = self.own.values().filter(|run| !run.state.is_terminal()).copied().collect();
-        for run in open {
-            if run.state == RunState::Blocked {
-                self.skip(&run, Why::RolloutStopped);
-            } else {
-                let why = (Reason::RolloutStopped, "the rollout was stopped");
-                self.change(&run, RunEvent::Ended(RunOutcome::Cancelled), Some(why));
-            }
-        }
-    }
-
-    /// Begins the controller's own steps whose turn it is, or skips them.
-    fn begin_own(&mut self, gathered: &[Gathered]) -> Result<()> {
-        loop {
-            let states = self.states(NO_AGENT);
-            let next = self.own.values().filter(|run| run.state == RunState::Blocked).find_map(|run| {
-                Some((*run, progress::of_controller(self.plan, run.step, &states, gathered)?))
-            });
-            let Some((run, step)) = next else { return Ok(()) };
-            let step = if step == Move::Begin { self.may_begin(NO_AGENT, run.step, &states) } else { step };
-            match step {
-                Move::Begin => {
-                    self.change(&run, RunEvent::Begun, None);
-                    if self.plan.approval(run.step).is_some() {
-                        self.asked.push(run.step);
-                    }
-                }
-                Move::Skip(why) => self.skip(&run, why),
-                Move::Fail(why) => self.fail(&run, &why),
-            }
-            if self.own.get(&run.step).is_some_and(|own| own.state == RunState::Blocked) {
-                return Err(Error::internal("a step of the controller does not move", run.id.to_string()));
-            }
-        }
-    }
-
     /// Whether there is a step that all hosts, or the controller, have cleared the way for, and that has not begun everywhere.
     fn is_somebody_next(&self, gathered: &[Gathered]) -> bool {
         let is_clear = |needed: &usize| match self.own.get(needed) {
@@ -502,7 +422,7 @@ impl Going<'_> {
                     self.queued.insert(agent);
                 }
                 Move::Skip(why) => self.skip(run, why),
-                Move::Fail(why) => self.fail(run, &why),
+                Move::Fail(why) => self.fail(run, Reason::BadTemplate, &why),
             }
         }
         Ok(())
@@ -531,7 +451,8 @@ impl Going<'_> {
                 let state = states[place].as_str().to_owned();
                 let of = if step.work.is_on_hosts() { agent } else { NO_AGENT };
                 let outputs = self.told.get(&(of, place)).cloned().unwrap_or_default();
-                (step.name.clone(), StepResult { state, exit_code: exit_code(place), outputs })
+                let exit_code = exit_code(place);
+                (step.name.clone(), StepResult { state, exit_code, outputs, gathered: None })
             })
             .collect();
         if let Some(condition) = &step.condition {
@@ -548,8 +469,8 @@ impl Going<'_> {
         }
     }
 
-    fn fail(&mut self, run: &StepRun, why: &str) {
-        self.change(run, RunEvent::Ended(RunOutcome::Failed), Some((Reason::BadTemplate, why)));
+    fn fail(&mut self, run: &StepRun, reason: Reason, why: &str) {
+        self.change(run, RunEvent::Ended(RunOutcome::Failed), Some((reason, why)));
     }
 
     /// Whether nothing was started on a host whose turn has come: all waits for it, as where it is away.
@@ -692,8 +613,7 @@ impl Going<'_> {
     /// When somebody has to look again although nothing happens: the end of a wait or of a pause, and at last the time by which
     /// all must have begun. Never, once all has ended.
     fn next_look(&self, pause_until: Option<Timestamp>) -> Option<Timestamp> {
-        let active = self.own.values().filter(|run| run.state == RunState::Active);
-        let waits = active.filter_map(|run| wait_ends(self.plan, run));
+        let waits = self.next_look_at_own();
         let held = self.waits_for_hosts.then(|| locks::look_again(self.now));
         self.is_open()
             .then(|| waits.chain(pause_until).chain(held).fold(self.verified.start_by, Timestamp::min))
@@ -718,7 +638,7 @@ async fn end_blocked(
         _ => (RunEvent::Ended(RunOutcome::TimedOut), Reason::StartExpired),
     };
     let (mut changes, mut moves) = (Vec::new(), Vec::new());
-    for run in own(connection, id).await?.into_values() {
+    for run in own::runs(connection, id).await?.into_values() {
         let Ok(state) = run::next(run.state, event) else { continue };
         moves.push((id, run.state, state));
         let change = Change::to(state, (id, run.id), run.generation);

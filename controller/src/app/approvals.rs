@@ -128,6 +128,23 @@ pub(crate) fn is_let_through(
     })
 }
 
+/// The same, with the decisions as they are signed now.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn is_open(
+    app: &App,
+    connection: &mut PgConnection,
+    (id, verified): (ExecutionId, &Verified),
+    place: usize,
+) -> Result<bool> {
+    if verified.plan().is_none_or(|plan| plan.gates(place).is_empty()) {
+        return Ok(true);
+    }
+    let decisions = decisions(app, connection, [(id, verified)]).await?;
+    Ok(is_let_through((id, verified), place, decisions.get(&id)))
+}
+
 /// Tells those who follow the events that people are asked.
 ///
 /// # Errors

@@ -15,8 +15,8 @@ use model::id::ControllerId;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
-    App, Installation, access, access_keys, audit, authenticate, ca, clocks, dangers, host_metrics, live,
-    manifest, oidc, output, parts, passwords, runs, script_checks, sessions, setup, wake,
+    App, Installation, access, access_keys, audit, authenticate, ca, clocks, dangers, egress, host_metrics,
+    http_calls, live, manifest, oidc, output, parts, passwords, runs, script_checks, sessions, setup, wake,
 };
 use crate::{
     clock,
@@ -40,6 +40,7 @@ pub(crate) struct Boot {
     pub timing: Timing,
     pub audit: config::Audit,
     pub safety: config::Safety,
+    pub egress: egress::Egress,
 }
 
 /// The data folder and the database are not of the same installation.
@@ -108,6 +109,8 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
         lookups: authenticate::Lookups::default(),
         access_keys: access_keys::AccessKeys::default(),
         passwords: passwords::Passwords::default(),
+        egress: boot.egress,
+        http_calls: http_calls::Places::default(),
         reviews: dangers::Reviews::default(),
         script_checks: script_checks::Places::default(),
         providers: boot.providers,

@@ -8,7 +8,7 @@ use model::{
     access::Permission,
     api::execution::{CreateExecution, Execution, Targets},
     execution::{ExecutionState, RunCounts},
-    id::{AgentId, ExecutionId, RunId},
+    id::{AgentId, ExecutionId, OrgId, RunId},
     limits,
     selector::Selector,
 };
@@ -71,8 +71,9 @@ pub(crate) async fn start(
         work: Work::Command(request.command),
         runs: runs_on(targets, now),
         retry_of: None,
+        parent: None,
     };
-    let Some(execution) = write(app, &mut tx, by, new, key.as_ref()).await? else {
+    let Some(execution) = write(app, &mut tx, &by.into(), new, key.as_ref()).await? else {
         tx.rollback().await.during("rollback")?;
         return earlier(app, by, key.as_ref()).await?.ok_or(Error::StillRunning);
     };
@@ -114,6 +115,28 @@ pub(super) struct Start {
     /// In the order of their ids.
     pub runs: Vec<NewRun>,
     pub retry_of: Option<ExecutionId>,
+    /// The run of another execution that starts it.
+    pub parent: Option<(ExecutionId, RunId)>,
+}
+
+/// Who starts an execution.
+#[derive(Debug, Clone)]
+pub(super) struct Starter<'a> {
+    pub org_id: OrgId,
+    pub actor: &'a str,
+    pub actor_id: String,
+    pub request_id: &'a str,
+}
+
+impl<'a> From<&'a Authorized<ExecutionCreate>> for Starter<'a> {
+    fn from(by: &'a Authorized<ExecutionCreate>) -> Self {
+        Self {
+            org_id: by.org_id(),
+            actor: &by.actor().name,
+            actor_id: by.actor().subject.to_string(),
+            request_id: by.request_id(),
+        }
+    }
 }
 
 /// Signs an execution and writes it with its runs; none when another request with the same key was faster.
@@ -123,20 +146,20 @@ pub(super) struct Start {
 pub(super) async fn write(
     app: &App,
     connection: &mut PgConnection,
-    by: &Authorized<ExecutionCreate>,
+    by: &Starter<'_>,
     new: Start,
     key: Option<&Key>,
 ) -> Result<Option<Execution>> {
-    let Start { now, start_by, priority, summary, work, runs, retry_of } = new;
-    let (org, id) = (by.org_id(), ExecutionId::new(now, clock::entropy()));
-    let (actor, actor_id) = (by.actor().name.as_str(), by.actor().subject.to_string());
+    let Start { now, start_by, priority, summary, work, runs, retry_of, parent } = new;
+    let (org, id) = (by.org_id, ExecutionId::new(now, clock::entropy()));
+    let (actor, actor_id) = (by.actor, by.actor_id.as_str());
     let covered: Vec<Covered> = runs.iter().map(|run| run.covered).collect();
     let intent = manifest::Intent {
         org_id: org,
         execution_id: id,
         actor,
-        actor_id: &actor_id,
-        request_id: by.request_id(),
+        actor_id,
+        request_id: by.request_id,
         issued_at: now,
         start_by,
         work: &work,
@@ -145,8 +168,8 @@ pub(super) async fn write(
     let manifest = manifest::sign(&app.ca, &intent);
     fault::point("controller.manifest.signed");
     if let Some(Key { key, body_hash }) = key {
-        let (who, answer) = (by.actor().subject.to_string(), json!({ "execution_id": id }));
-        if !store::idempotency::claim(connection, org, &who, key, body_hash, &answer, now).await? {
+        let answer = json!({ "execution_id": id });
+        if !store::idempotency::claim(connection, org, actor_id, key, body_hash, &answer, now).await? {
             return Ok(None);
         }
     }
@@ -156,13 +179,14 @@ pub(super) async fn write(
         summary: &summary,
         work: &work,
         actor,
-        request_id: by.request_id(),
+        request_id: by.request_id,
         created_at: now,
         start_before: start_by,
         priority,
         manifest: &manifest,
         runs: &runs,
         retry_of,
+        parent,
     };
     store::executions::insert(connection, &new).await?;
     let total = i32::try_from(runs.len()).unwrap_or(i32::MAX);
@@ -174,12 +198,13 @@ pub(super) async fn write(
         cancel_requested: false,
         priority,
         actor: actor.to_owned(),
-        request_id: by.request_id().to_owned(),
+        request_id: by.request_id.to_owned(),
         created_at: now,
         ended_at: None,
         paused: false,
         waits_for: None,
         retry_of,
+        parent_id: parent.map(|(execution, _)| execution),
         job: match work {
             Work::Plan(plan) => Some(store::executions::executed(plan.job)),
             Work::Command(_) => None,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use model::{
     id::{AgentId, ExecutionId},
-    job::{Lock, OnConflict},
+    job::{Lock, OnConflict, Plan},
 };
 use serde_json::json;
 use sqlx::PgConnection;
@@ -31,6 +31,15 @@ pub(crate) enum Taken {
     Skip,
 }
 
+/// What a whole execution of the plan holds, if it does.
+pub(crate) fn key(plan: &Plan) -> Option<String> {
+    match plan.lock()? {
+        Lock::Host => None,
+        Lock::Job => Some(format!("job/{}", plan.job.id)),
+        Lock::Name(name) => Some(format!("name/{name}")),
+    }
+}
+
 /// Takes the lock of a whole execution.
 ///
 /// # Errors
@@ -42,11 +51,7 @@ pub(crate) async fn take(
     now: Timestamp,
 ) -> Result<Taken> {
     let Some(plan) = verified.plan() else { return Ok(Taken::Yes) };
-    let key = match plan.lock() {
-        None | Some(Lock::Host) => return Ok(Taken::Yes),
-        Some(Lock::Job) => format!("job/{}", plan.job.id),
-        Some(Lock::Name(name)) => format!("name/{name}"),
-    };
+    let Some(key) = key(plan) else { return Ok(Taken::Yes) };
     let holder = store::locks::take(connection, (id, verified.org_id), &key, now).await?;
     if holder == Some(id) {
         if is_waiting {

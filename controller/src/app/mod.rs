@@ -14,11 +14,14 @@ pub(crate) mod boot;
 pub(crate) mod ca;
 pub(crate) mod clocks;
 pub(crate) mod dangers;
+pub(crate) mod egress;
 pub(crate) mod enroll_tokens;
 pub(crate) mod enrollment;
 pub(crate) mod events;
 pub(crate) mod executions;
+mod gathered;
 pub(crate) mod host_metrics;
+pub(crate) mod http_calls;
 pub(crate) mod idempotency;
 pub(crate) mod jobs;
 pub(crate) mod joining;
@@ -41,6 +44,7 @@ pub(crate) mod scripts;
 pub(crate) mod sessions;
 pub(crate) mod setup;
 pub(crate) mod start;
+mod started;
 pub(crate) mod target_groups;
 pub(crate) mod totp;
 pub(crate) mod users;
@@ -77,6 +81,8 @@ pub(crate) struct App {
     pub(crate) reviews: dangers::Reviews,
     pub(crate) script_checks: script_checks::Places,
     pub(crate) providers: oidc::Providers,
+    pub(crate) egress: egress::Egress,
+    pub(crate) http_calls: http_calls::Places,
     pub(crate) audit: audit::Newest,
     pub(crate) alarms: audit::Alarms,
 }

@@ -25,6 +25,7 @@ use super::{
     jobs,
     manifest::{self, Mismatch},
     start::{Frozen, launch, tell},
+    started,
 };
 use crate::{
     clock,
@@ -112,8 +113,9 @@ async fn command_again(
         work: Work::Command(command.clone()),
         runs: runs_on(targets, now),
         retry_of: Some(before.id),
+        parent: None,
     };
-    let Some(execution) = write(app, connection, &by, new, key).await? else { return Ok(None) };
+    let Some(execution) = write(app, connection, &(&by).into(), new, key).await? else { return Ok(None) };
     let entry = by.entry("execution.create", format!("execution/{}", execution.id), detail);
     audit::record(connection, by.org_id(), now, entry).await?;
     Ok(Some(execution))
@@ -140,7 +142,8 @@ async fn plan_again(
         None => plan.clone(),
     };
     let targets = hosts(connection, &by, before.id, request.hosts).await?;
-    let plan = dangers::guard(app, plan).await?;
+    let mut plan = dangers::guard(app, plan).await?;
+    started::freeze(app, connection, &reading, &mut plan, &targets).await?;
     let frozen = Frozen::new(by, plan, targets, before.priority)?;
     launch(app, connection, frozen, Some(before.id), key).await
 }

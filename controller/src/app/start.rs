@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Invalid,
     api::{
@@ -14,7 +14,7 @@ use model::{
     job::{JobTargets, Plan, Work as StepWork, parameters::resolve as resolve_parameters},
     limits,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
@@ -22,8 +22,8 @@ use super::{
     App,
     access::{Authorized, ExecutionCreate, ExecutionRead, JobRead},
     dangers,
-    executions::{Key, Start, earlier, parse_selector, resolve, seen_whole, touchable, write},
-    jobs, scripts,
+    executions::{Key, Start, Starter, earlier, parse_selector, resolve, seen_whole, touchable, write},
+    jobs, scripts, started,
 };
 use crate::{
     clock,
@@ -128,6 +128,8 @@ pub(crate) fn steps(plan: &Plan) -> Vec<PlannedStep> {
             },
             StepWork::Wait(length) => format!("waits {length}"),
             StepWork::Approval(approval) => approval.summary(),
+            StepWork::Http(call) => call.http.summary(),
+            StepWork::Job(started) => started.summary(),
         },
         is_controllers: !step.work.is_on_hosts(),
         is_rollback: step.is_rollback,
@@ -177,31 +179,74 @@ pub(super) async fn launch(
 ) -> Result<Option<Execution>> {
     let Frozen { by, plan, hosts, hash, priority, .. } = frozen;
     let (org, now) = (by.org_id(), clock::now());
-    let (job, runs) = (plan.job.clone(), runs(&plan, &hosts, now));
-    let places: Vec<(AgentId, String, u16)> =
-        hosts.into_iter().map(|(target, batch)| (target.id.into(), target.name, batch)).collect();
-    let detail = json!({
-        "job": job.name, "job_id": job.id, "version": job.version, "targets": places.len(), "runs": runs.len(),
-        "targets_hash": hash, "parameters": job.parameters, "scripts": plan.scripts(), "retry_of": retry_of,
-    });
+    let mut detail = json!({ "targets_hash": hash, "retry_of": retry_of });
+    let new = PlanStart {
+        start_by: now + SignedDuration::from_secs(limits::PLAN_SECONDS),
+        priority,
+        plan,
+        hosts: hosts.into_iter().map(|(target, batch)| (target.id.into(), target.name, batch)).collect(),
+        retry_of,
+        parent: None,
+    };
+    let written = write_plan(app, connection, &(&by).into(), (new, now), key, &mut detail).await?;
+    let Some(execution) = written else { return Ok(None) };
+    let entry = by.entry("execution.create", format!("execution/{}", execution.id), detail);
+    audit::record(connection, org, now, entry).await?;
+    Ok(Some(execution))
+}
+
+/// The start of a plan: all that is authorised of it.
+pub(super) struct PlanStart {
+    pub start_by: Timestamp,
+    pub priority: i16,
+    pub plan: Plan,
+    /// In the order of their turns, each with its name and batch.
+    pub hosts: Vec<(AgentId, String, u16)>,
+    pub retry_of: Option<ExecutionId>,
+    /// The run of another execution that starts it.
+    pub parent: Option<(ExecutionId, RunId)>,
+}
+
+/// Signs a plan and writes it with its runs and hosts; `detail` is filled up with what the audit has to say of it. None when
+/// another request with the same key was faster.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) async fn write_plan(
+    app: &App,
+    connection: &mut PgConnection,
+    by: &Starter<'_>,
+    (new, now): (PlanStart, Timestamp),
+    key: Option<&Key>,
+    detail: &mut Value,
+) -> Result<Option<Execution>> {
+    let PlanStart { start_by, priority, plan, hosts: places, retry_of, parent } = new;
+    let (job, runs) = (plan.job.clone(), runs(&plan, &places, now));
+    detail["job"] = job.name.as_str().into();
+    detail["job_id"] = json!(job.id);
+    detail["version"] = job.version.into();
+    detail["targets"] = places.len().into();
+    detail["runs"] = runs.len().into();
+    detail["parameters"] = json!(job.parameters);
+    detail["scripts"] = json!(plan.scripts());
     let new = Start {
         now,
-        start_by: now + SignedDuration::from_secs(limits::PLAN_SECONDS),
+        start_by,
         priority,
         summary: format!("{} v{}", job.name, job.version),
         work: Work::Plan(plan),
         runs,
         retry_of,
+        parent,
     };
-    let Some(mut execution) = write(app, connection, &by, new, key).await? else { return Ok(None) };
+    let Some(mut execution) = write(app, connection, by, new, key).await? else { return Ok(None) };
+    let org = by.org_id;
     store::progress::insert(connection, (execution.id, org), &places, now).await?;
     if execution.runs.total == 0 {
         // There is nothing to do, and that is done.
         store::executions::set_counts(connection, execution.id, &execution.runs, now).await?;
         (execution.state, execution.ended_at) = (execution.runs.state(), Some(now));
     }
-    let entry = by.entry("execution.create", format!("execution/{}", execution.id), detail);
-    audit::record(connection, org, now, entry).await?;
     Ok(Some(execution))
 }
 
@@ -218,28 +263,34 @@ pub(super) fn tell(app: &App, execution: &Execution, request_id: &str) {
 async fn freeze(
     app: &App,
     connection: &mut PgConnection,
-    by: &Authorized<JobRead>,
+    reading: &Authorized<JobRead>,
     key: &str,
     request: &ExecuteJob,
 ) -> Result<Frozen> {
     if let Some(priority) = request.priority {
         within("priority", priority, &limits::PRIORITY)?;
     }
-    let (job, version, mut document) = jobs::to_run(app, connection, by, key, request).await?;
-    scripts::fill(app, connection, by.org_id(), &mut document).await?;
+    let (job, version, mut document) = jobs::to_run(app, connection, reading, key, request).await?;
+    scripts::fill(app, connection, reading.org_id(), &mut document).await?;
     // An old version does not bring back a right that its labels gave: both have to, and the present ones say where.
-    let _: Authorized<ExecutionCreate> = by.for_job(&document.labels)?;
-    let by: Authorized<ExecutionCreate> = by.for_job(&job.labels)?;
+    let _: Authorized<ExecutionCreate> = reading.for_job(&document.labels)?;
+    let by: Authorized<ExecutionCreate> = reading.for_job(&job.labels)?;
     let values = resolve_parameters(&document.parameters, &request.parameters)?;
     let plan = Plan::of(&document, job.id, version, values)?;
     let priority = request.priority.or(document.priority).unwrap_or(0);
     let priority = i16::try_from(priority).expect("it was validated");
-    let wanted =
-        request.targets.as_ref().or(document.targets.as_ref()).ok_or_else(|| {
-            Invalid::new("targets", "is missing: the job names no hosts, so the start has to")
-        })?;
-    wanted.validate()?;
-    let hosts = hosts(connection, &by, wanted).await?;
+    let hosts = match request.targets.as_ref().or(document.targets.as_ref()) {
+        Some(wanted) => {
+            wanted.validate()?;
+            hosts(connection, &by, wanted).await?
+        }
+        // What the controller does alone needs none.
+        None if plan.steps.iter().all(|step| !step.work.is_on_hosts()) => Vec::new(),
+        None => {
+            let why = "is missing: the job names no hosts, so the start has to";
+            return Err(Invalid::new("targets", why).into());
+        }
+    };
     let hash = hash(&hosts);
     if let Some(expected) = &request.expect_targets
         && *expected != hash
@@ -250,7 +301,8 @@ async fn freeze(
         );
         return Err(Error::Conflict(why));
     }
-    let plan = dangers::guard(app, plan).await?;
+    let mut plan = dangers::guard(app, plan).await?;
+    started::freeze(app, connection, reading, &mut plan, &hosts).await?;
     Frozen::new(by, plan, hosts, priority)
 }
 
@@ -264,18 +316,30 @@ impl Frozen {
         priority: i16,
     ) -> Result<Self> {
         let batches = plan.rollout.batches_of(hosts.len());
-        let on_hosts = plan.steps.iter().filter(|step| step.work.is_on_hosts()).count();
-        let runs = on_hosts * hosts.len() + (plan.steps.len() - on_hosts);
-        if runs > limits::RUNS {
-            return Err(Invalid::over("targets", "RUNS", limits::RUNS, "runs (steps × hosts)").into());
-        }
+        let runs = fits(&plan, hosts.len())?;
         let hash = hash(&hosts);
         Ok(Self { by, plan, hosts: hosts.into_iter().zip(batches).collect(), hash, runs, priority })
     }
 }
 
+/// How many runs there will be.
+///
+/// # Errors
+/// When these are too many.
+pub(super) fn fits(plan: &Plan, hosts: usize) -> Result<usize> {
+    let on_hosts = plan.steps.iter().filter(|step| step.work.is_on_hosts()).count();
+    let runs = on_hosts * hosts + (plan.steps.len() - on_hosts);
+    if runs > limits::RUNS {
+        return Err(Invalid::over("targets", "RUNS", limits::RUNS, "runs (steps × hosts)").into());
+    }
+    Ok(runs)
+}
+
 /// The hosts of a start, by name.
-async fn hosts(
+///
+/// # Errors
+/// When there are none or too many, or one of them may not be touched.
+pub(super) async fn hosts(
     connection: &mut PgConnection,
     by: &Authorized<ExecutionCreate>,
     wanted: &JobTargets,
@@ -309,11 +373,11 @@ fn hash(hosts: &[Target]) -> String {
 }
 
 /// A run for each step on each host, and one for each of the controller's own, in the order of their ids.
-fn runs(plan: &Plan, hosts: &[(Target, u16)], now: jiff::Timestamp) -> Vec<NewRun> {
+fn runs(plan: &Plan, hosts: &[(AgentId, String, u16)], now: Timestamp) -> Vec<NewRun> {
     let mut places: Vec<(AgentId, String, usize)> = Vec::new();
     for (place, step) in plan.steps.iter().enumerate() {
         if step.work.is_on_hosts() {
-            places.extend(hosts.iter().map(|(target, _)| (target.id.into(), target.name.clone(), place)));
+            places.extend(hosts.iter().map(|(agent, name, _)| (*agent, name.clone(), place)));
         } else {
             places.push((NO_AGENT, String::new(), place));
         }

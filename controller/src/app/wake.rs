@@ -21,6 +21,8 @@ pub(crate) struct Wake {
     pub(crate) cancel: Notify,
     /// A step has ended, or somebody wants a plan to go on.
     pub(crate) advance: Notify,
+    /// A request to a web server may be sent.
+    pub(crate) http_calls: Notify,
     pub(crate) revoke: Notify,
     /// Something happened that other controllers may wait for.
     pub(crate) others: Notify,

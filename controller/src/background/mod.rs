@@ -7,6 +7,7 @@ mod certify;
 mod dispatch;
 mod forget;
 mod forward;
+mod http_calls;
 mod lease;
 mod listen;
 mod reap;
@@ -46,6 +47,7 @@ pub(crate) fn spawn(
     });
     start.worker("dispatch", |app| async move { dispatch::round(&app).await });
     start.worker("advance", |app| async move { advance::round(&app).await });
+    start.worker("http_calls", |app| async move { http_calls::round(&app).await });
     start.worker("cancel", |app| async move { cancel::round(&app).await });
     start.worker("revoke", |app| async move { revoke::round(&app).await });
     start.worker("lease", |app| async move { lease::round(&app).await });

@@ -57,7 +57,7 @@ pub(crate) struct HttpLayer {
 }
 
 /// A list of texts, or one text with commas: the environment has nothing but texts.
-fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum List {

@@ -9,7 +9,7 @@ use model::{
     },
     command::Command,
     execution::{ExecutionState, RunCounts},
-    id::{ExecutionId, OrgId},
+    id::{ExecutionId, OrgId, RunId},
     job::{Plan, PlannedJob},
     run::RunState,
     selector::Selector,
@@ -43,6 +43,8 @@ pub(crate) struct NewExecution<'a> {
     pub manifest: &'a SignedManifest,
     pub runs: &'a [NewRun],
     pub retry_of: Option<ExecutionId>,
+    /// The run of another execution that starts it.
+    pub parent: Option<(ExecutionId, RunId)>,
 }
 
 /// A run to be.
@@ -108,8 +110,9 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>
         "with execution as (
              insert into executions (id, org_id, summary, command, actor, request_id, created_at, start_before,
                                      state, manifest, manifest_signature, manifest_certificate,
-                                     runs_total, runs_waiting, priority, plan, job_id, retry_of)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12, $16, $17, $18, $21)
+                                     runs_total, runs_waiting, priority, plan, job_id, retry_of, parent_id,
+                                     parent_run)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12, $16, $17, $18, $21, $22, $23)
          ), positions as (
              insert into output_positions (execution_id) values ($1)
          )
@@ -137,7 +140,9 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>
         plan.map(|plan| plan.job.id.0),
         state.as_str(),
         &steps as _,
-        new.retry_of.map(|id| id.0)
+        new.retry_of.map(|id| id.0),
+        new.parent.map(|(execution, _)| execution.0),
+        new.parent.map(|(_, run)| run.0)
     )
     .execute(connection)
     .await
@@ -159,6 +164,7 @@ struct Row {
     cancel_requested: bool,
     priority: i16,
     retry_of: Option<Uuid>,
+    parent_id: Option<Uuid>,
     paused: Option<bool>,
     waits_for: Option<String>,
     counts: Counts,
@@ -210,6 +216,7 @@ macro_rules! row {
             cancel_requested: $r.cancel_requested,
             priority: $r.priority,
             retry_of: $r.retry_of,
+            parent_id: $r.parent_id,
             paused: $r.paused,
             waits_for: $r.waits_for,
             counts: Counts {
@@ -245,6 +252,7 @@ impl From<Row> for Execution {
             paused: row.paused == Some(true),
             waits_for: row.waits_for,
             retry_of: row.retry_of.map(ExecutionId),
+            parent_id: row.parent_id.map(ExecutionId),
             job: row.job.map(|job| executed(job.0)),
             command: row.command.map(|command| without_values(command.0)),
         }
@@ -267,7 +275,7 @@ fn without_values(mut command: Command) -> Command {
 pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Option<Execution>> {
     let record = sqlx::query!(
         r#"select id, state, summary, command as "command: Json<Command>", plan->'job' as "job: Json<PlannedJob>", actor, request_id, created_at, ended_at,
-                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of,
+                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of, parent_id,
                   (select p.paused_at is not null from execution_progress p
                    where p.execution_id = executions.id and ended_at is null) as "paused",
                   (select p.waits_for from execution_progress p
@@ -346,7 +354,7 @@ pub(crate) async fn page(
 ) -> Result<Vec<Execution>> {
     let records = sqlx::query!(
         r#"select id, state, summary, plan->'job' as "job: Json<PlannedJob>", actor, request_id, created_at, ended_at,
-                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of,
+                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of, parent_id,
                   (select p.paused_at is not null from execution_progress p
                    where p.execution_id = executions.id and ended_at is null) as "paused",
                   (select p.waits_for from execution_progress p
@@ -448,6 +456,25 @@ pub(crate) async fn is_of_job(
     .fetch_one(connection)
     .await
     .during("query for the execution's job")
+}
+
+/// The executions that runs of this one have started, with these runs, and how each stands; a state that is terminal stays.
+pub(crate) async fn started_by(
+    connection: &mut PgConnection,
+    id: ExecutionId,
+) -> Result<Vec<(RunId, ExecutionId, ExecutionState)>> {
+    let rows = sqlx::query!(
+        r#"select parent_run as "parent_run!", id, state from executions where parent_id = $1 order by id"#,
+        id.0
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for started executions")?;
+    let each = rows.into_iter().map(|row| {
+        let state = ExecutionState::parse(&row.state).unwrap_or(ExecutionState::Pending);
+        (row.parent_run.into(), row.id.into(), state)
+    });
+    Ok(each.collect())
 }
 
 /// Whether its cancel was asked for, and whether it is over.

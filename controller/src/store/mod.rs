@@ -18,6 +18,7 @@ pub(crate) mod events;
 pub(crate) mod executions;
 pub(crate) mod groups;
 pub(crate) mod host_metrics;
+pub(crate) mod http_calls;
 pub(crate) mod idempotency;
 pub(crate) mod installation;
 pub(crate) mod jobs;

@@ -9,7 +9,7 @@ use model::{
     api::job::{Cell, ResultRow},
     id::{AgentId, ExecutionId, OrgId, RunId},
     job::{
-        context::StepResult,
+        context::{HostResult, StepResult},
         outputs::Outputs,
         progress::{Gathered, HostState, Standing},
     },
@@ -251,7 +251,7 @@ pub(crate) async fn ended(
     .during("query for the results of steps")?;
     let each = rows.into_iter().map(|r| {
         let outputs = r.outputs.map(|outputs| outputs.0).unwrap_or_default();
-        let result = StepResult { state: r.state, exit_code: r.exit_code, outputs };
+        let result = StepResult { state: r.state, exit_code: r.exit_code, outputs, gathered: None };
         (r.execution_id.into(), r.agent_id.into(), usize::try_from(r.step).unwrap_or(usize::MAX), result)
     });
     Ok(each.collect())
@@ -281,7 +281,12 @@ pub(crate) async fn gathered(
             Some(RunState::Succeeded) => of.succeeded += runs,
             // It had nothing to do there.
             Some(RunState::Skipped) if row.is_passed == Some(true) => of.succeeded += runs,
-            Some(state) if state.is_terminal() => of.others += runs,
+            Some(state) if state.is_terminal() => {
+                of.others += runs;
+                if state != RunState::Skipped {
+                    of.failed += runs;
+                }
+            }
             state => {
                 of.open += runs;
                 if state == Some(RunState::Blocked) {
@@ -291,6 +296,48 @@ pub(crate) async fn gathered(
         }
     }
     Ok(gathered)
+}
+
+/// About how many bytes [`results_of_step`] answers.
+pub(crate) async fn bytes_of_results(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+    step: i16,
+) -> Result<usize> {
+    let bytes = sqlx::query_scalar!(
+        r#"select coalesce(sum(octet_length(target) + 32 + coalesce(octet_length(outputs::text), 0)), 0)::bigint as "bytes!"
+           from runs where execution_id = $1 and step = $2"#,
+        execution.0,
+        step
+    )
+    .fetch_one(connection)
+    .await
+    .during("size of a step's results")?;
+    Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
+/// What a step came to on each host, by their names.
+pub(crate) async fn results_of_step(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+    step: i16,
+) -> Result<Vec<HostResult>> {
+    let rows = sqlx::query!(
+        r#"select target, state, exit_code, outputs as "outputs: Json<Outputs>" from runs
+           where execution_id = $1 and step = $2 order by target"#,
+        execution.0,
+        step
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for a step's results")?;
+    let each = rows.into_iter().map(|row| HostResult {
+        name: row.target,
+        state: row.state,
+        exit_code: row.exit_code,
+        outputs: row.outputs.map(|outputs| outputs.0).unwrap_or_default(),
+    });
+    Ok(each.collect())
 }
 
 /// Writes the new states of hosts.
@@ -470,7 +517,9 @@ pub(crate) async fn cells(
 ) -> Result<Vec<(AgentId, usize, Cell)>> {
     let runs = sqlx::query!(
         r#"select r.agent_id as "agent_id!", r.id as "id!", r.step as "step!", r.state as "state!", r.reason, r.exit_code,
-                  r.started_at, r.ended_at
+                  r.started_at, r.ended_at,
+                  case when r.agent_id = $4 then (select id from executions e where e.parent_id = $2 and e.parent_run = r.id)
+                  end as "started"
            from unnest($3::uuid[]) as h(agent_id) cross join lateral (
                select * from runs
                where org_id = $1 and execution_id = $2 and agent_id = h.agent_id and step is not null
@@ -478,7 +527,8 @@ pub(crate) async fn cells(
            ) r"#,
         org.0,
         execution.0,
-        agents
+        agents,
+        NO_AGENT.0
     )
     .fetch_all(pool)
     .await
@@ -493,6 +543,7 @@ pub(crate) async fn cells(
                 exit_code: r.exit_code,
                 started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
                 ended_at: r.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
+                started: r.started.map(ExecutionId),
             };
             (r.agent_id.into(), usize::try_from(r.step).unwrap_or(usize::MAX), cell)
         })

@@ -119,6 +119,9 @@ pub struct Execution {
     /// The execution that it tries again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<ExecutionId>,
+    /// The execution of which a step started this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_id: Option<ExecutionId>,
     /// The job that it is a start of; absent for a command of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<ExecutedJob>,

@@ -286,6 +286,9 @@ pub struct Cell {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
+    /// The execution that it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<ExecutionId>,
 }
 
 /// Runs that came to the same: the same step, state, exit code and output, byte for byte.

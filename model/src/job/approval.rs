@@ -182,7 +182,7 @@ impl Plan {
     pub fn approval(&self, place: usize) -> Option<&Approval> {
         match &self.steps.get(place)?.work {
             Work::Approval(approval) => Some(approval),
-            Work::Command(_) | Work::Wait(_) => None,
+            _ => None,
         }
     }
 

@@ -38,6 +38,27 @@ pub struct StepResult {
     /// None when it has no process, or none that exited.
     pub exit_code: Option<i32>,
     pub outputs: Outputs,
+    /// How it ended on all hosts, for a step that is on none itself.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub gathered: Option<Gathered>,
+}
+
+/// What a step on hosts came to, as a step of the controller's own sees it. Where it was to be skipped it counts as neither.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Gathered {
+    pub succeeded: usize,
+    pub failed: usize,
+    /// By their names; only where something reads them.
+    pub hosts: Vec<HostResult>,
+}
+
+/// What a step came to on one host.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct HostResult {
+    pub name: String,
+    pub state: String,
+    pub exit_code: Option<i32>,
+    pub outputs: Outputs,
 }
 
 /// The execution itself.
@@ -54,9 +75,18 @@ pub struct ExecutionFacts {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     pub params: BTreeSet<String>,
-    /// The steps before, with the outputs of each.
-    pub steps: BTreeMap<String, BTreeSet<String>>,
+    /// The steps before.
+    pub steps: BTreeMap<String, Told>,
     pub matrix: BTreeSet<String>,
+}
+
+/// What can be read of a step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The names of its outputs.
+    pub outputs: BTreeSet<String>,
+    /// It runs on hosts, and who reads it does not: `succeeded`, `failed` and `hosts` tell of all of them.
+    pub is_gathered: bool,
 }
 
 impl Names {
@@ -76,9 +106,11 @@ impl Names {
             "steps" => {
                 let told = name.map(|name| self.steps.get(name));
                 match (told, below, parts.next()) {
-                    (None, ..) | (Some(Some(_)), None | Some("state" | "exit_code"), _) => true,
+                    (None, ..) | (Some(Some(_)), None | Some("state"), _) => true,
+                    (Some(Some(told)), Some("succeeded" | "failed" | "hosts"), _) => told.is_gathered,
+                    (Some(Some(told)), Some("exit_code"), _) => !told.is_gathered,
                     (Some(Some(told)), Some("outputs"), output) => {
-                        output.is_none_or(|output| told.contains(output))
+                        !told.is_gathered && output.is_none_or(|output| told.outputs.contains(output))
                     }
                     _ => false,
                 }

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
-    Approval, Graph, Length, Matrix, Offline, OnConflict, Rollout, StepScript, condition,
-    context::Names,
-    matrix,
-    parameters::{Parameters, validate_all},
+    Approval, Graph, Http, HttpCall, JobStart, Length, Matrix, Offline, OnConflict, Rollout, StartedJob,
+    StepScript, Work, condition,
+    context::{Names, Told},
+    http, matrix,
+    parameters::{Parameters, normal, validate_all},
+    started,
     template::{Quote, check_template},
 };
 use crate::{
@@ -138,8 +141,8 @@ impl OnFailure {
 }
 
 /// One node of the graph. What a [`Command`] has beside its program stands here again: a document is flat and refuses unknown
-/// keys, and serde does not do both with a shared part. [`Step::command`] joins them. Exactly one of `run`, `argv`, `script`, `wait` and
-/// `approval` says what it does.
+/// keys, and serde does not do both with a shared part. [`Step::command`] joins them. Exactly one of `run`, `argv`, `script`, `wait`,
+/// `approval`, `http` and `job` says what it does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
@@ -160,6 +163,12 @@ pub struct Step {
     /// People decide whether it goes on, once for all hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
+    /// The controller asks a web server, once for all hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Http>,
+    /// Another job is started, once for all hosts, and has to end well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobStart>,
     /// The steps that have to end before; without it the one that stands above, and with `[]` none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<Vec<String>>,
@@ -220,7 +229,30 @@ pub struct Step {
 impl Step {
     /// Whether the controller does it itself, once for all hosts.
     pub const fn is_controllers(&self) -> bool {
-        self.wait.is_some() || self.approval.is_some()
+        self.wait.is_some() || self.approval.is_some() || self.http.is_some() || self.job.is_some()
+    }
+
+    /// What the controller does itself.
+    pub(super) fn own_work(&self) -> Work {
+        if let Some(approval) = &self.approval {
+            return Work::Approval(Box::new(approval.clone()));
+        }
+        if let Some(call) = self.http_call() {
+            return Work::Http(Box::new(call));
+        }
+        if let Some(start) = &self.job {
+            return Work::Job(Box::new(StartedJob { start: start.normal(), frozen: None }));
+        }
+        Work::Wait(self.wait.unwrap_or_default())
+    }
+
+    fn http_call(&self) -> Option<HttpCall> {
+        let mut http = self.http.clone()?;
+        if let Some(json) = &mut http.json {
+            each_number(json);
+        }
+        let timeout_seconds = self.timeout.map_or(limits::DEFAULT_STEP_HTTP_SECONDS, Length::seconds);
+        Some(HttpCall { http, timeout_seconds, retry: self.retry.clone(), idempotent: self.idempotent })
     }
 
     /// What runs on a host; none for a step of the controller.
@@ -234,6 +266,8 @@ impl Step {
             ("script", self.script.is_some()),
             ("wait", self.wait.is_some()),
             ("approval", self.approval.is_some()),
+            ("http", self.http.is_some()),
+            ("job", self.job.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, is_there)| is_there.then_some(name))
@@ -243,7 +277,7 @@ impl Step {
             [] => {
                 return Err(Invalid::new(
                     "run",
-                    "is missing: a step has one of run, argv, script, wait and approval",
+                    "is missing: a step has one of run, argv, script, wait, approval, http and job",
                 ));
             }
             [_, second, ..] => {
@@ -286,7 +320,10 @@ impl Step {
     /// The names of what later steps can know of it.
     fn told(&self) -> BTreeSet<String> {
         let asked = self.approval.iter().flat_map(|approval| approval.input.keys());
-        self.outputs.iter().chain(asked).cloned().collect()
+        let answered = self.http.iter().flat_map(|_| http::TOLD);
+        let started = self.job.iter().flat_map(|_| started::TOLD);
+        let fixed = answered.chain(started).map(str::to_owned);
+        self.outputs.iter().chain(asked).cloned().chain(fixed).collect()
     }
 
     fn validate(&self) -> Result<(), Invalid> {
@@ -307,12 +344,25 @@ impl Step {
                     approval.validate()?;
                     self.is_gate()?;
                 }
+                if let (Some(http), Some(call)) = (&self.http, self.http_call()) {
+                    http.validate(self.template)?;
+                    call.validate()?;
+                }
+                if let Some(start) = &self.job {
+                    start.validate()?;
+                }
                 self.has_no_host()
             }
         }
     }
 
     fn validate_template(&self, path: &impl Fn(&str) -> String, names: &Names) -> Result<(), Invalid> {
+        if let Some(http) = &self.http {
+            return http.check_templates(path, names);
+        }
+        if let Some(start) = &self.job {
+            return start.check_templates(path, names);
+        }
         let Some(command) = self.command()? else { return Ok(()) };
         // A saved script is no template: what was checked when it was saved is what runs.
         let is_saved = self.script.as_ref().is_some_and(|script| script.used.is_some());
@@ -338,14 +388,15 @@ impl Step {
 
     /// A step of the controller runs on no host: what would be about one is a mistake.
     fn has_no_host(&self) -> Result<(), Invalid> {
+        let (is_http, is_filled) = (self.http.is_some(), self.http.is_some() || self.job.is_some());
         let said = [
-            ("template", self.template),
+            ("template", self.template && !is_filled),
             ("env", !self.env.is_empty()),
             ("cwd", self.cwd.is_some()),
             ("user", self.user.is_some()),
-            ("timeout", self.timeout.is_some()),
-            ("retry", self.retry.is_some()),
-            ("idempotent", self.idempotent),
+            ("timeout", self.timeout.is_some() && !is_http),
+            ("retry", self.retry.is_some() && !is_http),
+            ("idempotent", self.idempotent && !is_http),
             ("output_limit_bytes", self.output_limit_bytes.is_some()),
             ("sandbox", self.sandbox.is_some()),
             ("read", !self.read.is_empty()),
@@ -361,6 +412,15 @@ impl Step {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// Writes the numbers of a JSON value as they come back from the database.
+fn each_number(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(each_number),
+        Value::Object(map) => map.values_mut().for_each(each_number),
+        other => *other = normal(other),
     }
 }
 
@@ -464,6 +524,12 @@ impl Job {
         if steps > limits::STEPS {
             return Err(Invalid::over("steps", "STEPS", limits::STEPS, "steps"));
         }
+        for (list, index, step) in self.job_steps() {
+            if step.job.as_ref().is_some_and(|start| start.name == self.name) {
+                let why = format!("is '{}', the job itself: it would never end", self.name);
+                return Err(Invalid::new(format!("{list}[{index}].job.name"), why));
+            }
+        }
         let mut names = BTreeSet::new();
         for (list, steps) in all {
             for (index, step) in steps.iter().enumerate() {
@@ -528,7 +594,12 @@ impl Job {
             // Of one with a matrix nobody could say which is meant.
             let steps =
                 before.into_iter().map(|place| &self.steps[place]).filter(|step| step.matrix.is_empty());
-            let steps = steps.map(|step| (step.name.clone(), step.told())).collect();
+            let is_own = step.is_controllers();
+            let told = |step: &Step| Told {
+                outputs: step.told(),
+                is_gathered: is_own && !step.is_controllers(),
+            };
+            let steps = steps.map(|step| (step.name.clone(), told(step))).collect();
             let matrix = step.matrix.keys().cloned().collect();
             let names = Names { params: params.clone(), steps, matrix };
             let path = |field: &str| format!("{list}[{place}].{field}");
@@ -594,6 +665,17 @@ impl Job {
 }
 
 impl Job {
+    fn job_steps(&self) -> impl Iterator<Item = (&'static str, usize, &Step)> {
+        let steps = self.steps.iter().enumerate().map(|(place, step)| ("steps", place, step));
+        let rollback = self.rollback.iter().enumerate().map(|(place, step)| ("rollback", place, step));
+        steps.chain(rollback).filter(|(.., step)| step.job.is_some())
+    }
+
+    /// The names of the jobs that it starts.
+    pub fn started_names(&self) -> BTreeSet<&str> {
+        self.job_steps().filter_map(|(.., step)| Some(step.job.as_ref()?.name.as_str())).collect()
+    }
+
     /// The steps' saved scripts, each with its path in the document.
     pub fn saved_scripts(&mut self) -> impl Iterator<Item = (String, &mut StepScript)> {
         let steps = self.steps.iter_mut().enumerate().map(|(place, step)| ("steps", place, step));

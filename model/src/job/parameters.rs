@@ -16,6 +16,9 @@ use serde_json::{Number, Value};
 
 use crate::{Invalid, limits, selector::Selector};
 
+/// What the variables begin with in which steps find the values.
+pub(super) const VARIABLES: &str = "OPSC_PARAM";
+
 /// The type of a parameter's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -112,10 +115,10 @@ impl Values {
         let mut variables: BTreeMap<String, String> = self
             .0
             .iter()
-            .map(|(name, value)| (format!("OPSC_PARAM_{}", name.to_ascii_uppercase()), plain(value)))
+            .map(|(name, value)| (format!("{VARIABLES}_{}", name.to_ascii_uppercase()), plain(value)))
             .collect();
         let object = serde_json::to_string(&self.0).unwrap_or_default();
-        variables.insert("OPSC_PARAMS".to_owned(), object);
+        variables.insert(format!("{VARIABLES}S"), object);
         variables
     }
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Approval, Cell, Graph, Job, Length, Lock, Offline, OnConflict, OnFailure, Order, Rollout, Step,
-    condition,
+    Approval, Cell, Graph, HttpCall, Job, Length, Lock, Offline, OnConflict, OnFailure, Order, Rollout,
+    StartedJob, Step, condition,
     context::Context,
     document::OWN_VARIABLES,
     matrix,
@@ -86,11 +86,22 @@ pub enum Work {
     Wait(Length),
     /// People decide, once for all hosts.
     Approval(Box<Approval>),
+    /// The controller asks a web server, once for all hosts.
+    Http(Box<HttpCall>),
+    /// Another job, once for all hosts.
+    Job(Box<StartedJob>),
 }
 
 impl Work {
     pub const fn is_on_hosts(&self) -> bool {
         matches!(self, Self::Command(_))
+    }
+
+    pub(super) fn command_mut(&mut self) -> Option<&mut Command> {
+        match self {
+            Self::Command(command) => Some(command),
+            _ => None,
+        }
     }
 }
 
@@ -239,6 +250,7 @@ impl Plan {
         self.steps.iter().any(|step| match &step.work {
             Work::Command(command) => !command.outputs.is_empty(),
             Work::Approval(approval) => !approval.input.is_empty(),
+            Work::Http(_) | Work::Job(_) => true,
             Work::Wait(_) => false,
         })
     }
@@ -287,7 +299,7 @@ impl Plan {
     pub fn command(&self, step: usize) -> Option<&Command> {
         match &self.steps.get(step)?.work {
             Work::Command(command) => Some(command),
-            Work::Wait(_) | Work::Approval(_) => None,
+            _ => None,
         }
     }
 }
@@ -305,10 +317,7 @@ fn planned(
             command.validate()?;
             Work::Command(Box::new(command))
         }
-        None => match &step.approval {
-            Some(approval) => Work::Approval(Box::new(approval.clone())),
-            None => Work::Wait(step.wait.unwrap_or_default()),
-        },
+        None => step.own_work(),
     };
     let (name, on_failure, always) = (step.name.clone(), step.on_failure, step.always);
     let (condition, template) = (step.condition.clone(), step.template);

@@ -44,8 +44,9 @@ pub struct Gathered {
     pub open: usize,
     pub blocked: usize,
     pub succeeded: usize,
-    /// Runs that ended in any other way.
+    /// Runs that ended in any other way, and those of them that were to be.
     pub others: usize,
+    pub failed: usize,
 }
 
 /// Whether the state is an end that is no success.

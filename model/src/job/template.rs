@@ -31,8 +31,10 @@ pub(super) use tags::check_expression;
 pub enum Quote {
     /// As words of a POSIX shell: texts in single quotes, numbers and booleans plain, lists as one word an item.
     Shell,
-    /// As they are: for arguments, variables and addresses, where nothing splits them.
+    /// As they are: for arguments and variables, where nothing splits them.
     None,
+    /// Percent-encoded (RFC 3986, 2.1), all but letters, digits and `-._~`: as a part of an address that no value leaves.
+    Url,
 }
 
 /// Renders a text.
@@ -70,14 +72,22 @@ pub fn render(field: &str, text: &str, context: &Context, quote: Quote) -> Resul
 /// The first thing that is wrong, with line and column where they are known.
 pub fn check_template(field: &str, text: &str, quote: Quote, names: &Names) -> Result<(), Invalid> {
     check_form(field, text, quote)?;
-    let engine = engine(field)?;
-    let template = engine.template_from_str(text).map_err(|error| translate(field, &error))?;
-    let used: BTreeSet<String> = template.undeclared_variables(true).into_iter().collect();
-    for path in &used {
+    for path in &used(field, text)? {
         let place = tags::find(text, path).map(|at| format!(" ({})", place(text, at))).unwrap_or_default();
         names.check(field, path, &place)?;
     }
     Ok(())
+}
+
+/// The dotted paths that a text reads, sorted.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn used(field: &str, text: &str) -> Result<BTreeSet<String>, Invalid> {
+    check_form(field, text, Quote::None)?;
+    let engine = engine(field)?;
+    let template = engine.template_from_str(text).map_err(|error| translate(field, &error))?;
+    Ok(template.undeclared_variables(true).into_iter().collect())
 }
 
 fn check_form(field: &str, text: &str, quote: Quote) -> Result<(), Invalid> {
@@ -180,6 +190,16 @@ fn write_value(out: &mut Output<'_>, value: &Value, quote: Quote) -> Result<(), 
             out.write_str(&plain(value)).map_err(failed)
         }
         (ValueKind::String, Quote::Shell) => write_word(out, value),
+        (ValueKind::String, Quote::Url) => {
+            for byte in value.as_str().unwrap_or_default().bytes() {
+                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                    out.write_char(char::from(byte)).map_err(failed)?;
+                } else {
+                    write!(out, "%{byte:02X}").map_err(failed)?;
+                }
+            }
+            Ok(())
+        }
         (ValueKind::Seq | ValueKind::Iterable, Quote::Shell) => {
             for (index, item) in value.try_iter()?.enumerate() {
                 if index > 0 {
@@ -193,7 +213,7 @@ fn write_value(out: &mut Output<'_>, value: &Value, quote: Quote) -> Result<(), 
             }
             Ok(())
         }
-        (ValueKind::Seq | ValueKind::Iterable, Quote::None) => {
+        (ValueKind::Seq | ValueKind::Iterable, Quote::None | Quote::Url) => {
             refuse("a list stands where one text does; write `| join(',')` or `| tojson`")
         }
         _ => refuse("a value is no text, number, boolean or list; write `| tojson`"),
