@@ -25,6 +25,7 @@ pub mod proxy;
 pub mod scene;
 pub mod small_disk;
 pub mod stage;
+pub mod web_server;
 pub mod world;
 
 use std::time::Duration;

@@ -134,6 +134,9 @@ fn describe(execution: &Execution, now: Timestamp) -> String {
     if let Some(before) = execution.retry_of {
         row("Retry of", before.to_string());
     }
+    if let Some(parent) = execution.parent_id {
+        row("Part of", parent.to_string());
+    }
     row("Runs", counts(&execution.runs));
     if execution.priority != 0 {
         row("Priority", execution.priority.to_string());

@@ -106,6 +106,7 @@ async fn call(app: &App, taken: Taken, _place: OwnedSemaphorePermit) {
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        fault::point("controller.http_call.written");
         Ok::<(), Error>(())
     };
     if let Err(error) = done.await {

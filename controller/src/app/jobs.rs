@@ -2,6 +2,8 @@
 //!
 //! Invariant: what runs is what an author saved: a version whose document does not match its signature starts nothing.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use model::{
     access::Permission,
@@ -98,6 +100,7 @@ pub(crate) async fn save(
     }
     let change = if before.is_some() { Change::Updated } else { Change::Created };
     let version = newest + 1;
+    unless_endless(&mut tx, by, &job).await?;
     if request.dry_run {
         return Ok(SavedJob { change, name: job.name, version, id: before.map(|job| job.id), dangers });
     }
@@ -151,6 +154,39 @@ async fn write(
     } else {
         store::jobs::update(connection, &new, &job.description, &job.labels).await
     }
+}
+
+/// That no job that this one starts, and none that these start, starts this one. What is not there, or not to be read, is met
+/// when it is started.
+async fn unless_endless(
+    connection: &mut PgConnection,
+    by: &Authorized<JobManage>,
+    job: &job::Job,
+) -> Result<()> {
+    let names = |job: &job::Job| job.started_names().into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let mut open: Vec<Vec<String>> =
+        names(job).into_iter().map(|name| vec![job.name.clone(), name]).collect();
+    let mut seen = BTreeSet::new();
+    let reading: Option<Authorized<JobRead>> = by.also().ok();
+    while let Some(path) = open.pop() {
+        let Some(last) = path.last() else { continue };
+        if !seen.insert(last.clone()) || seen.len() > limits::JOBS_OF_A_START {
+            continue;
+        }
+        let found = store::jobs::find(connection, by.org_id(), last, false).await?;
+        let found = found.filter(|found| reading.as_ref().is_some_and(|by| by.reaches_job(&found.labels)));
+        let Some(Ok(below)) = found.and_then(|found| found.document).as_deref().map(job::parse) else { continue };
+        for name in names(&below) {
+            let mut path = path.clone();
+            path.push(name.clone());
+            if name == job.name {
+                let why = format!("never ends: {}", path.join(" → "));
+                return Err(model::Invalid::new("steps", why).into());
+            }
+            open.push(path);
+        }
+    }
+    Ok(())
 }
 
 fn may_manage(by: &Authorized<JobManage>, labels: &model::label::Labels) -> Result<()> {

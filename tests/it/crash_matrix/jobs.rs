@@ -1,6 +1,7 @@
 //! What is run while processes die, and what must be of it at the end.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -25,7 +26,7 @@ pub(super) enum Kind {
     Long,
     /// Is tried again, because its shim was killed and then because it failed; each try looks whether an earlier one lives.
     Again,
-    /// As the short one, as the only step of a saved job.
+    /// As the short one, as a step of a saved job, behind a request of the controller to itself.
     Planned,
     /// The host's policy does not allow it. The last of all: an agent that starts says its refusals again.
     Refused,
@@ -71,8 +72,13 @@ struct Shown {
 }
 
 impl Job {
-    /// The request that starts it, with what is needed to know it again.
-    pub(super) fn request(kind: Kind, folder: &Path, number: u32) -> (Value, PathBuf, String) {
+    /// The request that starts it, with what is needed to know it again. `door` is the controller's.
+    pub(super) fn request(
+        kind: Kind,
+        folder: &Path,
+        number: u32,
+        door: SocketAddr,
+    ) -> (Value, PathBuf, String) {
         let tale = folder.join(format!("tale-{number}"));
         // So long a sleep nobody else on this machine asks for.
         static MARKS: AtomicU32 = AtomicU32::new(1);
@@ -98,7 +104,10 @@ impl Job {
             Kind::Long => format!("{told}; for i in $(seq {LONG}); do echo $i; sleep 0.05; done"),
         };
         if kind == Kind::Planned {
-            let job = json!({ "name": Self::name(number), "steps": [{ "name": "only", "run": line }] });
+            let retry = json!({ "attempts": 10, "backoff_seconds": 1, "max_backoff_seconds": 1 });
+            let ask = json!({ "name": "ask", "http": { "url": format!("http://{door}/health") }, "retry": retry });
+            let steps = json!([ask, { "name": "only", "run": line }]);
+            let job = json!({ "name": Self::name(number), "steps": steps });
             return (json!({ "document": job.to_string() }), tale, mark);
         }
         let mut command = json!({ "program": { "shell": line } });

@@ -43,7 +43,10 @@ pub(super) struct Stand {
 
 impl Stand {
     pub(super) async fn new() -> Self {
-        Self::on(World::builder().forwarding().start().await).await
+        let world = World::builder().forwarding().prepare();
+        world.configure("\n[egress]\nallow = ['127.0.0.1']\n");
+        world.start_controller().await;
+        Self::on(world).await
     }
 
     pub(super) async fn on(world: World) -> Self {
@@ -186,7 +189,7 @@ impl Stand {
 
     pub(super) async fn start(&mut self, kind: Kind) -> Job {
         self.started += 1;
-        let (body, tale, mark) = Job::request(kind, self.world.folder(), self.started);
+        let (body, tale, mark) = Job::request(kind, self.world.folder(), self.started, self.world.http());
         let key = format!("matrix-{}", self.started);
         let (path, body) = match kind {
             Kind::Planned => self.save(&Job::name(self.started), &body).await,

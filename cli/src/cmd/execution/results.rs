@@ -17,7 +17,8 @@ use crate::{
     output::{self, Table, human},
 };
 
-/// One row for the controller's own steps, where there are any, then one for each host; a column for each step.
+/// One row for the controller's own steps, where there are any, then one for each host; a column for each step. Below it what
+/// steps have started.
 pub(crate) fn matrix(results: &Results) -> String {
     let mut table = Table::plain();
     let head = ["TARGET", "BATCH", "STATE"].map(str::to_owned).into_iter();
@@ -26,11 +27,17 @@ pub(crate) fn matrix(results: &Results) -> String {
         let head = [format!("({CONTROLLER})"), "-".to_owned(), "-".to_owned()].into_iter();
         table.row(head.chain(results.controller.iter().map(|cell| word(cell.as_ref()))));
     }
+    let started = results.controller.iter().zip(&results.steps).filter_map(|(cell, step)| {
+        let cell = cell.as_ref()?;
+        Some(format!("{}: execution {} ({})\n", step.name, cell.started?, cell.state.as_str()))
+    });
+    let started: String = started.collect();
     for host in &results.hosts {
         let head = [host.target.clone(), host.batch.to_string(), host.state.clone()].into_iter();
         table.row(head.chain(host.runs.iter().map(|cell| word(cell.as_ref()))));
     }
-    table.take()
+    let table = table.take();
+    if started.is_empty() { table } else { format!("{table}\n{started}") }
 }
 
 /// How a run stands, as short as it can be said.

@@ -71,3 +71,39 @@ fn targets_are_chosen_in_one_way() {
     }
     parse(&job("{selector: env=prod, exclude: role=db, limit: 3, allow_empty: true}")).expect("a job");
 }
+
+#[test]
+fn the_controllers_own_steps_see_hosts_together() {
+    let job = |step: &str| {
+        let head = "name: a\nsteps:\n  - {name: one, run: x, outputs: [n]}\n  - {name: ask, http: {url: 'https://x.example/'}}\n";
+        format!("{head}  - {{name: last, {step}}}\n")
+    };
+    let own = "wait: 1s, if: ";
+    for condition in [
+        "'steps.one.failed == 0'",
+        "'steps.one.state == \"failed\"'",
+        "'(steps.one.hosts | length) > 3'",
+        "'steps.ask.outputs.status == 200'",
+    ] {
+        parse(&job(&format!("{own}{condition}"))).expect(condition);
+    }
+    for condition in ["'steps.one.outputs.n == 1'", "'steps.one.exit_code == 0'", "'steps.ask.failed == 0'"] {
+        let text = wrong(&job(&format!("{own}{condition}")));
+        assert!(text.contains("not known"), "{condition}: {text}");
+    }
+    // On a host it is that host's.
+    parse(&job("run: x, if: 'steps.one.outputs.n == 1'")).expect("a job");
+    let text = wrong(&job("run: x, if: 'steps.one.failed == 0'"));
+    assert!(text.contains("not known"), "{text}");
+}
+
+#[test]
+fn a_job_does_not_start_itself() {
+    let text = wrong("name: a\nsteps:\n  - {name: one, job: {name: a}}\n");
+    assert!(text.contains("steps[0].job.name") && text.contains("never end"), "{text}");
+    let text = wrong("name: a\nsteps:\n  - {name: one, job: {name: b}, run: x}\n");
+    assert!(text.contains("run and job"), "{text}");
+    let text = wrong("name: a\nsteps:\n  - {name: one, job: {name: b, parameters: {x: '{{ params.y }}'}}, template: true}\n");
+    assert!(text.contains("steps[0].job.parameters.x"), "{text}");
+    parse("name: a\nsteps:\n  - {name: one, job: {name: b, version: 2, targets: {all: true}}}\n").expect("a job");
+}
