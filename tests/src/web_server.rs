@@ -138,11 +138,18 @@ async fn serve(
     let mut answer = Vec::new();
     match says(&asked, before) {
         Says::Answer(status, kind, body) => {
-            write!(answer, "HTTP/1.1 {status} Status\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n", body.len())?;
+            write!(
+                answer,
+                "HTTP/1.1 {status} Status\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n",
+                body.len()
+            )?;
             write!(answer, "Connection: close\r\n\r\n{body}")?;
         }
         Says::Elsewhere(to) => {
-            write!(answer, "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+            write!(
+                answer,
+                "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )?;
         }
         Says::Nothing => std::future::pending().await,
     }

@@ -153,7 +153,11 @@ impl Failed {
         }
         causes.dedup();
         let what = if error.is_connect() { "it cannot be reached" } else { "it did not answer" };
-        let why = if is_late { "it did not answer in time".to_owned() } else { format!("{what}: {}", causes.join(": ")) };
+        let why = if is_late {
+            "it did not answer in time".to_owned()
+        } else {
+            format!("{what}: {}", causes.join(": "))
+        };
         Self { why, is_late, is_final }
     }
 }
@@ -208,7 +212,8 @@ mod tests {
 
     #[test]
     fn only_public_addresses_and_those_that_are_named() {
-        for address in ["8.8.8.8", "192.0.1.1", "172.15.0.1", "172.32.0.1", "2600::1", "2001:4860:4860::8888"] {
+        for address in ["8.8.8.8", "192.0.1.1", "172.15.0.1", "172.32.0.1", "2600::1", "2001:4860:4860::8888"]
+        {
             assert!(is_allowed(&[], address), "{address}");
         }
         for address in [

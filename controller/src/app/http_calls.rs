@@ -146,7 +146,8 @@ async fn ask(app: &App, taken: &Taken) -> Result<(Answer, Option<Duration>)> {
         Some(Err(mismatch)) => return Ok(unauthorised(mismatch.to_string())),
         None => return Ok(unauthorised("there is no such execution".to_owned())),
     };
-    let found = verified.place(taken.run_id).and_then(|place| Some((place, verified.plan()?.http_call(place)?)));
+    let found =
+        verified.place(taken.run_id).and_then(|place| Some((place, verified.plan()?.http_call(place)?)));
     let Some((place, call)) = found else {
         return Ok(unauthorised("the plan has no such request".to_owned()));
     };

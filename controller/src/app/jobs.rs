@@ -175,7 +175,9 @@ async fn unless_endless(
         }
         let found = store::jobs::find(connection, by.org_id(), last, false).await?;
         let found = found.filter(|found| reading.as_ref().is_some_and(|by| by.reaches_job(&found.labels)));
-        let Some(Ok(below)) = found.and_then(|found| found.document).as_deref().map(job::parse) else { continue };
+        let Some(Ok(below)) = found.and_then(|found| found.document).as_deref().map(job::parse) else {
+            continue;
+        };
         for name in names(&below) {
             let mut path = path.clone();
             path.push(name.clone());

@@ -85,15 +85,15 @@ async fn freeze_below(
     here.locks.extend(locks::key(plan));
     for (step, is_filled, started) in plan.started_jobs_mut() {
         let at = |field: &str| format!("steps.{step}.job.{field}");
-        freeze_one(app, connection, by, (started, is_filled, hosts), &here, brought)
-            .await
-            .map_err(|error| match error {
+        freeze_one(app, connection, by, (started, is_filled, hosts), &here, brought).await.map_err(
+            |error| match error {
                 Error::Invalid(invalid) => Invalid::new(at(&invalid.field), invalid.problem).into(),
                 Error::NotFound { noun: "job", name } => {
                     Invalid::new(at("name"), format!("is '{name}', and there is no such job")).into()
                 }
                 other => other,
-            })?;
+            },
+        )?;
     }
     Ok(())
 }
@@ -111,7 +111,9 @@ async fn freeze_one(
         return Err(Invalid::over("name", "JOBS_OF_A_START", limits::JOBS_OF_A_START, "jobs").into());
     }
     if above.jobs.len() > limits::JOB_DEPTH {
-        return Err(Invalid::over("name", "JOB_DEPTH", limits::JOB_DEPTH, "jobs, one within the other").into());
+        return Err(
+            Invalid::over("name", "JOB_DEPTH", limits::JOB_DEPTH, "jobs, one within the other").into()
+        );
     }
     // What was frozen before, and is tried again, stays the version that it was.
     let (key, version) = match &started.frozen {
@@ -177,7 +179,8 @@ fn values(
     if !is_filled {
         return Ok((resolve(&document.parameters, &started.start.parameters)?, Default::default()));
     }
-    if let Some(name) = started.start.parameters.keys().find(|name| !document.parameters.contains_key(*name)) {
+    if let Some(name) = started.start.parameters.keys().find(|name| !document.parameters.contains_key(*name))
+    {
         let why = format!("is not a parameter of the job '{}'", document.name);
         return Err(Invalid::new(format!("parameters.{name}"), why).into());
     }
@@ -197,7 +200,8 @@ pub(super) async fn begin(
     now: Timestamp,
 ) -> Result<ExecutionId> {
     let batches = plan.rollout.batches_of(frozen.hosts.len());
-    let hosts = frozen.hosts.iter().zip(batches).map(|(host, batch)| (host.agent_id, host.name.clone(), batch));
+    let hosts =
+        frozen.hosts.iter().zip(batches).map(|(host, batch)| (host.agent_id, host.name.clone(), batch));
     let by = Starter {
         org_id: verified.org_id,
         actor: &verified.actor,
@@ -219,7 +223,12 @@ pub(super) async fn begin(
     let entry = audit::Entry {
         actor_id: verified.actor_id.clone(),
         request_id: &verified.request_id,
-        ..audit::Entry::new(&verified.actor, "execution.create", format!("execution/{}", execution.id), detail)
+        ..audit::Entry::new(
+            &verified.actor,
+            "execution.create",
+            format!("execution/{}", execution.id),
+            detail,
+        )
     };
     audit::record_all(connection, now, vec![(verified.org_id, entry)]).await?;
     tracing::info!(execution.id = %execution.id, parent.id = %id, job = execution.summary, "job started by a job");
@@ -244,7 +253,11 @@ pub(super) const fn end(state: ExecutionState) -> Option<RunEvent> {
 ///
 /// # Errors
 /// When the database does not answer.
-pub(super) async fn cancel(app: &App, (id, verified): (ExecutionId, &Verified), child: ExecutionId) -> Result<()> {
+pub(super) async fn cancel(
+    app: &App,
+    (id, verified): (ExecutionId, &Verified),
+    child: ExecutionId,
+) -> Result<()> {
     let (org, now) = (verified.org_id, clock::now());
     let mut tx = app.db.worker().begin().await.during("begin")?;
     if store::executions::cancelled(&mut tx, &[child.0]).await?.is_empty() {
@@ -252,7 +265,12 @@ pub(super) async fn cancel(app: &App, (id, verified): (ExecutionId, &Verified), 
         if store::executions::request_cancel(&mut tx, org, child, now).await? {
             let entry = audit::Entry {
                 outcome: "requested",
-                ..audit::Entry::new("controller", "execution.cancel", format!("execution/{child}"), json!({ "with": id }))
+                ..audit::Entry::new(
+                    "controller",
+                    "execution.cancel",
+                    format!("execution/{child}"),
+                    json!({ "with": id }),
+                )
             };
             audit::record_all(&mut tx, now, vec![(org, entry)]).await?;
         }

@@ -46,8 +46,9 @@ impl Egress {
             .map(|text| text.parse().map_err(|why| wrong(key, format!("'{text}' {why}"))))
             .collect::<Result<_, _>>()?;
         let read = |path: &PathBuf| {
-            std::fs::read(path)
-                .map_err(|error| wrong("[egress] ca_file", format!("cannot be read: {}: {error}", path.display())))
+            std::fs::read(path).map_err(|error| {
+                wrong("[egress] ca_file", format!("cannot be read: {}: {error}", path.display()))
+            })
         };
         let ca = layer.ca_file.as_ref().map(read).transpose()?;
         Ok(Self { allow: networks, ca, ca_file: layer.ca_file })

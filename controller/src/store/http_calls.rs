@@ -122,12 +122,7 @@ pub(crate) async fn lost(
 }
 
 /// Has one tried again at `due_at`, unless somebody else has written of this try; tells whoever moves its execution on.
-pub(crate) async fn again(
-    pool: &PgPool,
-    taken: &Taken,
-    due_at: Timestamp,
-    last: &Answer,
-) -> Result<()> {
+pub(crate) async fn again(pool: &PgPool, taken: &Taken, due_at: Timestamp, last: &Answer) -> Result<()> {
     sqlx::query!(
         "with changed as (
              update http_calls set state = 'waiting', due_at = $4, sent_until = null, reason = $5, detail = $6

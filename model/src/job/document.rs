@@ -595,10 +595,8 @@ impl Job {
             let steps =
                 before.into_iter().map(|place| &self.steps[place]).filter(|step| step.matrix.is_empty());
             let is_own = step.is_controllers();
-            let told = |step: &Step| Told {
-                outputs: step.told(),
-                is_gathered: is_own && !step.is_controllers(),
-            };
+            let told =
+                |step: &Step| Told { outputs: step.told(), is_gathered: is_own && !step.is_controllers() };
             let steps = steps.map(|step| (step.name.clone(), told(step))).collect();
             let matrix = step.matrix.keys().cloned().collect();
             let names = Names { params: params.clone(), steps, matrix };

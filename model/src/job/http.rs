@@ -147,14 +147,24 @@ impl Http {
             return Err(Invalid::new("http.json", "is one too many: a request has either body or json"));
         }
         if self.headers.len() > limits::STEP_HTTP_HEADERS {
-            return Err(Invalid::over("http.headers", "STEP_HTTP_HEADERS", limits::STEP_HTTP_HEADERS, "headers"));
+            return Err(Invalid::over(
+                "http.headers",
+                "STEP_HTTP_HEADERS",
+                limits::STEP_HTTP_HEADERS,
+                "headers",
+            ));
         }
         if let Some(status) = self.expect.iter().find(|status| !(100..600).contains(*status)) {
             let why = format!("has {status}; a status is from 100 to 599");
             return Err(Invalid::new("http.expect", why));
         }
         if self.expect.len() > limits::STEP_HTTP_HEADERS {
-            return Err(Invalid::over("http.expect", "STEP_HTTP_HEADERS", limits::STEP_HTTP_HEADERS, "statuses"));
+            return Err(Invalid::over(
+                "http.expect",
+                "STEP_HTTP_HEADERS",
+                limits::STEP_HTTP_HEADERS,
+                "statuses",
+            ));
         }
         for name in self.headers.keys() {
             check_header_name(name)?;

@@ -166,9 +166,8 @@ impl StartedJob {
             if let (Some(declared), Value::String(text)) = (frozen.declared.get(name), &value)
                 && !matches!(declared.kind, ParameterType::String)
             {
-                *value = from_text(declared, text).map_err(|invalid| {
-                    Invalid::new(format!("job.parameters.{name}"), invalid.problem)
-                })?;
+                *value = from_text(declared, text)
+                    .map_err(|invalid| Invalid::new(format!("job.parameters.{name}"), invalid.problem))?;
             }
         }
         let values = resolve(&frozen.declared, &start.parameters)

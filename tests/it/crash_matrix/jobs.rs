@@ -105,7 +105,8 @@ impl Job {
         };
         if kind == Kind::Planned {
             let retry = json!({ "attempts": 10, "backoff_seconds": 1, "max_backoff_seconds": 1 });
-            let ask = json!({ "name": "ask", "http": { "url": format!("http://{door}/health") }, "retry": retry });
+            let ask =
+                json!({ "name": "ask", "http": { "url": format!("http://{door}/health") }, "retry": retry });
             let steps = json!([ask, { "name": "only", "run": line }]);
             let job = json!({ "name": Self::name(number), "steps": steps });
             return (json!({ "document": job.to_string() }), tale, mark);

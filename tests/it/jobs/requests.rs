@@ -18,7 +18,11 @@ async fn world() -> World {
 }
 
 /// What the run of the controller's step at `place` says: its state, its reason and its detail.
-async fn said(api: &Api, execution: &model::api::execution::Execution, place: usize) -> (RunState, Option<Reason>, String) {
+async fn said(
+    api: &Api,
+    execution: &model::api::execution::Execution,
+    place: usize,
+) -> (RunState, Option<Reason>, String) {
     let finished = api.finished(execution.id).await;
     let step = i16::try_from(place).expect("few steps");
     let run = finished.runs.iter().find(|run| run.step == Some(step)).expect("a run of the step");
@@ -114,7 +118,9 @@ async fn what_is_not_expected_is_a_failure_and_hosts_do_not_begin() {
     let (state, _, detail) = said(&api, &execution, 0).await;
     assert_eq!(state, RunState::Failed);
     assert_eq!(detail, "the server answered 302 Found, and it is not led elsewhere");
-    api.put("/api/v1/jobs/asks", &json!({ "document": asks(&server.url("/slow"), "    timeout: 1s\n") })).await.accepted();
+    api.put("/api/v1/jobs/asks", &json!({ "document": asks(&server.url("/slow"), "    timeout: 1s\n") }))
+        .await
+        .accepted();
     let execution = execute(&api, "asks", json!({})).await;
     let (state, reason, _) = said(&api, &execution, 0).await;
     assert_eq!((state, reason), (RunState::TimedOut, Some(Reason::TimeLimit)));
@@ -158,7 +164,8 @@ async fn nothing_leads_to_addresses_that_are_not_public() {
     let port = server.url("").rsplit(':').next().expect("a port").to_owned();
     save(&api, &asks(&server.url("/"), "")).await;
     for host in ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "0.0.0.0"] {
-        let document = asks(&format!("http://{host}:{port}/"), "    retry: {attempts: 2, backoff_seconds: 1}\n");
+        let document =
+            asks(&format!("http://{host}:{port}/"), "    retry: {attempts: 2, backoff_seconds: 1}\n");
         api.put("/api/v1/jobs/asks", &json!({ "document": document })).await.accepted();
         let execution = execute(&api, "asks", json!({})).await;
         let (state, reason, detail) = said(&api, &execution, 0).await;
@@ -172,7 +179,8 @@ async fn nothing_leads_to_addresses_that_are_not_public() {
 async fn a_controller_that_dies_meanwhile_asks_again_only_what_bears_it() {
     let world = world().await;
     let api = world.api();
-    let server = WebServer::start(|_, before| if before < 2 { Says::Nothing } else { Says::text(200, "ok") }).await;
+    let server =
+        WebServer::start(|_, before| if before < 2 { Says::Nothing } else { Says::text(200, "ok") }).await;
     let steps = format!(
         "name: torn\nsteps:\n  - name: read\n    http: {{url: \"{url}\"}}\n  - name: write\n    needs: []\n    \
          http: {{url: \"{url}\", method: POST, body: x}}\n",

@@ -63,7 +63,9 @@ async fn it_begins_in_its_turn_with_its_values_and_its_end_is_the_steps() {
     assert!(said.text().contains(&part_of), "{}", said.text());
     let audit = api.get("/api/v1/audit?verb=execution.create").await.accepted().value();
     let entries = audit["items"].as_array().expect("entries");
-    let entry = entries.iter().find(|entry| entry["object"] == format!("execution/{}", child.id)).expect("an entry");
+    let entry = entries.iter().map(|item| &item["entry"]);
+    let mut entry = entry.filter(|entry| entry["object"] == format!("execution/{}", child.id));
+    let entry = entry.next().expect("an entry");
     assert_eq!(entry["detail"]["started_by"], json!(execution.id), "{entry}");
 }
 
@@ -73,7 +75,10 @@ async fn its_failure_is_the_steps() {
     let _agents = agents(&world, &["one", "two"]).await;
     let api = world.api();
     save(&api, "name: bad\ntargets: {hosts: [two]}\nsteps:\n  - {name: do, run: exit 3}\n").await;
-    let outer = format!("name: outer\ntargets: {{hosts: [one]}}\nsteps:\n  - {{name: call, job: {{name: bad}}}}\n{}", step(&world, "after", ""));
+    let outer = format!(
+        "name: outer\ntargets: {{hosts: [one]}}\nsteps:\n  - {{name: call, job: {{name: bad}}}}\n{}",
+        step(&world, "after", "")
+    );
     let execution = run(&api, &outer).await;
     let finished = api.finished(execution.id).await;
     assert_eq!(finished.execution.state, ExecutionState::Failed);
@@ -172,7 +177,11 @@ async fn a_right_for_one_job_is_none_for_what_it_starts() {
     let world = World::start().await;
     let _agents = agents(&world, &["one"]).await;
     let api = world.api();
-    save(&api, "name: inner\nlabels: {team: db}\ntargets: {all: true}\nsteps:\n  - {name: do, run: 'true'}\n").await;
+    save(
+        &api,
+        "name: inner\nlabels: {team: db}\ntargets: {all: true}\nsteps:\n  - {name: do, run: 'true'}\n",
+    )
+    .await;
     save(&api, "name: outer\nlabels: {team: web}\nsteps:\n  - {name: call, job: {name: inner}}\n").await;
     let web = world.person("web", None).await;
     let binding = json!({ "role": "operator", "user": "web", "jobs": "team=web" });

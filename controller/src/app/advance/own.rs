@@ -90,7 +90,8 @@ impl Going<'_> {
 
     /// Reads what the steps at work wait for, each kind only where one of them does.
     async fn known(&self, app: &App, connection: &mut PgConnection, active: &[StepRun]) -> Result<Known> {
-        let is_there = |of: fn(&StepWork) -> bool| active.iter().any(|run| of(&self.plan.steps[run.step].work));
+        let is_there =
+            |of: fn(&StepWork) -> bool| active.iter().any(|run| of(&self.plan.steps[run.step].work));
         let mut known = Known::default();
         if is_there(|work| matches!(work, StepWork::Approval(_))) {
             let mut made = approvals::decisions(app, connection, [(self.id, self.verified)]).await?;
@@ -101,7 +102,8 @@ impl Going<'_> {
         }
         if is_there(|work| matches!(work, StepWork::Job(_))) {
             let all = store::executions::started_by(connection, self.id).await?;
-            known.started = all.into_iter().map(|(run, execution, state)| (run, (execution, state))).collect();
+            known.started =
+                all.into_iter().map(|(run, execution, state)| (run, (execution, state))).collect();
         }
         Ok(known)
     }
@@ -124,7 +126,8 @@ impl Going<'_> {
                 let made = known.decisions.get(&run.step).map_or(&[][..], Vec::as_slice);
                 let verdict = approval.verdict(made);
                 // What people said with their approvals; of several who said the same, the last.
-                let told = verdict.is_some().then(|| made.iter().flat_map(|made| made.input.clone()).collect());
+                let told =
+                    verdict.is_some().then(|| made.iter().flat_map(|made| made.input.clone()).collect());
                 let end = match verdict {
                     _ if is_cancelled => Some(cancelled()),
                     Some((outcome, reason)) => Some(End::of(outcome, reason)),
@@ -146,8 +149,7 @@ impl Going<'_> {
                 }),
                 // What is under way nobody can take back: it ends as it ends.
                 Some(CallStanding::Waiting)
-                    if is_cancelled
-                        && store::http_calls::take_back(connection, self.id, run.id).await? =>
+                    if is_cancelled && store::http_calls::take_back(connection, self.id, run.id).await? =>
                 {
                     Some(cancelled())
                 }
@@ -290,7 +292,8 @@ impl Going<'_> {
         }
         match &step.work {
             StepWork::Http(_) => {
-                store::http_calls::insert(connection, (self.id, self.verified.org_id), run.id, self.now).await?;
+                store::http_calls::insert(connection, (self.id, self.verified.org_id), run.id, self.now)
+                    .await?;
                 self.is_calling = true;
             }
             StepWork::Job(job) => {

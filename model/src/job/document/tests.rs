@@ -103,7 +103,10 @@ fn a_job_does_not_start_itself() {
     assert!(text.contains("steps[0].job.name") && text.contains("never end"), "{text}");
     let text = wrong("name: a\nsteps:\n  - {name: one, job: {name: b}, run: x}\n");
     assert!(text.contains("run and job"), "{text}");
-    let text = wrong("name: a\nsteps:\n  - {name: one, job: {name: b, parameters: {x: '{{ params.y }}'}}, template: true}\n");
+    let text = wrong(
+        "name: a\nsteps:\n  - {name: one, job: {name: b, parameters: {x: '{{ params.y }}'}}, template: true}\n",
+    );
     assert!(text.contains("steps[0].job.parameters.x"), "{text}");
-    parse("name: a\nsteps:\n  - {name: one, job: {name: b, version: 2, targets: {all: true}}}\n").expect("a job");
+    parse("name: a\nsteps:\n  - {name: one, job: {name: b, version: 2, targets: {all: true}}}\n")
+        .expect("a job");
 }
