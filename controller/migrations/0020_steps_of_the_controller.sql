@@ -10,7 +10,6 @@ create table http_calls (
     tries integer not null default 0,
     -- The controller that has sent it, and until when it must have written what came of it.
     sent_by uuid,
-    sent_at timestamptz,
     sent_until timestamptz,
     -- What came of it: succeeded, failed, timed_out or unknown.
     outcome text,

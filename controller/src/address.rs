@@ -30,6 +30,16 @@ pub(crate) enum NotANetwork {
 }
 
 impl Network {
+    /// The network of this address and mask.
+    pub(crate) fn of(address: IpAddr, mask: IpAddr) -> Self {
+        let bits = match mask {
+            IpAddr::V4(mask) => u32::from(mask).leading_ones(),
+            IpAddr::V6(mask) => u128::from(mask).leading_ones(),
+        };
+        let bits = bits.min(width(address));
+        Self { base: first(address, bits), bits }
+    }
+
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.base.is_ipv4() && first(address, self.bits) == self.base

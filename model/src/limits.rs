@@ -273,6 +273,8 @@ pub const STEP_HTTP_HEADERS: usize = 50;
 pub const STEP_HTTP_BODY_BYTES: usize = 64 * 1024;
 /// Bytes of an answer that are told to later steps as its body; more are cut off.
 pub const STEP_HTTP_TOLD_BYTES: usize = 8 * 1024;
+/// Texts of one step of the controller's own that are filled in.
+pub const STEP_TEXTS: usize = 100;
 /// Bytes of an address.
 pub const URL_BYTES: usize = 8 * 1024;
 /// Bytes of what steps of the controller's own read of all hosts.

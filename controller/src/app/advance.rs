@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Reason,
-    id::{AgentId, ExecutionId},
+    id::{AgentId, ExecutionId, RunId},
     job::{
         Offline, OnConflict, Order, Plan, condition,
         context::{self, StepResult},
@@ -83,7 +83,8 @@ async fn advance_one(app: &App, id: ExecutionId) -> Result<bool> {
                 _ => "there is no such execution".to_owned(),
             };
             tracing::error!(execution.id = %id, why, "an execution that nobody authorised does not go on");
-            end_blocked(&mut tx, id, progress.standing, runs::Why::Unauthorised, now).await?;
+            end_blocked(&mut tx, id, progress.standing, runs::Why::Unauthorised, &BTreeSet::new(), now)
+                .await?;
             Moved { any: true, ..Moved::default() }
         }
     };
@@ -96,6 +97,9 @@ async fn advance_one(app: &App, id: ExecutionId) -> Result<bool> {
         }
         for child in moved.cancel_started {
             started::cancel(app, (id, verified), child).await?;
+        }
+        for child in moved.stop_started {
+            started::stop(app, verified.org_id, child).await?;
         }
     }
     if moved.is_calling {
@@ -119,6 +123,7 @@ struct Moved {
     /// Who is to be cancelled, for holding what it waits for.
     cancel: BTreeSet<ExecutionId>,
     cancel_started: BTreeSet<ExecutionId>,
+    stop_started: BTreeSet<ExecutionId>,
     is_calling: bool,
 }
 
@@ -150,6 +155,8 @@ struct Going<'a> {
     cancel: BTreeSet<ExecutionId>,
     /// What its own steps have started, which is to be cancelled with it.
     cancel_started: BTreeSet<ExecutionId>,
+    /// What they have started, of which nothing more is to begin.
+    stop_started: BTreeSet<ExecutionId>,
     /// A request to a web server may be sent.
     is_calling: bool,
 }
@@ -169,12 +176,11 @@ async fn advance(
         return Ok(nothing);
     };
     if now >= verified.start_by {
-        end_blocked(connection, id, progress.standing, runs::Why::StartExpired, now).await?;
-        return Ok(Moved { any: true, ..nothing });
+        return expire(app, connection, (id, verified), progress.standing, is_cancelled, now).await;
     }
     // Nothing of it has begun as long as it waits: there is nothing else to look at. What is over holds nothing any more.
     if progress.is_waiting && progress.standing.is_stopped && !is_over {
-        end_blocked(connection, id, progress.standing, runs::Why::Stopped, now).await?;
+        end_blocked(connection, id, progress.standing, runs::Why::Stopped, &BTreeSet::new(), now).await?;
         return Ok(Moved { any: true, ..nothing });
     }
     if !is_cancelled && !is_over && !progress.is_paused {
@@ -185,34 +191,17 @@ async fn advance(
                 return Ok(Moved { cancel: holder.into_iter().collect(), ..nothing });
             }
             Taken::Skip => {
-                end_blocked(connection, id, progress.standing, runs::Why::LockHeld, now).await?;
+                end_blocked(connection, id, progress.standing, runs::Why::LockHeld, &BTreeSet::new(), now)
+                    .await?;
                 return Ok(Moved { any: true, ..nothing });
             }
         }
     }
     let changed = store::progress::take_changed(connection, id).await?;
-    let mut going = Going {
-        id,
-        plan,
-        verified,
-        now,
-        hosts: store::progress::hosts(connection, id).await?,
-        described: HashMap::new(),
-        told: HashMap::new(),
-        own: own::runs(connection, id).await?,
-        runs: BTreeMap::new(),
-        states: BTreeMap::new(),
-        changes: Vec::new(),
-        moves: Vec::new(),
-        queued: BTreeSet::new(),
-        asked: Vec::new(),
-        waits_for_hosts: false,
-        cancel: BTreeSet::new(),
-        cancel_started: BTreeSet::new(),
-        is_calling: false,
-    };
+    let mut going = Going::new(connection, (id, verified), plan, now).await?;
+    going.hosts = store::progress::hosts(connection, id).await?;
     going.load_told(connection, &[NO_AGENT.0]).await?;
-    going.end_own(app, connection, is_cancelled).await?;
+    going.end_own(app, connection, (is_cancelled, progress.standing.is_stopped)).await?;
     going.load(connection, changed).await?;
     going.note_ended();
     let is_held = progress.is_paused || is_cancelled;
@@ -225,19 +214,53 @@ async fn advance(
     }
     // The end of a pause that nobody may act on is no reason to look: whoever lets it go on wakes it.
     let pause_until = standing.pause_until.filter(|_| !is_held);
-    let look_at = if !is_held && going.has_more() { Some(now) } else { going.next_look(pause_until) };
+    // What was started learns of a stop in the next look.
+    let has_stopped = standing.is_stopped && !progress.standing.is_stopped && !going.acting().is_empty();
+    let has_more = !is_held && going.has_more() || has_stopped;
+    let look_at = if has_more { Some(now) } else { going.next_look(pause_until) };
     for place in &going.asked {
         approvals::announce(connection, (id, verified), *place, now).await?;
     }
-    let Going { states, changes, moves, queued, cancel, cancel_started, is_calling, .. } = going;
+    let Going { states, changes, moves, queued, cancel, cancel_started, stop_started, is_calling, .. } =
+        going;
     store::runs::change_untold(connection, &changes).await?;
     store::progress::set_hosts(connection, id, &states).await?;
     store::progress::set(connection, id, standing, look_at, now).await?;
     runs::move_counts(connection, &moves, now).await?;
-    Ok(Moved { any: !moves.is_empty(), queued, cancel, cancel_started, is_calling })
+    Ok(Moved { any: !moves.is_empty(), queued, cancel, cancel_started, stop_started, is_calling })
 }
 
-impl Going<'_> {
+impl<'a> Going<'a> {
+    /// With its own runs, and nothing of its hosts yet.
+    async fn new(
+        connection: &mut PgConnection,
+        (id, verified): (ExecutionId, &'a Verified),
+        plan: &'a Plan,
+        now: Timestamp,
+    ) -> Result<Self> {
+        Ok(Self {
+            id,
+            plan,
+            verified,
+            now,
+            hosts: Vec::new(),
+            described: HashMap::new(),
+            told: HashMap::new(),
+            own: own::runs(connection, id).await?,
+            runs: BTreeMap::new(),
+            states: BTreeMap::new(),
+            changes: Vec::new(),
+            moves: Vec::new(),
+            queued: BTreeSet::new(),
+            asked: Vec::new(),
+            waits_for_hosts: false,
+            cancel: BTreeSet::new(),
+            cancel_started: BTreeSet::new(),
+            stop_started: BTreeSet::new(),
+            is_calling: false,
+        })
+    }
+
     /// Reads the runs of these hosts that were not read yet.
     async fn load(
         &mut self,
@@ -620,13 +643,40 @@ impl Going<'_> {
     }
 }
 
+/// All must have begun by now: nothing does any more. What others do for it is seen to its end.
+async fn expire(
+    app: &App,
+    connection: &mut PgConnection,
+    (id, verified): (ExecutionId, &Verified),
+    standing: Standing,
+    is_cancelled: bool,
+    now: Timestamp,
+) -> Result<Moved> {
+    let mut moved = Moved { any: true, ..Moved::default() };
+    let mut acting = BTreeSet::new();
+    if let Some(plan) = verified.plan() {
+        let mut going = Going::new(connection, (id, verified), plan, now).await?;
+        going.end_own(app, connection, (is_cancelled, true)).await?;
+        acting = going.acting();
+        store::runs::change_untold(connection, &going.changes).await?;
+        runs::move_counts(connection, &going.moves, now).await?;
+        (moved.cancel_started, moved.stop_started) = (going.cancel_started, going.stop_started);
+    }
+    end_blocked(connection, id, standing, runs::Why::StartExpired, &acting, now).await?;
+    if !acting.is_empty() {
+        store::progress::wake(connection, id, locks::look_again(now)).await?;
+    }
+    Ok(moved)
+}
+
 /// Nothing of it begins any more: all must have begun by now, or nobody authorised it. What is blocked ends, and what the
-/// controller does itself; what is queued is the dispatcher's and the reaper's, and what runs goes on.
+/// controller does itself but for those `acting`; what is queued is the dispatcher's and the reaper's, and what runs goes on.
 async fn end_blocked(
     connection: &mut PgConnection,
     id: ExecutionId,
     standing: Standing,
     why: runs::Why,
+    acting: &BTreeSet<RunId>,
     now: Timestamp,
 ) -> Result<()> {
     let waiting = store::runs::lock_blocked(connection, id).await?;
@@ -638,7 +688,8 @@ async fn end_blocked(
         _ => (RunEvent::Ended(RunOutcome::TimedOut), Reason::StartExpired),
     };
     let (mut changes, mut moves) = (Vec::new(), Vec::new());
-    for run in own::runs(connection, id).await?.into_values() {
+    let own = own::runs(connection, id).await?;
+    for run in own.into_values().filter(|run| !acting.contains(&run.id)) {
         let Ok(state) = run::next(run.state, event) else { continue };
         moves.push((id, run.state, state));
         let change = Change::to(state, (id, run.id), run.generation);

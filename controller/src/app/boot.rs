@@ -110,7 +110,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
         access_keys: access_keys::AccessKeys::default(),
         passwords: passwords::Passwords::default(),
         egress: boot.egress,
-        http_calls: http_calls::Places::default(),
+        http_calls: http_calls::Calls::default(),
         reviews: dangers::Reviews::default(),
         script_checks: script_checks::Places::default(),
         providers: boot.providers,

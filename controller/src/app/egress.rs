@@ -1,6 +1,6 @@
 //! What leaves the controller for other servers because a job asks for it.
 //!
-//! Invariant: it connects to public addresses alone, and to those that the configuration names. What a name means is looked up
+//! Invariant: it connects to public addresses alone that are none of its own networks, and to those that the configuration names. What a name means is looked up
 //! once, and the address that was checked is the one that is connected to; no answer leads it anywhere else.
 
 use std::{
@@ -21,11 +21,12 @@ use crate::{address::Network, config};
 /// Addresses that lead to nobody on the Internet: this machine, its neighbours, tunnels to them, and what is kept for other
 /// uses (RFC 6890 and the registries of special addresses that it made).
 static SPECIAL: LazyLock<Vec<Network>> = LazyLock::new(|| {
-    const TEXTS: [&str; 18] = [
+    const TEXTS: [&str; 19] = [
         "0.0.0.0/8",
         "10.0.0.0/8",
         "100.64.0.0/10",
         "127.0.0.0/8",
+        "168.63.129.16",
         "169.254.0.0/16",
         "172.16.0.0/12",
         "192.0.0.0/24",
@@ -162,6 +163,19 @@ impl Failed {
     }
 }
 
+/// The networks of this machine's own interfaces, whatever addresses these have.
+fn neighbours() -> Vec<Network> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let address = |storage: Option<nix::sys::socket::SockaddrStorage>| {
+        let storage = storage?;
+        let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    };
+    interfaces
+        .filter_map(|interface| Some(Network::of(address(interface.address)?, address(interface.netmask)?)))
+        .collect()
+}
+
 /// An address where nothing may be sent.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -171,11 +185,14 @@ impl Gate {
     fn check(&self, address: IpAddr) -> Result<(), String> {
         let address = address.to_canonical();
         let is_special = SPECIAL.iter().any(|network| network.contains(address))
-            || address.is_ipv6() && !GLOBAL_V6.contains(address);
+            || address.is_ipv6() && !GLOBAL_V6.contains(address)
+            || neighbours().iter().any(|network| network.contains(address));
         if !is_special || self.allow.iter().any(|network| network.contains(address)) {
             return Ok(());
         }
-        Err(format!("{address} is no public address, and [egress] allow of the controller does not name it"))
+        Err(format!(
+            "{address} is no public address, or a neighbour of the controller, and [egress] allow does not name it"
+        ))
     }
 }
 

@@ -413,7 +413,7 @@ async fn touched_whole<P: Right>(app: &App, by: &Authorized<P>, id: ExecutionId)
     Err(by.out_of_scope(count(execution.runs.total.into()), count(denied)))
 }
 
-/// How many of an execution's hosts are not among these; `None`: these are all.
+/// How many of the hosts of an execution, and of what it starts, are not among these; `None`: these are all.
 async fn unreached<P>(
     app: &App,
     by: &Authorized<P>,
@@ -422,7 +422,19 @@ async fn unreached<P>(
 ) -> Result<i64> {
     match hosts {
         None => Ok(0),
-        Some(hosts) => store::executions::unseen(&app.db.of(by.org_id()), by.org_id(), id, hosts).await,
+        Some(hosts) => {
+            let (pool, org) = (app.db.of(by.org_id()), by.org_id());
+            let own = store::executions::unseen(&pool, org, id, hosts).await?;
+            // What it starts is touched with it.
+            let plan = store::executions::plan(&pool, org, id).await?;
+            let started = plan.map(|plan| plan.hosts_of_started()).unwrap_or_default();
+            if started.is_empty() {
+                return Ok(own);
+            }
+            let reached: BTreeSet<Uuid> = store::agents::ids(&pool, org, hosts).await?.into_iter().collect();
+            let missing = started.iter().filter(|agent| !reached.contains(&agent.0)).count();
+            Ok(own.saturating_add(i64::try_from(missing).unwrap_or(i64::MAX)))
+        }
     }
 }
 

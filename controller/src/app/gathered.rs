@@ -41,6 +41,7 @@ pub(super) async fn context(
             context.steps.insert(step.name.clone(), result);
         }
     }
+    let mut bytes = 0;
     let all = store::progress::gathered(connection, id, plan.steps.len()).await?;
     for (other, step) in plan.steps.iter().enumerate() {
         if !step.work.is_on_hosts() || all[other].open > 0 {
@@ -57,7 +58,8 @@ pub(super) async fn context(
         let whole = |read: &String| *read == "steps" || *read == path || *read == format!("{path}.hosts");
         if read.iter().any(whole) {
             let number = i16::try_from(other).unwrap_or(i16::MAX);
-            if store::progress::bytes_of_results(connection, id, number).await? > limits::GATHERED_BYTES {
+            bytes += store::progress::bytes_of_results(connection, id, number).await?;
+            if bytes > limits::GATHERED_BYTES {
                 let field = format!("{path}.hosts");
                 return Ok(Err(Invalid::over(field, "GATHERED_BYTES", limits::GATHERED_BYTES, "bytes")));
             }

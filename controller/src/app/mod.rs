@@ -82,7 +82,7 @@ pub(crate) struct App {
     pub(crate) script_checks: script_checks::Places,
     pub(crate) providers: oidc::Providers,
     pub(crate) egress: egress::Egress,
-    pub(crate) http_calls: http_calls::Places,
+    pub(crate) http_calls: http_calls::Calls,
     pub(crate) audit: audit::Newest,
     pub(crate) alarms: audit::Alarms,
 }

@@ -141,7 +141,10 @@ async fn plan_again(
         None if request.only => return Err(Invalid::new("only", "is beside from: which step?").into()),
         None => plan.clone(),
     };
-    let targets = hosts(connection, &by, before.id, request.hosts).await?;
+    let targets = match hosts(connection, &by, before.id, request.hosts).await {
+        Err(Error::NoTargets(_)) if !plan.has_steps_on_hosts() => Vec::new(),
+        found => found?,
+    };
     let mut plan = dangers::guard(app, plan).await?;
     started::freeze(app, connection, &reading, &mut plan, &targets).await?;
     let frozen = Frozen::new(by, plan, targets, before.priority)?;
@@ -158,8 +161,12 @@ async fn hosts(
     let meant = store::executions::hosts_again(connection, by.org_id(), id, which).await?;
     if meant.is_empty() {
         return Err(Error::NoTargets(match which {
-            RetryHosts::Failed => "the request: it failed on no host".to_owned(),
-            RetryHosts::Unfinished => "the request: it succeeded on every host".to_owned(),
+            RetryHosts::Failed => {
+                "the request: it failed on no host; say unfinished or all, and from which step".to_owned()
+            }
+            RetryHosts::Unfinished => {
+                "the request: it succeeded on every host; say all, and from which step".to_owned()
+            }
             RetryHosts::All => "the request: the execution had no hosts".to_owned(),
         }));
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Invalid,
+    access::Permission,
     api::{
         execution::{Execution, Targets},
         job::{ExecuteJob, JobPlan, PlanChanges, PlannedHost, PlannedStep},
@@ -221,6 +222,7 @@ pub(super) async fn write_plan(
     detail: &mut Value,
 ) -> Result<Option<Execution>> {
     let PlanStart { start_by, priority, plan, hosts: places, retry_of, parent } = new;
+    let plan = plan.normal().map_err(|error| Error::internal("cannot write a plan", error))?;
     let (job, runs) = (plan.job.clone(), runs(&plan, &places, now));
     detail["job"] = job.name.as_str().into();
     detail["job_id"] = json!(job.id);
@@ -284,8 +286,14 @@ async fn freeze(
             wanted.validate()?;
             hosts(connection, &by, wanted).await?
         }
-        // What the controller does alone needs none.
-        None if plan.steps.iter().all(|step| !step.work.is_on_hosts()) => Vec::new(),
+        // What the controller does alone needs none; whose right is for some hosts has none for that.
+        None if !plan.has_steps_on_hosts() => match by.hosts() {
+            None => Vec::new(),
+            Some(_) => {
+                let why = "a job without hosts is for those whose right holds for all hosts";
+                return Err(by.actor().refusal(Permission::ExecutionCreate, why));
+            }
+        },
         None => {
             let why = "is missing: the job names no hosts, so the start has to";
             return Err(Invalid::new("targets", why).into());

@@ -3,15 +3,16 @@
 //!
 //! Invariant: who starts a job may start all that it brings with it, or nothing begins.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use model::{
     Invalid,
     api::{execution::Targets, job::ExecuteJob},
     execution::ExecutionState,
-    id::{AgentId, ExecutionId, JobId, RunId},
-    job::{Frozen, FrozenHost, Job, Lock, Plan, StartedJob, parameters::Values, parameters::resolve},
+    id::{AgentId, ExecutionId, JobId, OrgId, RunId},
+    job::{
+        Frozen, FrozenHost, Job, Plan, StartedJob, condition,
+        parameters::{Parameters, Values, resolve},
+    },
     limits,
     run::{RunEvent, RunOutcome},
 };
@@ -23,7 +24,7 @@ use super::{
     access::{Authorized, ExecutionCreate, JobRead},
     dangers, executions,
     executions::{Starter, touchable},
-    jobs, locks,
+    jobs,
     manifest::Verified,
     scripts,
     start::{self, PlanStart, write_plan},
@@ -31,7 +32,7 @@ use super::{
 use crate::{
     clock,
     error::{During, Error, Result},
-    store::{self, agents::Target, audit},
+    store::{self, agents::Target, audit, progress::Ask},
 };
 
 /// What stands above a job that is frozen.
@@ -39,9 +40,8 @@ use crate::{
 struct Above {
     /// The jobs, the outermost first.
     jobs: Vec<(JobId, String)>,
-    /// What they hold while it runs.
-    locks: BTreeSet<String>,
-    holds_hosts: bool,
+    /// What one of them holds while it runs.
+    lock: Option<String>,
 }
 
 /// How many there are already, of one start.
@@ -76,13 +76,8 @@ async fn freeze_below(
     above: &Above,
     brought: &mut Brought,
 ) -> Result<()> {
-    let mut here = Above {
-        jobs: above.jobs.clone(),
-        locks: above.locks.clone(),
-        holds_hosts: above.holds_hosts || plan.lock() == Some(Lock::Host),
-    };
+    let mut here = Above { jobs: above.jobs.clone(), lock: plan.lock.clone().or_else(|| above.lock.clone()) };
     here.jobs.push((plan.job.id, plan.job.name.clone()));
-    here.locks.extend(locks::key(plan));
     for (step, is_filled, started) in plan.started_jobs_mut() {
         let at = |field: &str| format!("steps.{step}.job.{field}");
         freeze_one(app, connection, by, (started, is_filled, hosts), &here, brought).await.map_err(
@@ -132,12 +127,14 @@ async fn freeze_one(
     let creating: Authorized<ExecutionCreate> = by.for_job(&job.labels)?;
     let (values, declared) = values(started, is_filled, &document)?;
     let plan = Plan::of(&document, job.id, version, values)?;
-    if let Some(key) = locks::key(&plan).filter(|key| above.locks.contains(key)) {
-        let why = format!("would wait for '{key}', which the job that starts it holds");
-        return Err(Invalid::new("name", why).into());
+    if is_filled {
+        asks_whatever_is_filled_in(&plan, started)?;
     }
-    if plan.lock() == Some(Lock::Host) && above.holds_hosts {
-        let why = "would wait for hosts that the job that starts it holds: both have the lock host";
+    // Two that hold something and wait for more could wait for each other.
+    if let (Some(lock), Some(held)) = (&plan.lock, &above.lock) {
+        let why = format!(
+            "has the lock '{lock}', and the job that starts it holds '{held}' meanwhile: only one of them has a lock"
+        );
         return Err(Invalid::new("name", why).into());
     }
     let hosts = match started.start.targets.as_ref().or(document.targets.as_ref()) {
@@ -150,7 +147,8 @@ async fn freeze_one(
             touchable(&creating, found)?
         }
     };
-    if hosts.is_empty() && plan.steps.iter().any(|step| step.work.is_on_hosts()) {
+    let says_none = started.start.targets.is_none() && document.targets.is_none();
+    if says_none && hosts.is_empty() && plan.has_steps_on_hosts() {
         let why = "is missing: neither job names hosts, so this one has to";
         return Err(Invalid::new("targets", why).into());
     }
@@ -170,12 +168,31 @@ async fn freeze_one(
     Ok(())
 }
 
+/// That no approval of the job asks only sometimes, by what is filled in: whether people are asked follows from what is signed
+/// when the first job is started, not from what a host or a web server says later.
+fn asks_whatever_is_filled_in(plan: &Plan, started: &StartedJob) -> Result<()> {
+    let filled = started.start.filled_in()?;
+    for (place, step) in plan.steps.iter().enumerate() {
+        let (Some(condition), Some(_)) = (&step.condition, plan.approval(place)) else { continue };
+        let reads = |path: &String| {
+            *path == "params" && !filled.is_empty()
+                || path
+                    .strip_prefix("params.")
+                    .is_some_and(|rest| filled.contains(rest.split('.').next().unwrap_or_default()))
+        };
+        if let Some(path) = condition::used("if", condition)?.iter().find(|path| reads(path)) {
+            let why = format!(
+                "fills in '{path}', by which the approval '{}' of that job asks or not: say it as it is",
+                step.name
+            );
+            return Err(Invalid::new("parameters", why).into());
+        }
+    }
+    Ok(())
+}
+
 /// The values that it is started with, or what they have to be where they are filled in later.
-fn values(
-    started: &StartedJob,
-    is_filled: bool,
-    document: &Job,
-) -> Result<(Values, model::job::parameters::Parameters)> {
+fn values(started: &StartedJob, is_filled: bool, document: &Job) -> Result<(Values, Parameters)> {
     if !is_filled {
         return Ok((resolve(&document.parameters, &started.start.parameters)?, Default::default()));
     }
@@ -247,6 +264,19 @@ pub(super) const fn end(state: ExecutionState) -> Option<RunEvent> {
         ExecutionState::TimedOut => RunEvent::Ended(RunOutcome::TimedOut),
         ExecutionState::Unknown => RunEvent::Lost,
     })
+}
+
+/// Lets nothing more begin of a job that was started by one that was stopped.
+///
+/// # Errors
+/// When the database does not answer.
+pub(super) async fn stop(app: &App, org: OrgId, child: ExecutionId) -> Result<()> {
+    let now = clock::now();
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    store::progress::ask(&mut tx, (child, org), Ask::Abort, now).await?;
+    tx.commit().await.during("commit")?;
+    app.wake.advance.notify_one();
+    Ok(())
 }
 
 /// Asks for the end of a job that was started by one that is cancelled. To ask again changes nothing.

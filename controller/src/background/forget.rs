@@ -25,6 +25,7 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
         store::one_time_tokens::forget(app.db.worker(), now - ENDED).await?;
         store::oidc_logins::forget(app.db.worker(), now).await?;
         store::access_keys::forget(app.db.worker(), now - ENDED).await?;
+        store::http_calls::forget(app.db.worker(), now - ENDED).await?;
         store::idempotency::forget(app.db.worker(), now - IDEMPOTENCY).await
     })
     .await?;

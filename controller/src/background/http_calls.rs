@@ -17,5 +17,5 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) async fn round(app: &Arc<App>) -> Result<()> {
     // The period is as good as a wake-up.
     let _ = timeout(PERIOD, app.wake.http_calls.notified()).await;
-    noted(app, "http_calls", Some(PERIOD), async { http_calls::send_due(app).await.map(|_| ()) }).await
+    noted(app, "http_calls", Some(PERIOD), async { http_calls::send_due(app).await }).await
 }

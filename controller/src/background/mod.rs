@@ -59,6 +59,11 @@ pub(crate) fn spawn(
     start.worker("wake_ups", |app| async move { listen::hear(&app).await });
     start.worker("tell_of_work", |app| async move { listen::tell_of_work(&app).await });
     start.worker("tell_of_output", |app| async move { listen::tell_of_output(&app).await });
+    let (calls, stop) = (Arc::clone(app), shutdown.clone());
+    tracker.spawn(async move {
+        stop.cancelled().await;
+        calls.http_calls.wind_down().await;
+    });
     given_up
 }
 

@@ -58,9 +58,10 @@ pub(crate) async fn asked(
              and e.plan->'steps'->(r.step::int)->'work' ? 'approval'
              and (($2::uuid is null and r.state = 'active') or r.execution_id = $2)
              and ($3::uuid is null or (r.execution_id, r.step) < ($3, $4::smallint))
-             and ($5::uuid[] is null or not exists (
-                  select from execution_hosts h where h.execution_id = e.id and h.org_id = $1
-                     and h.agent_id not in (select unnest($5::uuid[]))))
+             and ($5::uuid[] is null or (
+                  exists (select from execution_hosts h where h.execution_id = e.id and h.org_id = $1)
+                  and not exists (select from execution_hosts h where h.execution_id = e.id and h.org_id = $1
+                     and h.agent_id not in (select unnest($5::uuid[])))))
            order by r.execution_id desc, case when $2::uuid is null then -r.step else r.step end limit $6"#,
         org.0,
         execution,

@@ -567,7 +567,10 @@ pub(crate) async fn set_counts(
                  runs_succeeded = $6, runs_failed = $7, runs_cancelled = $8, runs_timed_out = $9, runs_skipped = $10,
                  runs_expired = $11, runs_unknown = $12
              where id = $1
-             returning org_id, actor, summary, runs_total, ended_at
+             returning org_id, actor, summary, runs_total, ended_at, parent_id
+         ), told as (
+             insert into advance_queue (execution_id, agent_id, org_id)
+             select parent_id, $13, org_id from changed where ended_at = $3 and parent_id is not null
          )
          insert into events (id, org_id, at, kind, object, actor, data)
          select new_uuid_v7($3), org_id, $3, 'execution.ended', 'execution/' || $1::uuid, '',
@@ -586,7 +589,8 @@ pub(crate) async fn set_counts(
         counts.timed_out,
         counts.skipped,
         counts.expired,
-        counts.unknown
+        counts.unknown,
+        super::progress::NO_AGENT.0
     )
     .execute(connection)
     .await

@@ -63,23 +63,30 @@ pub(crate) async fn insert(
 }
 
 /// Takes those that are due, as sent by this controller: whatever becomes of it, they have been tried. What came of them has
-/// to be written until `until`.
+/// to be written until `until`. No organization has more than `of_one` under way.
 pub(crate) async fn take(
     pool: &PgPool,
     by: ControllerId,
     (now, until): (Timestamp, Timestamp),
-    limit: i64,
+    (limit, of_one): (i64, i64),
 ) -> Result<Vec<Taken>> {
     let rows = sqlx::query!(
-        "update http_calls c set state = 'sent', tries = tries + 1, sent_by = $1, sent_at = $2, sent_until = $3
-         from (select execution_id, run_id from http_calls where state = 'waiting' and due_at <= $2
-               order by due_at limit $4 for update skip locked) as due
-         where c.execution_id = due.execution_id and c.run_id = due.run_id
+        "with ranked as (
+             select execution_id, run_id, due_at,
+                    row_number() over (partition by org_id order by due_at) + (
+                        select count(*) from http_calls s where s.state = 'sent' and s.org_id = c.org_id
+                    ) as place
+             from http_calls c where state = 'waiting' and due_at <= $2
+         )
+         update http_calls c set state = 'sent', tries = tries + 1, sent_by = $1, sent_until = $3
+         from (select execution_id, run_id from ranked where place <= $5 order by due_at limit $4) as due
+         where c.execution_id = due.execution_id and c.run_id = due.run_id and c.state = 'waiting'
          returning c.execution_id, c.run_id, c.tries",
         by.0,
         now.to_sqlx(),
         until.to_sqlx(),
-        limit
+        limit,
+        of_one
     )
     .fetch_all(pool)
     .await
@@ -93,19 +100,18 @@ pub(crate) async fn take(
     Ok(taken.collect())
 }
 
-/// Those that were sent and of which nobody will write what came of them: the controller is gone, or this one has begun anew at
-/// `begun_at`.
-pub(crate) async fn lost(
+/// Those that were sent and of which nobody has written what came of them: by this controller, or by one whose time for it is
+/// over.
+pub(crate) async fn unwritten(
     pool: &PgPool,
-    (by, begun_at): (ControllerId, Timestamp),
+    by: ControllerId,
     now: Timestamp,
     limit: i64,
 ) -> Result<Vec<Taken>> {
     let rows = sqlx::query!(
         r#"select execution_id, run_id, tries, sent_until as "sent_until!" from http_calls
-           where state = 'sent' and (sent_until < $3 or (sent_by = $1 and sent_at < $2)) limit $4"#,
+           where state = 'sent' and (sent_by = $1 or sent_until < $2) limit $3"#,
         by.0,
-        begun_at.to_sqlx(),
         now.to_sqlx(),
         limit
     )
@@ -119,6 +125,22 @@ pub(crate) async fn lost(
         until: row.sent_until.to_jiff(),
     });
     Ok(lost.collect())
+}
+
+/// Puts one back that was taken and not sent.
+pub(crate) async fn put_back(pool: &PgPool, taken: &Taken, due_at: Timestamp) -> Result<()> {
+    sqlx::query!(
+        "update http_calls set state = 'waiting', due_at = $4, sent_until = null, tries = tries - 1
+         where execution_id = $1 and run_id = $2 and state = 'sent' and tries = $3",
+        taken.execution_id.0,
+        taken.run_id.0,
+        i32::try_from(taken.tries).unwrap_or(i32::MAX),
+        due_at.to_sqlx()
+    )
+    .execute(pool)
+    .await
+    .during("return of an http call")?;
+    Ok(())
 }
 
 /// Has one tried again at `due_at`, unless somebody else has written of this try; tells whoever moves its execution on.
@@ -194,6 +216,28 @@ pub(crate) async fn of_execution(
         (row.run_id.into(), standing)
     });
     Ok(each.collect())
+}
+
+/// Takes away the one of a run that is over.
+pub(crate) async fn remove(connection: &mut PgConnection, execution: ExecutionId, run: RunId) -> Result<()> {
+    sqlx::query!("delete from http_calls where execution_id = $1 and run_id = $2", execution.0, run.0)
+        .execute(connection)
+        .await
+        .during("removal of an http call")?;
+    Ok(())
+}
+
+/// Forgets those of runs that ended in another way.
+pub(crate) async fn forget(pool: &PgPool, before: Timestamp) -> Result<()> {
+    sqlx::query!(
+        "delete from http_calls c using executions e
+         where e.id = c.execution_id and e.ended_at < $1 and c.due_at < $1 and c.state <> 'sent'",
+        before.to_sqlx()
+    )
+    .execute(pool)
+    .await
+    .during("removal of old http calls")?;
+    Ok(())
 }
 
 /// Takes one away that waits; answers whether it did.

@@ -120,11 +120,14 @@ pub(crate) async fn set_waiting(
     Ok(())
 }
 
-/// Executions that somebody has to look at: something has ended, or a time has come.
+/// Executions that somebody has to look at: something has ended, or a time has come; who waits for longest comes first.
 pub(crate) async fn due(pool: &PgPool, now: Timestamp, limit: i64) -> Result<Vec<ExecutionId>> {
     let ids = sqlx::query_scalar!(
-        r#"select execution_id as "id!" from execution_progress where advance_at <= $1
-           union select execution_id from advance_queue limit $2"#,
+        r#"select execution_id as "id!" from (
+               (select execution_id, advance_at from execution_progress where advance_at <= $1
+                order by advance_at limit $2)
+               union all (select distinct execution_id, $1 from advance_queue limit $2)
+           ) as due group by execution_id order by min(advance_at) limit $2"#,
         now.to_sqlx(),
         limit
     )

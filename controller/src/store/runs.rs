@@ -371,6 +371,22 @@ pub(crate) async fn change_untold(connection: &mut PgConnection, changes: &[Chan
     write(connection, changes, false).await
 }
 
+/// Whether a run is at work.
+pub(crate) async fn is_active(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+    run: RunId,
+) -> Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from runs where execution_id = $1 and id = $2 and state = 'active') as "is_so!""#,
+        execution.0,
+        run.0
+    )
+    .fetch_one(connection)
+    .await
+    .during("query for a run's state")
+}
+
 async fn write(connection: &mut PgConnection, changes: &[Change], is_told: bool) -> Result<()> {
     if changes.is_empty() {
         return Ok(());

@@ -78,6 +78,8 @@ pub struct Names {
     /// The steps before.
     pub steps: BTreeMap<String, Told>,
     pub matrix: BTreeSet<String>,
+    /// Who reads is on no host: there is none to be read of.
+    pub is_on_no_host: bool,
 }
 
 /// What can be read of a step.
@@ -101,7 +103,7 @@ impl Names {
         let good = match root {
             "params" => known(&self.params),
             "matrix" => known(&self.matrix),
-            "host" => one_of(&["name", "labels", "facts"]),
+            "host" => !self.is_on_no_host && one_of(&["name", "labels", "facts"]),
             "execution" => one_of(&["id", "job", "version", "actor"]),
             "steps" => {
                 let told = name.map(|name| self.steps.get(name));

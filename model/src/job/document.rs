@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{
     Approval, Graph, Http, HttpCall, JobStart, Length, Matrix, Offline, OnConflict, Rollout, StartedJob,
     StepScript, Work, condition,
     context::{Names, Told},
     http, matrix,
-    parameters::{Parameters, normal, validate_all},
+    parameters::{Parameters, validate_all},
     started,
     template::{Quote, check_template},
 };
@@ -241,16 +240,13 @@ impl Step {
             return Work::Http(Box::new(call));
         }
         if let Some(start) = &self.job {
-            return Work::Job(Box::new(StartedJob { start: start.normal(), frozen: None }));
+            return Work::Job(Box::new(StartedJob { start: start.clone(), frozen: None }));
         }
         Work::Wait(self.wait.unwrap_or_default())
     }
 
     fn http_call(&self) -> Option<HttpCall> {
-        let mut http = self.http.clone()?;
-        if let Some(json) = &mut http.json {
-            each_number(json);
-        }
+        let http = self.http.clone()?;
         let timeout_seconds = self.timeout.map_or(limits::DEFAULT_STEP_HTTP_SECONDS, Length::seconds);
         Some(HttpCall { http, timeout_seconds, retry: self.retry.clone(), idempotent: self.idempotent })
     }
@@ -412,15 +408,6 @@ impl Step {
             }
             None => Ok(()),
         }
-    }
-}
-
-/// Writes the numbers of a JSON value as they come back from the database.
-fn each_number(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(each_number),
-        Value::Object(map) => map.values_mut().for_each(each_number),
-        other => *other = normal(other),
     }
 }
 
@@ -599,7 +586,7 @@ impl Job {
                 |step: &Step| Told { outputs: step.told(), is_gathered: is_own && !step.is_controllers() };
             let steps = steps.map(|step| (step.name.clone(), told(step))).collect();
             let matrix = step.matrix.keys().cloned().collect();
-            let names = Names { params: params.clone(), steps, matrix };
+            let names = Names { params: params.clone(), steps, matrix, is_on_no_host: is_own };
             let path = |field: &str| format!("{list}[{place}].{field}");
             if let Some(condition) = &step.condition {
                 condition::check(&path("if"), condition, &names)?;

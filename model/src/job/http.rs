@@ -9,7 +9,7 @@ use url::Url;
 use super::{
     Plan, Work,
     context::{Context, Names},
-    template::{Quote, check_template, render, used},
+    template::{Quote, bind, check_template, has_tags, render_bound, used},
 };
 use crate::{Invalid, command::within, limits, retry::Retry};
 
@@ -169,8 +169,31 @@ impl Http {
         for name in self.headers.keys() {
             check_header_name(name)?;
         }
+        let (mut texts, mut bytes) = (0, 0);
+        self.clone().each_text(&mut |field, text, _| {
+            texts += usize::from(has_tags(text));
+            bytes += text.len();
+            match text.contains('\0') {
+                true => Err(Invalid::new(field, "has a NUL character")),
+                false => Ok(()),
+            }
+        })?;
+        if texts > limits::STEP_TEXTS {
+            return Err(Invalid::over("http", "STEP_TEXTS", limits::STEP_TEXTS, "texts that are filled in"));
+        }
+        let json = self.json.as_ref().map_or(0, |json| json.to_string().len());
+        if bytes.max(json) > limits::STEP_HTTP_BODY_BYTES + limits::URL_BYTES {
+            return Err(Invalid::over("http", "STEP_HTTP_BODY_BYTES", limits::STEP_HTTP_BODY_BYTES, "bytes"));
+        }
         if is_template {
-            return Ok(());
+            let server = self.url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+            return match server {
+                Some(server) if !has_tags(server) => Ok(()),
+                _ => Err(Invalid::new(
+                    "http.url",
+                    "begins with a scheme and a server that stand there as they are",
+                )),
+            };
         }
         self.ready().map(|_| ())
     }
@@ -211,12 +234,20 @@ impl Http {
         if !is_template {
             return self.ready();
         }
-        let mut filled = self.clone();
+        let (mut filled, bound) = (self.clone(), bind(context));
         filled.each_text(&mut |field, text, quote| {
-            *text = render(field, text, context, quote)?;
+            *text = render_bound(field, text, &bound, quote)?;
             Ok(())
         })?;
-        filled.ready()
+        let path = filled.url.split(['?', '#']).next().unwrap_or_default();
+        if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+            return Err(Invalid::new("http.url", "has a part of its path that a value makes '.' or '..'"));
+        }
+        // What was filled in may be nobody's business.
+        filled.ready().map_err(|invalid| match invalid.field.as_str() {
+            "http.url" => Invalid::new("http.url", "is no address once it is filled in"),
+            _ => invalid,
+        })
     }
 
     /// Checks the templates in it.
@@ -344,9 +375,19 @@ mod tests {
     }
 
     #[test]
-    fn a_value_leads_to_no_other_server() {
-        let request = http("https://{{ params.name }}.example.org/");
-        assert!(request.filled(true, &context()).is_err(), "percent-encoded it is no name of a host");
+    fn a_value_leads_nowhere_else() {
+        for url in
+            ["https://{{ params.name }}.example.org/", "{{ params.url }}", "https://x{{ params.name }}"]
+        {
+            assert_eq!(http(url).validate(true).unwrap_err().field, "http.url", "{url}");
+        }
+        let request = http("https://example.org/hosts/{{ params.name }}/off");
+        request.validate(true).unwrap();
+        let mut context = context();
+        for up in [".", ".."] {
+            context.params.0.insert("name".to_owned(), json!(up));
+            assert_eq!(request.filled(true, &context).unwrap_err().field, "http.url");
+        }
     }
 
     #[test]

@@ -262,15 +262,32 @@ pub fn resolve(definitions: &Parameters, given: &BTreeMap<String, Value>) -> Res
 /// comes back from the database as it was, to the digit, and what was signed of it holds.
 pub(super) fn normal(value: &Value) -> Value {
     let Value::Number(number) = value else { return value.clone() };
-    match number.as_f64() {
-        Some(double)
-            if number.is_f64() && double.fract() == 0.0 && double.abs() <= limits::PARAMETER_NUMBER =>
-        {
-            #[expect(clippy::cast_possible_truncation, reason = "it is whole, and within what an i64 holds")]
-            let whole = double as i64;
-            Value::from(whole)
-        }
-        _ => value.clone(),
+    let Some(double) = number.as_f64().filter(|double| number.is_f64() && double.fract() == 0.0) else {
+        return value.clone();
+    };
+    // 2^63 and 2^64: what is beyond is no integer in JSON either.
+    const I64_END: f64 = 9_223_372_036_854_775_808.0;
+    const U64_END: f64 = 18_446_744_073_709_551_616.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is whole, and within the type"
+    )]
+    if double.abs() < I64_END {
+        Value::from(double as i64)
+    } else if double > 0.0 && double < U64_END {
+        Value::from(double as u64)
+    } else {
+        value.clone()
+    }
+}
+
+/// The same of all numbers within.
+pub(super) fn normal_within(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(normal_within),
+        Value::Object(map) => map.values_mut().for_each(normal_within),
+        other => *other = normal(other),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     context::Context,
     document::OWN_VARIABLES,
     matrix,
-    parameters::Values,
+    parameters::{Values, normal_within},
     template::{self, Quote},
 };
 use crate::{
@@ -155,6 +155,16 @@ impl Plan {
         })
     }
 
+    /// The same plan with its numbers as they come back from the database: what was signed of it holds.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn normal(&self) -> Result<Self, serde_json::Error> {
+        let mut value = serde_json::to_value(self)?;
+        normal_within(&mut value);
+        serde_json::from_value(value)
+    }
+
     /// The same plan without the steps that `from` needs: from that step on, or with `only` that one alone. Approvals that stand
     /// before what is left stay, and so does what undoes.
     ///
@@ -207,9 +217,21 @@ impl Plan {
                 }
             }
             if step.template {
+                let used = match &step.work {
+                    Work::Http(call) => Some(call.http.used()?),
+                    Work::Job(started) => Some(started.start.used()?),
+                    _ => None,
+                };
                 let text = serde_json::to_string(&step.work).unwrap_or_default();
                 let reads = |other: &&PlanStep| {
                     let name = &other.name;
+                    if let Some(used) = &used {
+                        let path = format!("steps.{name}");
+                        let below = format!("{path}.");
+                        return used
+                            .iter()
+                            .any(|used| *used == "steps" || *used == path || used.starts_with(&below));
+                    }
                     [format!("steps.{name}."), format!("steps['{name}']"), format!("steps[\\\"{name}\\\"]")]
                         .iter()
                         .any(|path| text.contains(path.as_str()))
@@ -293,6 +315,11 @@ impl Plan {
     /// What only one execution may hold at a time.
     pub fn lock(&self) -> Option<Lock<'_>> {
         self.lock.as_deref().map(Lock::of)
+    }
+
+    /// Whether any step runs on hosts.
+    pub fn has_steps_on_hosts(&self) -> bool {
+        self.steps.iter().any(|step| step.work.is_on_hosts())
     }
 
     /// The command of a step, if it is one that runs on hosts.

@@ -3,7 +3,7 @@
 //! What is started is frozen with the plan that starts it, and signed with it: the version, its steps, its hosts. Only values
 //! that are filled in are known later, and they are what the parameters of the job allow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,8 +12,8 @@ use super::{
     JobTargets, Plan, Work,
     context::{Context, Names},
     http::each_leaf,
-    parameters::{ParameterType, Parameters, Values, from_text, normal, resolve},
-    template::{Quote, check_template, render, used},
+    parameters::{ParameterType, Parameters, Values, from_text, resolve},
+    template::{Quote, bind, check_template, has_tags, render_bound, used},
 };
 use crate::{Invalid, access::validate_slug, id::AgentId, limits};
 
@@ -89,6 +89,22 @@ impl JobStart {
                 "bytes",
             ));
         }
+        let mut texts = 0;
+        self.clone().each_text(&mut |field, text| {
+            texts += usize::from(has_tags(text));
+            match text.contains('\0') {
+                true => Err(Invalid::new(field, "has a NUL character")),
+                false => Ok(()),
+            }
+        })?;
+        if texts > limits::STEP_TEXTS {
+            return Err(Invalid::over(
+                "job.parameters",
+                "STEP_TEXTS",
+                limits::STEP_TEXTS,
+                "texts that are filled in",
+            ));
+        }
         match &self.targets {
             Some(targets) => targets
                 .validate()
@@ -104,6 +120,20 @@ impl JobStart {
         names: &Names,
     ) -> Result<(), Invalid> {
         self.clone().each_text(&mut |field, text| check_template(&path(field), text, Quote::None, names))
+    }
+
+    /// The names of the parameters whose values are filled in.
+    pub fn filled_in(&self) -> Result<BTreeSet<String>, Invalid> {
+        let mut names = BTreeSet::new();
+        for (name, value) in &self.parameters {
+            each_leaf(name, &mut value.clone(), &mut |_, text| {
+                if has_tags(text) {
+                    names.insert(name.clone());
+                }
+                Ok(())
+            })?;
+        }
+        Ok(names)
     }
 
     /// The dotted paths that its values read.
@@ -126,12 +156,6 @@ impl JobStart {
         self.parameters
             .iter_mut()
             .try_for_each(|(name, value)| each_leaf(&format!("job.parameters.{name}"), value, visit))
-    }
-
-    /// As it is kept in a plan: numbers as they come back from the database.
-    pub(super) fn normal(&self) -> Self {
-        let parameters = self.parameters.iter().map(|(name, value)| (name.clone(), normal(value)));
-        Self { parameters: parameters.collect(), ..self.clone() }
     }
 }
 
@@ -156,9 +180,9 @@ impl StartedJob {
         if !is_template {
             return Ok(Some(frozen.plan.clone()));
         }
-        let mut start = self.start.clone();
+        let (mut start, bound) = (self.start.clone(), bind(context));
         start.each_text(&mut |field, text| {
-            *text = render(field, text, context, Quote::None)?;
+            *text = render_bound(field, text, &bound, Quote::None)?;
             Ok(())
         })?;
         for (name, value) in &mut start.parameters {
@@ -188,6 +212,16 @@ impl Plan {
         }
         plan.job.parameters = values;
         Ok(plan)
+    }
+
+    /// The hosts of all that its steps start, and of what that starts.
+    pub fn hosts_of_started(&self) -> BTreeSet<AgentId> {
+        let mut hosts = BTreeSet::new();
+        for frozen in self.started_jobs().filter_map(|(_, started)| started.frozen.as_ref()) {
+            hosts.extend(frozen.hosts.iter().map(|host| host.agent_id));
+            hosts.append(&mut frozen.plan.hosts_of_started());
+        }
+        hosts
     }
 
     /// The jobs that its steps start, with the places of these.

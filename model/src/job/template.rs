@@ -43,12 +43,36 @@ pub enum Quote {
 /// What [`check_template`] finds but unknown names; a value that is not defined, none, or of a kind that cannot be
 /// written here; a limit of `limits::TEMPLATE_…`. The field is `field`.
 pub fn render(field: &str, text: &str, context: &Context, quote: Quote) -> Result<String, Invalid> {
+    render_bound(field, text, &bind(context), quote)
+}
+
+/// A context as the engine reads it: made once, for many texts.
+#[derive(Debug)]
+pub struct Bound(Value);
+
+pub fn bind(context: &Context) -> Bound {
+    Bound(Value::from(minijinja::value::Serde(context)))
+}
+
+/// Whether anything of the text is filled in.
+pub fn has_tags(text: &str) -> bool {
+    text.contains("{{") || text.contains("{%") || text.contains(tags::COMMENT.0)
+}
+
+/// As [`render`].
+///
+/// # Errors
+/// As [`render`].
+pub fn render_bound(field: &str, text: &str, context: &Bound, quote: Quote) -> Result<String, Invalid> {
     check_form(field, text, quote)?;
+    if !has_tags(text) {
+        return Ok(text.to_owned());
+    }
     let mut engine = engine(field)?;
     engine.set_formatter(move |out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value| {
         write_value(out, value, quote)
     });
-    let context = Value::from(minijinja::value::Serde(context));
+    let context = &context.0;
     let template = engine.template_from_str(text).map_err(|error| translate(field, &error))?;
     let mut out = Bounded(Vec::new());
     if let Err(error) = template.render_captured_to(context.clone(), &mut out) {
@@ -61,7 +85,7 @@ pub fn render(field: &str, text: &str, context: &Context, quote: Quote) -> Resul
             ));
         }
         let names = || template.undeclared_variables(true);
-        return Err(translate_undefined(field, &error, &context, names));
+        return Err(translate_undefined(field, &error, context, names));
     }
     String::from_utf8(out.0).map_err(|_| Invalid::new(field, "renders to what is not UTF-8"))
 }

@@ -62,7 +62,8 @@ struct Known {
 }
 
 impl Going<'_> {
-    /// Ends the controller's own runs that are done, whose time is over, or that are to be cancelled.
+    /// Ends the controller's own runs that are done, whose time is over, or that are to be cancelled. What is stopped asks
+    /// nobody any more, and what it has started is stopped with it.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -70,7 +71,7 @@ impl Going<'_> {
         &mut self,
         app: &App,
         connection: &mut PgConnection,
-        is_cancelled: bool,
+        (is_cancelled, is_stopped): (bool, bool),
     ) -> Result<()> {
         let active: Vec<StepRun> =
             self.own.values().filter(|run| run.state == RunState::Active).copied().collect();
@@ -79,9 +80,14 @@ impl Going<'_> {
         }
         let known = self.known(app, connection, &active).await?;
         for run in active {
-            let Some(end) = self.end_of(connection, &run, &known, is_cancelled).await? else { continue };
+            let Some(end) = self.end_of(connection, &run, &known, (is_cancelled, is_stopped)).await? else {
+                continue;
+            };
             if let Some(told) = end.told {
                 self.told.insert((NO_AGENT, run.step), told);
+            }
+            if known.calls.contains_key(&run.id) {
+                store::http_calls::remove(connection, self.id, run.id).await?;
             }
             self.change(&run, end.event, Some((end.reason, &end.detail)));
         }
@@ -114,7 +120,7 @@ impl Going<'_> {
         connection: &mut PgConnection,
         run: &StepRun,
         known: &Known,
-        is_cancelled: bool,
+        (is_cancelled, is_stopped): (bool, bool),
     ) -> Result<Option<End>> {
         let plan = self.plan;
         let is_over = self.wait_ends(run).is_some_and(|ends| self.now >= ends);
@@ -149,9 +155,11 @@ impl Going<'_> {
                 }),
                 // What is under way nobody can take back: it ends as it ends.
                 Some(CallStanding::Waiting)
-                    if is_cancelled && store::http_calls::take_back(connection, self.id, run.id).await? =>
+                    if (is_cancelled || is_stopped)
+                        && store::http_calls::take_back(connection, self.id, run.id).await? =>
                 {
-                    Some(cancelled())
+                    let reason = if is_cancelled { Reason::Cancelled } else { Reason::RolloutStopped };
+                    Some(End::of(RunOutcome::Cancelled, reason))
                 }
                 Some(CallStanding::Waiting | CallStanding::Sent) => None,
                 None => Some(End {
@@ -166,6 +174,8 @@ impl Going<'_> {
                     let end = started::end(*state);
                     if end.is_none() && is_cancelled {
                         self.cancel_started.insert(*execution);
+                    } else if end.is_none() && is_stopped {
+                        self.stop_started.insert(*execution);
                     }
                     end.map(|event| End {
                         event,
@@ -201,12 +211,21 @@ impl Going<'_> {
         }
     }
 
+    /// Its own runs for which others do something now: web servers, and other executions.
+    pub(super) fn acting(&self) -> BTreeSet<RunId> {
+        let active = self.own.values().filter(|run| run.state == RunState::Active && self.is_others(run));
+        active.map(|run| run.id).collect()
+    }
+
+    fn is_others(&self, run: &StepRun) -> bool {
+        matches!(self.plan.steps[run.step].work, StepWork::Http(_) | StepWork::Job(_))
+    }
+
     /// When somebody has to look at the controller's own steps again although nothing happens.
     pub(super) fn next_look_at_own(&self) -> impl Iterator<Item = Timestamp> {
         let active = self.own.values().filter(|run| run.state == RunState::Active);
         active.filter_map(|run| match self.plan.steps[run.step].work {
-            // Nobody tells when a started job ends.
-            StepWork::Job(_) => Some(locks::look_again(self.now)),
+            StepWork::Job(_) | StepWork::Http(_) => Some(locks::look_anyway(self.now)),
             _ => self.wait_ends(run),
         })
     }
@@ -220,10 +239,9 @@ impl Going<'_> {
         }
         let open: Vec<StepRun> = self.own.values().filter(|run| !run.state.is_terminal()).copied().collect();
         for run in open {
-            let is_others = matches!(self.plan.steps[run.step].work, StepWork::Http(_) | StepWork::Job(_));
             if run.state == RunState::Blocked {
                 self.skip(&run, Why::RolloutStopped);
-            } else if !is_others {
+            } else if !self.is_others(&run) {
                 let why = (Reason::RolloutStopped, "the rollout was stopped");
                 self.change(&run, RunEvent::Ended(RunOutcome::Cancelled), Some(why));
             }
