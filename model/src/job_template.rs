@@ -142,7 +142,8 @@ fn check(part: &Part, parameters: &Parameters) -> Result<(), Invalid> {
             match unknown {
                 Some(name) => {
                     let meant = suggestion(name, parameters);
-                    let why = format!("uses '{}', which is not a parameter of this template{meant}", shown(name));
+                    let why =
+                        format!("uses '{}', which is not a parameter of this template{meant}", shown(name));
                     Err(Invalid::new("", why))
                 }
                 None => Ok(()),

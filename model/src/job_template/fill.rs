@@ -24,8 +24,7 @@ pub(super) fn fill(
     template: &Part,
     values: &BTreeMap<String, Value>,
 ) -> Result<Filled, Invalid> {
-    let mut writer =
-        Writer { values, source: Source::new(document), out: String::new(), places: Vec::new() };
+    let mut writer = Writer { values, source: Source::new(document), out: String::new(), places: Vec::new() };
     writer.part(template, Context::JOB, Step::Key(""), 0)?;
     let Writer { source, out, places, .. } = writer;
     let job: Job = serde_saphyr::from_str(&out).map_err(|error| unreadable(&error, &out, &places))?;
@@ -105,6 +104,8 @@ enum Kind {
     Steps,
     Step,
     Script,
+    /// Another job that a step starts.
+    Started,
     Targets,
     /// A text that something reads as a program or a predicate.
     Language,
@@ -117,9 +118,10 @@ impl Context {
     fn of(self, step: Step<'_>, part: &Part) -> Self {
         let kind = match (self.kind, step) {
             (Kind::Job, Step::Key("steps" | "rollback")) => Kind::Steps,
-            (Kind::Job, Step::Key("targets")) => Kind::Targets,
+            (Kind::Job | Kind::Started, Step::Key("targets")) => Kind::Targets,
             (Kind::Steps, Step::Index(_)) => Kind::Step,
             (Kind::Step, Step::Key("script")) => Kind::Script,
+            (Kind::Step, Step::Key("job")) => Kind::Started,
             (Kind::Step, Step::Key("run" | "if"))
             | (Kind::Script, Step::Key("content"))
             | (Kind::Targets, Step::Key("selector" | "exclude")) => Kind::Language,
@@ -132,11 +134,14 @@ impl Context {
     /// Whether a text may stand here; `is_alone` when it is all that does.
     fn admits(self, name: &str, text: &str, is_alone: bool) -> Result<(), Invalid> {
         if self.is_template && ["{{", "{%", "{#"].iter().any(|sign| text.contains(sign)) {
-            let why = format!("takes '{name}', whose value would be a template of its step: it has '{{{{', '{{%' or '{{#'");
+            let why = format!(
+                "takes '{name}', whose value would be a template of its step: it has '{{{{', '{{%' or '{{#'"
+            );
             return Err(Invalid::new("", why));
         }
         let harmless = |c: char| c.is_alphanumeric() || "_./:@%+,-".contains(c);
-        if self.kind == Kind::Language && !is_alone && (text.starts_with('-') || !text.chars().all(harmless)) {
+        if self.kind == Kind::Language && !is_alone && (text.starts_with('-') || !text.chars().all(harmless))
+        {
             let why = format!(
                 "takes '{name}', whose value would become part of what is executed or asked here: that may have only letters, \
                  digits and any of _ . / : @ % + , - and no - first. A step gets any text by its env: VAR: ${{{{ {name} }}}}, and \
@@ -161,7 +166,13 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn part(&mut self, part: &'a Part, context: Context, step: Step<'a>, parent: usize) -> Result<(), Invalid> {
+    fn part(
+        &mut self,
+        part: &'a Part,
+        context: Context,
+        step: Step<'a>,
+        parent: usize,
+    ) -> Result<(), Invalid> {
         let here = self.places.len();
         self.places.push(Place { at: self.out.len(), step, parent });
         if let Step::Key(key) = step
@@ -197,7 +208,13 @@ impl<'a> Writer<'a> {
     }
 
     /// A part of another, with a comma behind it; nothing where it stands for a value that is not there.
-    fn inner(&mut self, part: &'a Part, context: Context, step: Step<'a>, parent: usize) -> Result<(), Invalid> {
+    fn inner(
+        &mut self,
+        part: &'a Part,
+        context: Context,
+        step: Step<'a>,
+        parent: usize,
+    ) -> Result<(), Invalid> {
         let path = |invalid| match step {
             Step::Key(key) => below(key, invalid),
             Step::Index(index) => below(&format!("[{index}]"), invalid),
@@ -253,12 +270,15 @@ impl<'a> Writer<'a> {
                 context.admits(name, text, false)?;
                 Ok(text.clone())
             }
-            Some(Value::Array(_) | Value::Object(_)) => {
-                Err(Invalid::new("", format!("has '{name}' within a longer text, and it is a list, which stands alone")))
-            }
+            Some(Value::Array(_) | Value::Object(_)) => Err(Invalid::new(
+                "",
+                format!("has '{name}' within a longer text, and it is a list, which stands alone"),
+            )),
             Some(value) => Ok(value.to_string()),
             None => {
-                let why = format!("has '{name}' within a longer text, and it has no value: give it one, or a default");
+                let why = format!(
+                    "has '{name}' within a longer text, and it has no value: give it one, or a default"
+                );
                 Err(Invalid::new("", why))
             }
         }

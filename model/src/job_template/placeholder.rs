@@ -38,7 +38,9 @@ pub(super) fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
             continue;
         }
         let Some((inner, behind)) = behind.split_once(CLOSE) else {
-            return Err("has '${{' and no '}}' behind it; '$${{' stands for the characters themselves".to_owned());
+            return Err(
+                "has '${{' and no '}}' behind it; '$${{' stands for the characters themselves".to_owned()
+            );
         };
         let name = inner.trim();
         if !is_name(name) {
@@ -80,7 +82,8 @@ mod tests {
         ] {
             assert_eq!(pieces(text), Ok(wanted), "{text}");
         }
-        for text in ["${{", "${{ }}", "${{ A }}", "${{ a.b }}", "${{ a + 1 }}", "${{ a }", "${{ ${{ a }} }}"] {
+        for text in ["${{", "${{ }}", "${{ A }}", "${{ a.b }}", "${{ a + 1 }}", "${{ a }", "${{ ${{ a }} }}"]
+        {
             assert!(pieces(text).is_err(), "{text}");
         }
         assert_eq!(pieces(&escaped("${{ a }} ${{")).map(|pieces| pieces.len()), Ok(3));

@@ -49,7 +49,9 @@ fn filled(text: &str, pairs: &[(&str, Value)]) -> Result<Filled, Invalid> {
 
 /// A template of one step, with the parameter `x` of this definition.
 fn of(definition: &str, step: &str) -> String {
-    format!("name: t\nparameters: {{x: {definition}}}\njob:\n  name: j\n  steps:\n    - name: one\n      {step}\n")
+    format!(
+        "name: t\nparameters: {{x: {definition}}}\njob:\n  name: j\n  steps:\n    - name: one\n      {step}\n"
+    )
 }
 
 #[test]
@@ -119,13 +121,20 @@ fn a_value_never_breaks_the_document() {
         "",
     ];
     for value in hostile {
-        for step in ["argv: [echo, '${{ x }}']", "argv:\n        - echo\n        - ${{ x }}", "argv: [echo, \"${{ x }}\"]"] {
+        for step in [
+            "argv: [echo, '${{ x }}']",
+            "argv:\n        - echo\n        - ${{ x }}",
+            "argv: [echo, \"${{ x }}\"]",
+        ] {
             let job = filled(&of("{type: string}", step), &[("x", json!(value))]).unwrap().job;
             assert_eq!(job.steps.len(), 1, "{value:?}");
             let argv = job.steps[0].argv.clone().unwrap();
             assert_eq!(argv, ["echo", value], "{step}");
         }
-        let within = of("{type: string}", "run: uptime\n      env:\n        A: a ${{ x }} b\n        B: |\n          one\n          ${{ x }}\n          two\n        C: 'c'");
+        let within = of(
+            "{type: string}",
+            "run: uptime\n      env:\n        A: a ${{ x }} b\n        B: |\n          one\n          ${{ x }}\n          two\n        C: 'c'",
+        );
         let job = filled(&within, &[("x", json!(value))]).unwrap().job;
         assert_eq!(job.steps[0].env["A"], format!("a {value} b"));
         assert_eq!(job.steps[0].env["B"], format!("one\n{value}\ntwo\n"));
@@ -137,7 +146,22 @@ fn a_value_never_breaks_the_document() {
 
 #[test]
 fn a_value_never_becomes_code_by_accident() {
-    for value in ["a; rm -rf /", "$(id)", "`id`", "a b", "a\nb", "-rf", "a'b", "a\"b", "a|b", "a>b", "*", "~", "a=b", "${{ x }}"] {
+    for value in [
+        "a; rm -rf /",
+        "$(id)",
+        "`id`",
+        "a b",
+        "a\nb",
+        "-rf",
+        "a'b",
+        "a\"b",
+        "a|b",
+        "a>b",
+        "*",
+        "~",
+        "a=b",
+        "${{ x }}",
+    ] {
         for (step, field) in [
             ("run: systemctl restart ${{ x }}", "run"),
             ("run: |\n        #!/bin/sh\n        systemctl restart '${{ x }}'", "run"),
@@ -157,21 +181,41 @@ fn a_value_never_becomes_code_by_accident() {
     filled(&of("{type: string}", "run: ${{ x }}"), &[("x", json!("a; b"))]).unwrap();
     filled(&of("{type: integer}", "run: sleep ${{ x }}"), &[("x", json!(-3))]).unwrap();
     // Nor a template, nor a wider selector.
-    for step in ["argv: [echo, '${{ x }}']\n      template: true", "template: true\n      argv: [echo, 'a ${{ x }}']"] {
+    for step in
+        ["argv: [echo, '${{ x }}']\n      template: true", "template: true\n      argv: [echo, 'a ${{ x }}']"]
+    {
         let bad = filled(&of("{type: string}", step), &[("x", json!("{{ host.name }}"))]).unwrap_err();
         assert_eq!(bad.field, "job.steps[0].argv[1]");
     }
     let targets = "name: t\nparameters: {x: {type: string}}\njob:\n  name: j\n  targets: {selector: 'role=${{ x }}'}\n  steps: [{name: a, run: b}]\n";
     let bad = filled(targets, &[("x", json!("web or env=prod"))]).unwrap_err();
     assert_eq!(bad.field, "job.targets.selector");
-    assert_eq!(filled(targets, &[("x", json!("web"))]).unwrap().job.targets.unwrap().selector.unwrap(), "role=web");
+    let bad = filled(
+        &of("{type: string}", "job: {name: b, targets: {exclude: 'role=${{ x }}'}}"),
+        &[("x", json!("web or env=prod"))],
+    );
+    assert_eq!(bad.unwrap_err().field, "job.steps[0].job.targets.exclude");
+    assert_eq!(
+        filled(targets, &[("x", json!("web"))]).unwrap().job.targets.unwrap().selector.unwrap(),
+        "role=web"
+    );
 }
 
 #[test]
 fn what_is_wrong_with_a_template_has_a_place() {
     for (text, line, column, words) in [
-        ("name: t\nparameters: {}\njob:\n  steps:\n    - run: a ${{ srvice }}\n", 5, 12, "job.steps[0].run uses 'srvice'"),
-        ("name: t\nparameters: {service: {type: string}}\njob: {name: '${{ srvice }}'}\n", 3, 13, "did you mean 'service'?"),
+        (
+            "name: t\nparameters: {}\njob:\n  steps:\n    - run: a ${{ srvice }}\n",
+            5,
+            12,
+            "job.steps[0].run uses 'srvice'",
+        ),
+        (
+            "name: t\nparameters: {service: {type: string}}\njob: {name: '${{ srvice }}'}\n",
+            3,
+            13,
+            "did you mean 'service'?",
+        ),
         ("name: t\njob: {name: '${{ a'}\n", 2, 13, "job.name has '${{' and no '}}'"),
         ("name: t\njob: {name: '${{ a + 1 }}'}\n", 2, 13, "job.name has 'a + 1'"),
         ("name: t\njob: {env: {'${{ a }}': b}}\n", 2, 12, "job.env has '${{' in the key"),
@@ -180,7 +224,12 @@ fn what_is_wrong_with_a_template_has_a_place() {
         ("name: t\n", 1, 1, "job"),
         ("name: t\njob: {}\njbo: {}\n", 3, 1, "jbo"),
         ("name: t\nparameters: {x: {type: txt}}\njob: {}\n", 2, 24, "txt"),
-        ("name: t\nparameters: {x: {type: integer, default: a}}\njob: {}\n", 2, 17, "parameters.x has a default"),
+        (
+            "name: t\nparameters: {x: {type: integer, default: a}}\njob: {}\n",
+            2,
+            17,
+            "parameters.x has a default",
+        ),
         ("name: t\njob: {a: 1, a: 2}\n", 2, 13, "a"),
     ] {
         let bad = parse(text).expect_err(text);
@@ -193,9 +242,7 @@ fn what_is_wrong_with_a_template_has_a_place() {
 
 #[test]
 fn what_is_wrong_with_what_was_filled_has_a_path() {
-    let filled = |step: &str, x: Value| {
-        filled(&of("{type: string}", step), &[("x", x)]).unwrap_err()
-    };
+    let filled = |step: &str, x: Value| filled(&of("{type: string}", step), &[("x", x)]).unwrap_err();
     for (step, x, field, words) in [
         ("run: uptime\n      timeout: ${{ x }}", json!("soon"), "job.steps[0].timeout", "cannot be read"),
         ("run: uptime\n      cwd: ${{ x }}", json!("nowhere"), "job.steps[0].cwd", "absolute"),
@@ -208,7 +255,8 @@ fn what_is_wrong_with_what_was_filled_has_a_path() {
         assert_eq!(bad.field, field, "{bad}");
         assert!(bad.problem.contains(words), "{bad}");
     }
-    let bad = parse("name: t\nparameters: {x: {type: string, required: true}}\njob: {name: '${{ x }}'}\n").unwrap();
+    let bad =
+        parse("name: t\nparameters: {x: {type: string, required: true}}\njob: {name: '${{ x }}'}\n").unwrap();
     assert_eq!(bad.fill(&BTreeMap::new()).unwrap_err().to_string(), "parameters.x is required");
     let lacks = bad.fill(&values(&[("x", json!("a"))])).unwrap_err();
     assert_eq!(lacks.to_string(), "job.steps is missing");
@@ -227,7 +275,8 @@ fn size_has_its_limits() {
     let job = filled(&many, &[("x", json!("ab"))]).unwrap().job;
     assert_eq!(job.steps[0].argv.clone().unwrap()[1].len(), 20_000);
     let items = "'${{ x }}', ".repeat(10_000);
-    let bad = filled(&of("{type: string}", &format!("argv: [{items}]")), &[("x", json!("a".repeat(20_000)))]).unwrap_err();
+    let bad = filled(&of("{type: string}", &format!("argv: [{items}]")), &[("x", json!("a".repeat(20_000)))])
+        .unwrap_err();
     assert!(bad.to_string().contains("DOCUMENT_BYTES"), "{bad}");
     let bad = filled(&many, &[("x", json!("a".repeat(20_000)))]).unwrap_err();
     assert!(bad.to_string().contains("DOCUMENT_BYTES"), "{bad}");

@@ -36,7 +36,9 @@ impl<'a> Source<'a> {
     /// Puts what JSON has for a value, or its text, in the place of a part.
     pub(super) fn replace(&mut self, part: &Part, json: String, text: Option<&str>) {
         let Some(places) = &mut self.places else { return };
-        match span(&part.defined).and_then(|range| Some((range.clone(), in_place(self.text, range, json, text)?))) {
+        match span(&part.defined)
+            .and_then(|range| Some((range.clone(), in_place(self.text, range, json, text)?)))
+        {
             Some((range, new)) => drop(places.insert(range.start, (range.end, new))),
             None => self.places = None,
         }
@@ -128,7 +130,9 @@ fn is_head(before: &str) -> bool {
 fn is_plain(text: &str) -> bool {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || PLAIN.contains(c);
     let words = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
-    text.starts_with(|c: char| c.is_ascii_lowercase() || c == '/') && text.chars().all(good) && !words.contains(&text)
+    text.starts_with(|c: char| c.is_ascii_lowercase() || c == '/')
+        && text.chars().all(good)
+        && !words.contains(&text)
 }
 
 /// A text as the lines of a block that are indented so far, but for the first, and without the end of the last.

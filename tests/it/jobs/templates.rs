@@ -77,7 +77,19 @@ async fn a_job_that_is_made_of_a_template_runs() {
     assert!(said.text().contains("hosts      list     (required)"), "{said}");
 
     let job = world.folder().join("hello.yaml").display().to_string();
-    let new = ["job", "new", "hello", "--template", "greet", "--file", &job, "-p", "times=2", "-p", "hosts=one,two"];
+    let new = [
+        "job",
+        "new",
+        "hello",
+        "--template",
+        "greet",
+        "--file",
+        &job,
+        "-p",
+        "times=2",
+        "-p",
+        "hosts=one,two",
+    ];
     let all = [new.as_slice(), &["--set", "who=the whole world"]].concat();
     world.opsctl(&all).await.ended(0);
     let again = world.opsctl(&all).await.ended(2);
@@ -131,7 +143,8 @@ async fn what_is_built_in_needs_no_controller() {
 async fn what_is_wrong_is_told_with_its_place() {
     let world = World::start().await;
     let api = world.api();
-    let unknown = "name: t\nparameters:\n  service: {type: string}\njob:\n  steps:\n    - run: a ${{ srvice }}\n";
+    let unknown =
+        "name: t\nparameters:\n  service: {type: string}\njob:\n  steps:\n    - run: a ${{ srvice }}\n";
     let bad = api.post(PATH, &json!({ "document": unknown })).await.refused(400, "invalid_document");
     let place = "line 6, column 12: job.steps[0].run uses 'srvice'";
     assert!(bad.detail.contains(place) && bad.detail.contains("did you mean 'service'?"), "{}", bad.detail);
@@ -140,7 +153,9 @@ async fn what_is_wrong_is_told_with_its_place() {
     let file = file.display().to_string();
     let said = world.opsctl(&["job", "template", "apply", "-f", &file]).await.ended(2);
     assert!(said.stderr.contains("t.yaml:6:12: job.steps[0].run uses 'srvice'"), "{said}");
-    for document in ["name: t\n", "name: t\njob: a\n", "name: A b\njob: {}\n", "name: t\njob: {}\nsteps: []\n", "[", ""] {
+    for document in
+        ["name: t\n", "name: t\njob: a\n", "name: A b\njob: {}\n", "name: t\njob: {}\nsteps: []\n", "[", ""]
+    {
         api.post(PATH, &json!({ "document": document })).await.refused(400, "invalid_document");
     }
     let other = json!({ "document": "name: other\njob: {}\n" });
@@ -170,7 +185,10 @@ async fn what_is_wrong_is_told_with_its_place() {
     for x in ["\"\n  run: rm -rf /", "]}\n    - {name: b, run: 'rm -rf /'}", "${{ x }}"] {
         let filled = fill(&api, "sly", json!({ "x": x })).await;
         let job: Job = parse(&filled.document).expect("a job");
-        assert_eq!((job.steps.len(), job.steps[0].argv.as_deref()), (1, Some(["echo".into(), x.into()].as_slice())));
+        assert_eq!(
+            (job.steps.len(), job.steps[0].argv.as_deref()),
+            (1, Some(["echo".into(), x.into()].as_slice()))
+        );
         let document = json!({ "document": filled.document });
         let validity = api.post("/api/v1/jobs/validate", &document).await.accepted().value();
         assert_eq!(validity["valid"], json!(true));

@@ -92,8 +92,7 @@ pub(super) async fn run(client: &Client, command: TemplateCommand) -> Result<()>
 }
 
 async fn apply(client: &Client, files: &Files, shown: Shown) -> Result<()> {
-    let templates =
-        files::check_as(files::read(files)?, "job template", parse, |template| &template.name)?;
+    let templates = files::check_as(files::read(files)?, "job template", parse, |template| &template.name)?;
     let mut saved: Vec<JobTemplateSaved> = Vec::new();
     let mut result = Ok(());
     for (document, template) in templates {
@@ -146,7 +145,8 @@ fn describe(template: &JobTemplate, now: Timestamp) -> String {
         row("Description", template.description.clone());
     }
     row("Built in", if template.built_in { "yes" } else { "no" }.to_owned());
-    if let (Some(version), Some(by), Some(at)) = (template.version, &template.updated_by, template.updated_at) {
+    if let (Some(version), Some(by), Some(at)) = (template.version, &template.updated_by, template.updated_at)
+    {
         row("Version", format!("{version} by {by}"));
         row("Updated", human::moment(at, now));
     }
@@ -217,7 +217,9 @@ fn values(template: &str, parameters: &Parameters, args: &NewArgs) -> Result<BTr
         if parameters.contains_key(NAME) {
             given.push((NAME.to_owned(), name.clone()));
         } else if args.template.is_some() {
-            let why = format!("the template {template} has no parameter '{NAME}': it says itself what its job is called");
+            let why = format!(
+                "the template {template} has no parameter '{NAME}': it says itself what its job is called"
+            );
             return Err(Usage(why).into());
         }
     }
@@ -288,7 +290,11 @@ mod tests {
         let template = built_in("disk-report").unwrap();
         let now = "2026-02-01T08:00:00Z".parse().unwrap();
         let text = describe(&JobTemplate::built_in(template).whole(template), now);
-        for part in ["Built in     yes\n", "name       string  disk-report  What the job is called\n", "name: ${{ name }}"] {
+        for part in [
+            "Built in     yes\n",
+            "name       string  disk-report  What the job is called\n",
+            "name: ${{ name }}",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
