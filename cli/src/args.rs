@@ -17,7 +17,7 @@ use model::{
 
 pub(crate) use self::job::{
     ApplyArgs, ApprovalCommand, DecideArgs, DiffArgs, ExportArgs, Files, ImportArgs, ImportCommand,
-    JobCommand, NewArgs, OneJob, PlanArgs, RunJobArgs, TargetArgs, ValidateArgs,
+    JobCommand, NewArgs, OneJob, PlanArgs, RunJobArgs, TargetArgs, TemplateCommand, ValidateArgs,
 };
 pub(crate) use self::people::{
     AcceptArgs, AuthCommand, BindArgs, CreateTokenArgs, GroupCommand, InvitationCommand, LoginArgs, Member,

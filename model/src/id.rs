@@ -106,6 +106,8 @@ ids! {
     JobId = "job";
     /// A script that is kept by name.
     ScriptId = "script";
+    /// A job template of an organization's own.
+    JobTemplateId = "job-template";
     /// A controller process's installation.
     ControllerId = "controller";
     /// An enroll token.

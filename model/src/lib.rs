@@ -9,6 +9,7 @@ pub mod execution;
 pub mod id;
 mod invalid;
 pub mod job;
+pub mod job_template;
 pub mod label;
 pub mod limits;
 pub mod reason;
@@ -17,6 +18,7 @@ pub mod run;
 pub mod sandbox;
 pub mod script;
 pub mod selector;
+mod yaml;
 
 pub use invalid::Invalid;
 pub use reason::Reason;

@@ -245,6 +245,8 @@ pub const SCRIPT_CHECK_WITHIN: Duration = Duration::from_secs(10);
 pub const SCRIPT_CHECK_OUTPUT_BYTES: usize = 16 * 1024;
 /// Target groups of one organization.
 pub const TARGET_GROUPS: i64 = 1000;
+/// Job templates of one organization.
+pub const JOB_TEMPLATES: i64 = 1000;
 /// Steps of one job, those of its rollback included.
 pub const STEPS: usize = 200;
 /// Runs of one execution: its steps on all of its hosts.

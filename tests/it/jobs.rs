@@ -11,6 +11,7 @@ mod rollouts;
 mod scripts;
 mod started;
 mod target_groups;
+mod templates;
 mod values;
 mod versions;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::Shown;
-use crate::{cmd::job::template, output::Format, parse};
+use crate::{output::Format, parse};
 
 const APPLY_EXAMPLES: &str = "\
 Examples:
@@ -26,6 +26,19 @@ What could not be carried over is listed on stderr, with -o json in the answer.
 
 Exit codes: 0 all jobs are written, 1 one could not be (or with --strict something is left over), 2 what was read is
 not what it should be, or a file is there already.";
+
+const NEW_EXAMPLES: &str = "\
+Examples:
+  opsctl job new disk-report
+  opsctl job new nightly --template disk-report --file nightly.yaml
+  opsctl job new restart-web --template restart -p service=nginx -p hosts=web-1,web-2
+
+'opsctl job template list' says which templates there are. Those that are built in need no controller.";
+
+const TEMPLATE_EXAMPLES: &str = "\
+Examples:
+  opsctl job template show disk-report --yaml > mine.yaml   (to change it, under another name)
+  opsctl job template apply -f mine.yaml";
 
 const DIFF_EXAMPLES: &str = "\
 Examples:
@@ -77,8 +90,12 @@ pub(crate) enum JobCommand {
     Validate(ValidateArgs),
     /// Write the JSON schema of a document, for editors
     Schema,
-    /// Write a document to begin with
+    /// Write the document of a job that is made of a template
+    #[command(after_help = NEW_EXAMPLES)]
     New(NewArgs),
+    /// Templates that documents of jobs are made of: your own, and those that are built in
+    #[command(subcommand, after_help = TEMPLATE_EXAMPLES)]
+    Template(TemplateCommand),
     /// Make documents of what other programs run
     #[command(subcommand)]
     Import(ImportCommand),
@@ -171,15 +188,57 @@ pub(crate) struct ValidateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct NewArgs {
-    /// What the job is to be called
-    #[arg(value_parser = parse::slug, required_unless_present = "list")]
+    /// What the job is to be called: the value of the template's parameter 'name' [default: as the template says]
+    #[arg(value_parser = parse::slug, required_unless_present = "template")]
     pub(crate) name: Option<String>,
-    /// Document to begin with [default: the one of that name, else the first of --list]
-    #[arg(long, value_name = "NAME", value_parser = template::name)]
-    pub(crate) template: Option<&'static template::Template>,
-    /// List the documents to begin with
-    #[arg(long, conflicts_with_all = ["name", "template"])]
-    pub(crate) list: bool,
+    /// What it is made of [default: the template that is called like the job]
+    #[arg(long, value_name = "NAME", value_parser = parse::slug)]
+    pub(crate) template: Option<String>,
+    /// A value of one of the template's parameters
+    #[arg(short, long = "param", visible_alias = "set", value_name = "NAME=VALUE", value_parser = parse::key_value)]
+    pub(crate) params: Vec<(String, String)>,
+    /// Write it into this file instead of to stdout
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Also when the file is there already
+    #[arg(long, requires = "file")]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// Save templates from files: all are checked before the first is sent
+    Apply {
+        #[command(flatten)]
+        files: Files,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// List templates
+    List {
+        /// Only those that are built in, without asking a controller
+        #[arg(long)]
+        built_in: bool,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Show one template: its parameters and its document
+    Show {
+        /// Name of the template
+        #[arg(value_name = "TEMPLATE", value_parser = parse::slug)]
+        name: String,
+        /// Only its document, as it is
+        #[arg(long, conflicts_with = "output")]
+        yaml: bool,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Delete a template; jobs that were made of it do not notice
+    Delete {
+        /// Name of the template
+        #[arg(value_name = "TEMPLATE", value_parser = parse::slug)]
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -322,7 +381,12 @@ mod tests {
             "job validate -f a.yaml --server",
             "job schema",
             "job new nightly --template disk-report",
-            "job new --list",
+            "job new --template restart",
+            "job new web -p service=nginx --set hosts=a,b --file web.yaml --force",
+            "job template apply -f - -o json",
+            "job template list --built-in",
+            "job template show restart --yaml",
+            "job template delete restart",
             "job import crontab - --user ada",
             "job import crontab /etc/crontab --system --dir jobs --force -t web-1,web-2",
             "job import rundeck jobs.yaml --strict -l team=web -o json",
@@ -345,7 +409,11 @@ mod tests {
             ("job revert a 0", ErrorKind::ValueValidation),
             ("job show ..", ErrorKind::ValueValidation),
             ("job new", ErrorKind::MissingRequiredArgument),
-            ("job new a --template nothing", ErrorKind::ValueValidation),
+            ("job new a --template ..", ErrorKind::ValueValidation),
+            ("job new a --force", ErrorKind::MissingRequiredArgument),
+            ("job new a -p service", ErrorKind::ValueValidation),
+            ("job template show a --yaml -o json", ErrorKind::ArgumentConflict),
+            ("job template apply", ErrorKind::MissingRequiredArgument),
             ("job import crontab", ErrorKind::MissingRequiredArgument),
             ("job import crontab a --system --user b", ErrorKind::ArgumentConflict),
             ("job import rundeck a --force", ErrorKind::MissingRequiredArgument),

@@ -91,7 +91,7 @@ pub(crate) async fn save(
         author: &job.author,
         comment: job.comment.as_deref(),
     });
-    versions::unless_moved_on(versions::JOB, &job.name, request.expected_version, seen.as_ref())?;
+    versions::unless_moved_on(versions::JOB.noun, &job.name, request.expected_version, seen.as_ref())?;
     if let Some(before) = &before
         && before.document.as_deref() == Some(request.document.as_str())
     {

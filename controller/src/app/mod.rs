@@ -23,6 +23,7 @@ mod gathered;
 pub(crate) mod host_metrics;
 pub(crate) mod http_calls;
 pub(crate) mod idempotency;
+pub(crate) mod job_templates;
 pub(crate) mod jobs;
 pub(crate) mod joining;
 pub(crate) mod live;

@@ -72,7 +72,7 @@ pub(crate) async fn save(
         author: &script.author,
         comment: script.comment.as_deref(),
     });
-    versions::unless_moved_on(versions::SCRIPT, &name, request.expected_version, seen.as_ref())?;
+    versions::unless_moved_on(versions::SCRIPT.noun, &name, request.expected_version, seen.as_ref())?;
     if let Some(before) = &before
         && before.script.as_ref() == Some(script)
     {

@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Kind {
     /// What the signature is made over, so that it can stand for nothing else.
     signed_as: &'static str,
-    noun: &'static str,
+    pub(super) noun: &'static str,
 }
 
 pub(super) const JOB: Kind = Kind { signed_as: "job-version", noun: "job" };
@@ -90,12 +90,12 @@ pub(super) struct Newest<'a> {
 /// # Errors
 /// With who has.
 pub(super) fn unless_moved_on(
-    kind: Kind,
+    noun: &str,
     name: &str,
     expected: Option<i32>,
     before: Option<&Newest<'_>>,
 ) -> Result<()> {
-    let (noun, newest) = (kind.noun, before.map_or(0, |before| before.version));
+    let newest = before.map_or(0, |before| before.version);
     match (expected, before) {
         (Some(expected), None) if expected != newest => Err(Error::Conflict(format!(
             "there is no {noun} '{name}', and version {expected} of it was expected"

@@ -21,6 +21,7 @@ mod events;
 mod executions;
 mod headers;
 mod id;
+mod job_templates;
 mod jobs;
 mod lines;
 mod live;
@@ -169,6 +170,9 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(jobs::version))
         .routes(routes!(jobs::plan))
         .routes(routes!(jobs::execute))
+        .routes(routes!(job_templates::list, job_templates::create))
+        .routes(routes!(job_templates::show, job_templates::save, job_templates::delete))
+        .routes(routes!(job_templates::fill))
         .routes(routes!(target_groups::list, target_groups::create))
         .routes(routes!(target_groups::show, target_groups::change, target_groups::delete))
         .routes(routes!(scripts::list, scripts::create))

@@ -21,6 +21,7 @@ pub(crate) mod host_metrics;
 pub(crate) mod http_calls;
 pub(crate) mod idempotency;
 pub(crate) mod installation;
+pub(crate) mod job_templates;
 pub(crate) mod jobs;
 pub(crate) mod join_tokens;
 pub(crate) mod locks;

@@ -11,6 +11,7 @@ pub mod enroll_token;
 pub mod event;
 pub mod execution;
 pub mod job;
+pub mod job_template;
 pub mod output;
 pub mod problem;
 pub mod report;

@@ -107,7 +107,7 @@ impl ChangeTargetGroup {
 }
 
 /// Checks the description of something that people save.
-pub(super) fn validate_description(text: &str) -> Result<(), Invalid> {
+pub(crate) fn validate_description(text: &str) -> Result<(), Invalid> {
     if text.len() > limits::DESCRIPTION_BYTES {
         return Err(Invalid::over("description", "DESCRIPTION_BYTES", limits::DESCRIPTION_BYTES, "bytes"));
     }

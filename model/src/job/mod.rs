@@ -19,7 +19,7 @@ mod schema;
 mod started;
 mod step_script;
 pub mod template;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use approval::{Approval, Choice};
 pub use document::{Job, JobTargets, OnFailure, Order, Step};

@@ -524,7 +524,7 @@ impl ParameterType {
 }
 
 /// `; did you mean 'x'?` when a known name is two changes away at most.
-fn suggestion(name: &str, known: &Parameters) -> String {
+pub(crate) fn suggestion(name: &str, known: &Parameters) -> String {
     if name.len() > limits::PARAMETER_NAME_CHARS {
         return String::new();
     }

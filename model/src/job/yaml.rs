@@ -1,12 +1,10 @@
 //! Reads a job's document, YAML or JSON, and says at which line and column it is wrong.
 
-use std::fmt;
-
-use serde::{Deserialize, Deserializer, de};
-use serde_saphyr::{Location, Spanned};
-
 use super::Job;
-use crate::{Invalid, limits};
+use crate::{
+    Invalid, limits,
+    yaml::{self, Node, Part, at},
+};
 
 /// What is wrong with a document, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,44 +27,49 @@ fn place(line: usize, column: usize) -> String {
 /// # Errors
 /// The first thing that is wrong, with its place.
 pub fn parse(text: &str) -> Result<Job, BadDocument> {
+    let job: Job = read(text)?;
+    job.validate().map_err(|invalid| located(text, invalid))?;
+    Ok(job)
+}
+
+/// Reads a document that is not too long.
+///
+/// # Errors
+/// With the place of what cannot be read.
+pub(crate) fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, BadDocument> {
     if text.len() > limits::DOCUMENT_BYTES {
         let problem =
             format!("the document is over the limit DOCUMENT_BYTES of {} bytes", limits::DOCUMENT_BYTES);
         return Err(BadDocument { field: String::new(), problem, line: 0, column: 0 });
     }
-    let job: Job = serde_saphyr::from_str(text).map_err(|error| unreadable(&error))?;
-    job.validate().map_err(|invalid| located(text, invalid))?;
-    Ok(job)
+    serde_saphyr::from_str(text).map_err(|error| {
+        let (line, column) = error.location().map_or((0, 0), |location| at(&location));
+        BadDocument { field: String::new(), problem: reason(&error), line, column }
+    })
 }
 
-fn unreadable(error: &serde_saphyr::Error) -> BadDocument {
-    let (line, column) = error.location().map_or((0, 0), |location| at(&location));
+/// Why a document cannot be read, without the place: that is told apart.
+pub(crate) fn reason(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
-    // The place is told apart.
-    let problem = text.split(" at line ").next().unwrap_or_default().trim_end_matches([':', ' ']).to_owned();
-    BadDocument { field: String::new(), problem, line, column }
-}
-
-fn at(location: &Location) -> (usize, usize) {
-    (usize::try_from(location.line()).unwrap_or(0), usize::try_from(location.column()).unwrap_or(0))
+    text.split(" at line ").next().unwrap_or_default().trim_end_matches([':', ' ']).to_owned()
 }
 
 /// What is wrong with a field, at its place in the document or at that of what is nearest above it.
 pub fn located(text: &str, invalid: Invalid) -> BadDocument {
     let problem = invalid.to_string();
-    let (line, column) = match serde_saphyr::from_str::<Spanned<Node>>(text) {
+    let (line, column) = match yaml::read(text) {
         Ok(root) => nearest(&root, &invalid.field),
         Err(_) => (0, 0),
     };
     BadDocument { field: invalid.field, problem, line, column }
 }
 
-fn nearest(root: &Spanned<Node>, path: &str) -> (usize, usize) {
+fn nearest(root: &Part, path: &str) -> (usize, usize) {
     let (mut here, mut rest) = (root, path);
     loop {
         let next = match &here.value {
             Node::Map(entries) => entries.iter().find_map(|(key, value)| {
-                let behind = rest.strip_prefix(key.as_str())?;
+                let behind = rest.strip_prefix(key.value.as_str())?;
                 let is_whole = behind.is_empty() || behind.starts_with(['.', '[']);
                 is_whole.then(|| (value, behind.strip_prefix('.').unwrap_or(behind)))
             }),
@@ -75,87 +78,12 @@ fn nearest(root: &Spanned<Node>, path: &str) -> (usize, usize) {
                 let value = items.get(index.parse::<usize>().ok()?)?;
                 Some((value, behind.strip_prefix('.').unwrap_or(behind)))
             }),
-            Node::Leaf => None,
+            Node::Text(_) | Node::Value(_) | Node::Null => None,
         };
         match next {
             Some((value, behind)) => (here, rest) = (value, behind),
             None => return at(&here.referenced),
         }
-    }
-}
-
-/// Any document, for the places of its parts.
-enum Node {
-    Map(Vec<(String, Spanned<Node>)>),
-    List(Vec<Spanned<Node>>),
-    Leaf,
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Node;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("anything")
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Node::Map(entries))
-            }
-
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = list.next_element()? {
-                    items.push(item);
-                }
-                Ok(Node::List(items))
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_i128<E>(self, _: i128) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_u128<E>(self, _: u128) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_str<E>(self, _: &str) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_unit<E>(self) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-
-            fn visit_none<E>(self) -> Result<Node, E> {
-                Ok(Node::Leaf)
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
     }
 }
 

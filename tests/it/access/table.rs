@@ -129,6 +129,13 @@ impl Things {
                 self.admin.post("/api/v1/scripts", &body).await.accepted();
                 script
             }
+            "job_template" => {
+                let name = self.fresh();
+                let job = "job:\n  name: j\n  targets: {all: true}\n  steps: [{name: a, run: uptime}]\n";
+                let body = json!({ "document": format!("name: {name}\n{job}") });
+                self.admin.post("/api/v1/job-templates", &body).await.accepted();
+                name
+            }
             "target_group" => {
                 let group = self.fresh();
                 let body = json!({ "name": group, "members": { "selector": "env=prod" } });

@@ -29,7 +29,11 @@ pub(super) struct Document {
 impl Document {
     /// The job that it is, or what is wrong with it, at its place in the file.
     pub(super) fn parse(&self) -> Result<job::Job, DocumentProblem> {
-        job::parse(&self.text).map_err(|bad| self.placed(bad.into()))
+        self.read(job::parse)
+    }
+
+    fn read<T>(&self, parse: fn(&str) -> Result<T, job::BadDocument>) -> Result<T, DocumentProblem> {
+        parse(&self.text).map_err(|bad| self.placed(bad.into()))
     }
 
     /// With the line in the file for the line in the document.
@@ -82,28 +86,41 @@ pub(super) fn read(files: &Files) -> Result<Vec<Document>> {
 /// # Errors
 /// When one is no job, or two have the same name.
 pub(super) fn check(documents: Vec<Document>) -> Result<Vec<(Document, job::Job)>> {
+    check_as(documents, "job", job::parse, |job| &job.name)
+}
+
+/// What all documents are as `parse` reads them.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_as<T>(
+    documents: Vec<Document>,
+    noun: &str,
+    parse: fn(&str) -> Result<T, job::BadDocument>,
+    name: fn(&T) -> &str,
+) -> Result<Vec<(Document, T)>> {
     let total = documents.len();
-    let mut jobs: Vec<(Document, job::Job)> = Vec::with_capacity(total);
+    let mut all: Vec<(Document, T)> = Vec::with_capacity(total);
     let mut complaints = Vec::new();
     for document in documents {
-        match document.parse() {
-            Ok(job) => match jobs.iter().find(|(_, other)| other.name == job.name) {
+        match document.read(parse) {
+            Ok(one) => match all.iter().find(|(_, other)| name(other) == name(&one)) {
                 Some((other, _)) => {
                     let (at, line) = (shown(&other.path), other.before + 1);
                     complaints.push(format!(
-                        "{}:{}:1: the job '{}' is also in {at}:{line}",
+                        "{}:{}:1: the {noun} '{}' is also in {at}:{line}",
                         shown(&document.path),
                         document.before + 1,
-                        job.name
+                        name(&one)
                     ));
                 }
-                None => jobs.push((document, job)),
+                None => all.push((document, one)),
             },
             Err(problem) => complaints.push(document.complaint(&problem)),
         }
     }
     if complaints.is_empty() {
-        return Ok(jobs);
+        return Ok(all);
     }
     complain(&complaints);
     let wrong = complaints.len();

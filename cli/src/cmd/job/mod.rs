@@ -4,7 +4,7 @@ mod apply;
 mod files;
 mod import;
 mod start;
-pub(crate) mod template;
+mod template;
 mod validate;
 mod versions;
 
@@ -18,7 +18,7 @@ use model::{
 };
 
 use crate::{
-    args::{ExportArgs, JobCommand, NewArgs, RunJobArgs},
+    args::{ExportArgs, JobCommand, RunJobArgs},
     client::{Client, Error},
     clock,
     exit::Exit,
@@ -45,7 +45,8 @@ pub(crate) fn offline(command: JobCommand) -> Result<ControlFlow<Exit, Box<JobCo
                 serde_json::to_string_pretty(&model::job::schema()).context("cannot write the schema")?;
             output::write(Stream::Stdout, format!("{text}\n").as_bytes())?;
         }
-        JobCommand::New(args) => new(&args)?,
+        JobCommand::New(args) => return template::new_offline(args),
+        JobCommand::Template(command) => return template::offline(command),
         JobCommand::Import(command) => return import::run(&command).map(ControlFlow::Break),
         JobCommand::Validate(args) if !args.server => return validate::local(&args).map(ControlFlow::Break),
         command => return Ok(ControlFlow::Continue(Box::new(command))),
@@ -89,9 +90,11 @@ pub(crate) async fn run(client: &Client, command: JobCommand) -> Result<Exit> {
             output::note(&format!("the job {name} is deleted"));
         }
         JobCommand::Validate(args) => return validate::by_controller(client, &args).await,
+        JobCommand::New(args) => template::new(client, &args).await?,
+        JobCommand::Template(command) => template::run(client, command).await?,
         JobCommand::Plan(args) => start::plan(client, args).await?,
         JobCommand::Run(args) => return start::run(client, *args).await,
-        JobCommand::Schema | JobCommand::New(_) | JobCommand::Import(_) => {
+        JobCommand::Schema | JobCommand::Import(_) => {
             unreachable!("answered without a controller")
         }
     }
@@ -164,16 +167,4 @@ async fn export(client: &Client, args: ExportArgs) -> Result<()> {
         output::note(&format!("{} version {} is in {}", job.name, job.version, file.display()));
     }
     Ok(())
-}
-
-fn new(args: &NewArgs) -> Result<()> {
-    let Some(name) = &args.name else {
-        let mut table = Table::new(&["NAME", "DESCRIPTION"]);
-        for template in template::TEMPLATES {
-            table.row([template.name.to_owned(), template.description().trim().to_owned()]);
-        }
-        return output::print(&table.take());
-    };
-    let template = args.template.or_else(|| template::find(name)).unwrap_or(&template::TEMPLATES[0]);
-    output::print(&template.named(name))
 }

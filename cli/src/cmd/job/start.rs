@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use model::{
     api::job::{Danger, ExecuteJob, Job, JobPlan, JobVersion, PlanChanges},
-    job::{self, JobTargets, parameters::from_text},
+    job::{
+        self, JobTargets,
+        parameters::{Parameters, from_text},
+    },
 };
 use serde_json::Value;
 
@@ -132,16 +135,23 @@ async fn parameters(
     version: Option<i32>,
     given: &[(String, String)],
 ) -> Result<BTreeMap<String, Value>> {
-    let mut values = BTreeMap::new();
     if given.is_empty() {
-        return Ok(values);
+        return Ok(BTreeMap::new());
     }
-    let job = own(client, name, version).await?;
+    typed(&own(client, name, version).await?.parameters, given)
+}
+
+/// Values as their parameters have them, of text.
+///
+/// # Errors
+/// When one is given twice, or is no value of that type.
+pub(super) fn typed(parameters: &Parameters, given: &[(String, String)]) -> Result<BTreeMap<String, Value>> {
+    let mut values = BTreeMap::new();
     for (name, text) in given {
-        let value = match job.parameters.get(name) {
+        let value = match parameters.get(name) {
             Some(parameter) => from_text(parameter, text)
                 .map_err(|invalid| Usage(format!("the parameter '{name}' {}", invalid.problem)))?,
-            // The controller says which there are.
+            // Whoever looks at all of them says which there are.
             None => Value::String(text.clone()),
         };
         if values.insert(name.clone(), value).is_some() {
