@@ -81,7 +81,7 @@ async fn freeze_below(
         locks: above.locks.clone(),
         holds_hosts: above.holds_hosts || plan.lock() == Some(Lock::Host),
     };
-    here.jobs.push((plan.job.id, plan.job.name.clone()));
+    here.jobs.extend(plan.job.iter().map(|job| (job.id, job.name.clone())));
     here.locks.extend(locks::key(plan));
     for (step, is_filled, started) in plan.started_jobs_mut() {
         let at = |field: &str| format!("steps.{step}.job.{field}");
@@ -116,8 +116,9 @@ async fn freeze_one(
         );
     }
     // What was frozen before, and is tried again, stays the version that it was.
-    let (key, version) = match &started.frozen {
-        Some(frozen) => (frozen.plan.job.id.to_string(), Some(frozen.plan.job.version)),
+    let frozen = started.frozen.as_ref().and_then(|frozen| frozen.plan.job.as_ref());
+    let (key, version) = match frozen {
+        Some(job) => (job.id.to_string(), Some(job.version)),
         None => (started.start.name.clone(), started.start.version),
     };
     let request = ExecuteJob { version, ..ExecuteJob::default() };
