@@ -188,6 +188,7 @@ async fn plan_again(
     request: &RetryExecution,
     key: Option<&Key>,
 ) -> Result<Option<Execution>> {
+    let reading: Authorized<JobRead> = by.also()?;
     let by = may_start(app, connection, by, before, plan).await?;
     let plan = match &request.from {
         Some(step) => plan.from(step, request.only)?,
