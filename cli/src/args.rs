@@ -9,9 +9,10 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use model::{
-    api::{execution::RetryHosts, output::Stream},
+    api::{execution::RetryHosts, output::Stream, undo::UndoHosts},
     execution::ExecutionState,
     id::{EnrollTokenId, ExecutionId},
+    job::{Length, Share},
     sandbox::Profile,
 };
 
@@ -219,6 +220,8 @@ pub(crate) struct ExecArgs {
     pub(crate) halt_at_output_limit: bool,
     #[command(flatten)]
     pub(crate) sandbox: SandboxArgs,
+    #[command(flatten)]
+    pub(crate) rollout: RolloutArgs,
     /// Of what waits for a host the highest comes first, -100 to 100 [default: 0]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(crate) priority: Option<i64>,
@@ -231,6 +234,33 @@ pub(crate) struct ExecArgs {
     /// The program and its arguments; no shell looks at them
     #[arg(last = true, value_name = "ARGV")]
     pub(crate) argv: Vec<String>,
+}
+
+/// How a command spreads over its hosts.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Rollout")]
+pub(crate) struct RolloutArgs {
+    /// How many hosts have had their turn when each batch is over, as 1,10%,100%
+    #[arg(long, value_name = "N|%", value_parser = Share::parse, value_delimiter = ',')]
+    pub(crate) batches: Vec<Share>,
+    /// Hosts that are at work at a time
+    #[arg(long, value_name = "N")]
+    pub(crate) max_parallel: Option<usize>,
+    /// Hosts that may fail; when there are more, no further host begins
+    #[arg(long, value_name = "N|%", value_parser = Share::parse)]
+    pub(crate) max_failures: Option<Share>,
+    /// How long to wait between two batches
+    #[arg(long, value_name = "DURATION", value_parser = Length::parse)]
+    pub(crate) pause: Option<Length>,
+    /// Hosts that come first; when one of them fails no other host begins
+    #[arg(long, value_name = "N|%", value_parser = Share::parse)]
+    pub(crate) canary: Option<Share>,
+    /// How long after its end a host of the canary is asked the probe; without one, how long the others wait
+    #[arg(long, value_name = "DURATION", value_parser = Length::parse, requires = "canary")]
+    pub(crate) soak: Option<Length>,
+    /// A line for the shell of these hosts that has to succeed then
+    #[arg(long, value_name = "LINE", requires = "canary", allow_hyphen_values = true)]
+    pub(crate) probe: Option<String>,
 }
 
 /// What a run is confined to.
@@ -356,6 +386,8 @@ pub(crate) enum ExecutionCommand {
     },
     /// Try an execution again that is over, as a new one, and follow its output
     Retry(RetryArgs),
+    /// Undo an execution of a job where it changed something: its rollback, as a new execution
+    Undo(UndoArgs),
     /// Begin nothing new; what runs goes on
     Pause(OneExecution),
     /// Go on after a pause
@@ -399,6 +431,38 @@ impl From<RetryHostsArg> for RetryHosts {
             RetryHostsArg::Failed => Self::Failed,
             RetryHostsArg::Unfinished => Self::Unfinished,
             RetryHostsArg::All => Self::All,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UndoArgs {
+    #[arg(value_name = "EXECUTION")]
+    pub(crate) id: ExecutionId,
+    /// Only show the hosts on which something was changed and not undone
+    #[arg(long, conflicts_with_all = ["hosts", "detach"])]
+    pub(crate) list: bool,
+    /// On which of these hosts: all, or where it failed
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) hosts: UndoHostsArg,
+    /// Print the new execution's id and do not wait
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UndoHostsArg {
+    All,
+    Failed,
+}
+
+impl From<UndoHostsArg> for UndoHosts {
+    fn from(arg: UndoHostsArg) -> Self {
+        match arg {
+            UndoHostsArg::All => Self::All,
+            UndoHostsArg::Failed => Self::Failed,
         }
     }
 }

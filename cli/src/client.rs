@@ -11,6 +11,7 @@ use model::{
         output::OutputPage,
         problem::Problem,
         status::Status,
+        undo::Changes,
     },
     id::{ExecutionId, RunId},
     limits,
@@ -299,6 +300,25 @@ impl Client {
         while let Some(cursor) = whole.next_cursor.take() {
             let query = [query.as_slice(), &[("cursor", cursor)]].concat();
             let page: Results = self.get(&path, &query).await?;
+            whole.hosts.extend(page.hosts);
+            whole.next_cursor = page.next_cursor;
+        }
+        Ok(whole)
+    }
+
+    /// The hosts on which an execution changed something that was not undone: all of them, or the first of `few`.
+    ///
+    /// # Errors
+    /// As every request.
+    pub(crate) async fn changes(&self, id: ExecutionId, few: Option<i64>) -> Result<Changes, Error> {
+        let path = ["api", "v1", "executions", &id.to_string(), "undo"];
+        let query = [("limit", few.unwrap_or(limits::MAX_PAGE).to_string())];
+        let mut whole: Changes = self.get(&path, &query).await?;
+        while few.is_none()
+            && let Some(cursor) = whole.next_cursor.take()
+        {
+            let query = [query.as_slice(), &[("cursor", cursor)]].concat();
+            let page: Changes = self.get(&path, &query).await?;
             whole.hosts.extend(page.hosts);
             whole.next_cursor = page.next_cursor;
         }

@@ -16,7 +16,7 @@ use crate::client::{Client, Error};
 /// Who does the steps that are done once for all hosts.
 pub(crate) const CONTROLLER: &str = "controller";
 
-/// The runs of a job by their steps. Of a command of its own there are none.
+/// The runs of a job, or of a command with a rollout, by their steps. Of another command there are none.
 #[derive(Debug, Default)]
 pub(crate) struct Labels {
     /// Names of the steps.
@@ -29,7 +29,7 @@ impl Labels {
     /// # Errors
     /// As the request.
     pub(crate) async fn of(client: &Client, execution: &Execution) -> Result<Self, Error> {
-        if execution.job.is_none() {
+        if execution.rollout.is_none() {
             return Ok(Self::default());
         }
         Ok(Self::from(client.results(execution.id, None).await?))

@@ -1,6 +1,8 @@
 //! Jobs on real agents: what a step waits for, what a failure means, whose turn it is; versions and who may change them.
 
 mod approvals;
+mod canaries;
+mod commands;
 mod examples;
 mod groups;
 mod imports;
@@ -12,6 +14,7 @@ mod scripts;
 mod started;
 mod target_groups;
 mod templates;
+mod undo;
 mod values;
 mod versions;
 

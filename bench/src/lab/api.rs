@@ -105,7 +105,8 @@ impl Api {
         targets: Targets,
         command: Command,
     ) -> anyhow::Result<Execution> {
-        let request = CreateExecution { targets, command, start_within_seconds: None, priority: None };
+        let request =
+            CreateExecution { targets, command, rollout: None, start_within_seconds: None, priority: None };
         self.post("executions", &request).await
     }
 

@@ -14,6 +14,7 @@ use model::{
         output::{OutputEnd, Stream},
     },
     command::{Command, OutputLimit, Program, Script},
+    job::{Canary, Rollout, Step},
     limits,
     retry::Retry,
     run::RunState,
@@ -24,7 +25,7 @@ use tokio::{signal::ctrl_c, sync::watch};
 
 use super::execution::{counts, exit_status, results};
 use crate::{
-    args::ExecArgs,
+    args::{ExecArgs, RolloutArgs},
     client::Client,
     exit::{Exit, Usage},
     follow, interrupt,
@@ -81,6 +82,9 @@ pub(super) async fn begin(
         Some(job) => {
             let runs = human::count(execution.runs.total, "run");
             format!("execution {} of {} version {}: {runs}", execution.id, job.name, job.version)
+        }
+        None if execution.rollout.is_some() => {
+            format!("execution {}: {}", execution.id, human::count(execution.runs.total, "run"))
         }
         None => format!("execution {} on {}", execution.id, human::count(execution.runs.total, "target")),
     });
@@ -141,7 +145,37 @@ fn request(args: ExecArgs) -> Result<CreateExecution> {
         on_output_limit: if args.halt_at_output_limit { OutputLimit::Halt } else { OutputLimit::Truncate },
         outputs: Vec::new(),
     };
-    Ok(CreateExecution { targets, command, start_within_seconds: args.start_within, priority: args.priority })
+    let rollout = rollout(args.rollout, &command);
+    let (start_within_seconds, priority) = (args.start_within, args.priority);
+    Ok(CreateExecution { targets, command, rollout, start_within_seconds, priority })
+}
+
+/// How it spreads over its hosts, if anything is said of that. The probe is run as the command is.
+fn rollout(args: RolloutArgs, command: &Command) -> Option<Rollout> {
+    let probe = args.probe.map(|line| {
+        let step = Step {
+            run: Some(line),
+            env: command.env.clone(),
+            cwd: command.cwd.clone(),
+            user: command.user.clone(),
+            sandbox: command.sandbox,
+            network: command.network,
+            read: command.read.clone(),
+            write: command.write.clone(),
+            limits: command.limits,
+            container: command.container.clone(),
+            ..Step::default()
+        };
+        Box::new(step)
+    });
+    let rollout = Rollout {
+        canary: args.canary.map(|hosts| Canary { hosts, soak: args.soak, probe }),
+        batches: (!args.batches.is_empty()).then_some(args.batches),
+        max_parallel: args.max_parallel,
+        max_failures: args.max_failures,
+        pause: args.pause,
+    };
+    (rollout != Rollout::default()).then_some(rollout)
 }
 
 /// So many tries behind the first.
@@ -203,7 +237,7 @@ async fn live(client: &Client, execution: &Execution, names: &[String]) -> Resul
 async fn summary(client: &Client, execution: &Execution, end: &OutputEnd) -> Result<()> {
     let total = human::count(end.runs.total, "run");
     output::note(&format!("{total}: {}", counts(&end.runs)));
-    if execution.job.is_some() {
+    if execution.rollout.is_some() {
         return results::summary(client, execution.id, SUMMARY_ROWS).await;
     }
     if end.runs.succeeded + end.runs.skipped == end.runs.total {

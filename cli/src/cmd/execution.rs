@@ -1,15 +1,20 @@
 //! `opsctl execution`: what was started, and how it ended.
 
 pub(super) mod results;
+mod undo;
 
 use anyhow::Result;
 use jiff::Timestamp;
 use model::{
     Reason,
-    api::execution::{Attempt, Execution, RetryExecution, Run, Usage},
+    api::{
+        execution::{Attempt, Execution, RetryExecution, Run, Usage},
+        undo::UndoExecution,
+    },
     command::Command,
     execution::RunCounts,
     id::{ExecutionId, RunId},
+    job::Rollout,
     run::RunState,
     sandbox::{Limits, Network, Profile},
 };
@@ -29,6 +34,9 @@ use crate::{
 #[derive(Serialize)]
 struct WithRuns {
     execution: Execution,
+    /// Where something of one that was stopped is not undone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changed_hosts: Option<i64>,
     runs: Vec<Run>,
     /// Of runs that have more to tell than their newest attempt alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -72,9 +80,13 @@ pub(crate) async fn run(client: &Client, command: ExecutionCommand) -> Result<Ex
             let execution = client.execution(id).await?;
             let runs = client.runs(id, None).all().await?;
             let attempts = attempts(client, id, &runs).await?;
-            let whole = WithRuns { execution, runs, attempts };
+            // Of one that was stopped people ask what it has done so far.
+            let changed_hosts =
+                if execution.stopped { Some(client.changes(id, Some(1)).await?.total) } else { None };
+            let whole = WithRuns { execution, changed_hosts, runs, attempts };
             output::show(shown.output, &whole, |whole| {
-                let mut text = describe(&whole.execution, clock::now()) + "\n" + &runs_table(&whole.runs);
+                let head = describe(&whole.execution, whole.changed_hosts, clock::now());
+                let mut text = head + "\n" + &runs_table(&whole.runs);
                 if !whole.attempts.is_empty() {
                     text = text + "\n" + &attempts_table(&whole.attempts, clock::now());
                 }
@@ -88,6 +100,15 @@ pub(crate) async fn run(client: &Client, command: ExecutionCommand) -> Result<Ex
         ExecutionCommand::Retry(args) => {
             let request = RetryExecution { hosts: args.hosts.into(), from: args.from, only: args.only };
             let path = ["api", "v1", "executions", &args.id.to_string(), "retry"];
+            return exec::begin(client, &path, &request, &[], args.detach, args.shown.output).await;
+        }
+        ExecutionCommand::Undo(args) if args.list => {
+            let changes = client.changes(args.id, None).await?;
+            output::show(args.shown.output, &changes, undo::list)?;
+        }
+        ExecutionCommand::Undo(args) => {
+            let request = UndoExecution { hosts: args.hosts.into() };
+            let path = ["api", "v1", "executions", &args.id.to_string(), "undo"];
             return exec::begin(client, &path, &request, &[], args.detach, args.shown.output).await;
         }
         ExecutionCommand::Pause(one) => steer(client, one, "pause").await?,
@@ -115,7 +136,7 @@ async fn steer(client: &Client, one: OneExecution, verb: &str) -> Result<()> {
     })
 }
 
-fn describe(execution: &Execution, now: Timestamp) -> String {
+fn describe(execution: &Execution, changed_hosts: Option<i64>, now: Timestamp) -> String {
     let mut table = Table::plain();
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("Id", execution.id.to_string());
@@ -125,19 +146,34 @@ fn describe(execution: &Execution, now: Timestamp) -> String {
     }
     execution.command.iter().flat_map(confinement).for_each(|(name, value)| row(name, value));
     let cancelling = execution.cancel_requested && !execution.state.is_terminal();
-    let also = [(cancelling, ", cancelling"), (execution.paused, ", paused")];
+    let also = [
+        (cancelling, ", cancelling"),
+        (execution.paused, ", paused"),
+        (execution.stopped, ", the rollout is stopped"),
+    ];
     let also: String = also.into_iter().filter_map(|(is_so, text)| is_so.then_some(text)).collect();
     row("State", format!("{}{also}", execution.state.as_str()));
+    if let Some(rollout) = execution.rollout.as_ref().map(Rollout::summary).filter(|text| !text.is_empty()) {
+        row("Rollout", rollout);
+    }
     if let Some(lock) = &execution.waits_for {
         row("Waits for", format!("the lock {lock}"));
     }
-    if let Some(before) = execution.retry_of {
-        row("Retry of", before.to_string());
+    match (execution.undoes, execution.retry_of) {
+        (Some(undone), before) if before == Some(undone) => row("Undoes", undone.to_string()),
+        (undone, before) => {
+            undone.into_iter().for_each(|undone| row("Undoes", undone.to_string()));
+            before.into_iter().for_each(|before| row("Retry of", before.to_string()));
+        }
     }
     if let Some(parent) = execution.parent_id {
         row("Part of", parent.to_string());
     }
     row("Runs", counts(&execution.runs));
+    if let Some(changed) = changed_hosts {
+        let hosts = human::count(changed, "host");
+        row("Changed", format!("{hosts}: opsctl execution undo {} --list", execution.id));
+    }
     if execution.priority != 0 {
         row("Priority", execution.priority.to_string());
     }

@@ -202,7 +202,8 @@ async fn advance(
     going.hosts = store::progress::hosts(connection, id).await?;
     going.load_told(connection, &[NO_AGENT.0]).await?;
     going.end_own(app, connection, (is_cancelled, progress.standing.is_stopped)).await?;
-    going.load(connection, changed).await?;
+    let soaking = going.soaking();
+    going.load(connection, changed.into_iter().chain(soaking)).await?;
     going.note_ended();
     let is_held = progress.is_paused || is_cancelled;
     let mut standing = progress.standing;
@@ -212,12 +213,16 @@ async fn advance(
         going.go_on(app, connection).await?;
         going.note_ended();
     }
-    // The end of a pause that nobody may act on is no reason to look: whoever lets it go on wakes it.
-    let pause_until = standing.pause_until.filter(|_| !is_held);
     // What was started learns of a stop in the next look.
     let has_stopped = standing.is_stopped && !progress.standing.is_stopped && !going.acting().is_empty();
-    let has_more = !is_held && going.has_more() || has_stopped;
-    let look_at = if has_more { Some(now) } else { going.next_look(pause_until) };
+    // The end of a pause or a soak that nobody may act on is no reason to look: whoever lets it go on wakes it.
+    let look_at = if has_stopped || !is_held && going.has_more() {
+        Some(now)
+    } else if is_held {
+        going.next_look(None)
+    } else {
+        going.next_look(standing.pause_until.into_iter().chain(going.probes_at()).min())
+    };
     for place in &going.asked {
         approvals::announce(connection, (id, verified), *place, now).await?;
     }
@@ -291,6 +296,35 @@ impl<'a> Going<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The hosts of the canary at work: nothing that happens tells that the soak of one is over.
+    fn soaking(&self) -> Vec<AgentId> {
+        let is_soaking = |host: &&Host| {
+            host.state == HostState::Active
+                && self.plan.has_probe()
+                && self.plan.rollout.is_canary(host.batch)
+        };
+        self.hosts.iter().filter(is_soaking).map(|host| host.agent_id).collect()
+    }
+
+    /// When the probe may be asked on a host; see [`progress::soaked_at`].
+    fn soaked_at(&self, agent: AgentId) -> Option<Timestamp> {
+        let ended = |run: &StepRun| {
+            let ended = run.ended_at.unwrap_or(Timestamp::MIN);
+            (run.step, run.state.is_terminal().then_some(ended))
+        };
+        progress::soaked_at(self.plan, self.runs.get(&agent).into_iter().flatten().map(ended))
+    }
+
+    /// When the probes are to be asked that wait for nothing but the end of a soak.
+    fn probes_at(&self) -> Vec<Timestamp> {
+        let waits = |agent: &AgentId| {
+            let mut runs = self.runs.get(agent).into_iter().flatten();
+            runs.any(|run| run.state == RunState::Blocked && self.plan.steps[run.step].is_probe)
+        };
+        let waiting = self.soaking().into_iter().filter(waits);
+        waiting.filter_map(|agent| self.soaked_at(agent)).collect()
     }
 
     /// The hosts that are at work.
@@ -432,7 +466,8 @@ impl<'a> Going<'a> {
     fn move_host(&mut self, agent: AgentId, gathered: &[Gathered]) -> Result<()> {
         let mut states = self.states(agent);
         let runs = self.runs.get(&agent).cloned().unwrap_or_default();
-        let moves = progress::on_host(self.plan, &mut states, gathered, |place, states| {
+        let is_soaked = self.soaked_at(agent).is_some_and(|at| self.now >= at);
+        let moves = progress::on_host(self.plan, &mut states, gathered, is_soaked, |place, states| {
             self.may_begin(agent, place, states)
         });
         for (place, step) in moves {
@@ -592,6 +627,8 @@ impl<'a> Going<'a> {
             run.generation += 1;
             if state == RunState::Active {
                 run.started_at = Some(self.now);
+            } else if state.is_terminal() {
+                run.ended_at = Some(self.now);
             }
         };
         match self.own.get_mut(&run.step).filter(|own| own.id == run.id) {

@@ -158,7 +158,7 @@ pub(crate) async fn announce(
     let Some(plan) = verified.plan() else { return Ok(()) };
     let Some(asks) = plan.approval(place) else { return Ok(()) };
     let data = json!({
-        "step": plan.steps[place].name, "job": plan.job.name, "started_by": verified.actor, "message": asks.message,
+        "step": plan.steps[place].name, "job": plan.job_name(), "started_by": verified.actor, "message": asks.message,
         "count": asks.count(), "expires_at": asks.expires_at(now),
     });
     let new = NewEvent {
@@ -275,7 +275,9 @@ pub(crate) async fn decide(
         );
         return Err(Error::Conflict(why));
     }
-    let labels = store::jobs::labels(&mut tx, org, plan.job.id).await?;
+    // A command of its own asks nobody.
+    let job = plan.job.as_ref().ok_or_else(unknown)?;
+    let labels = store::jobs::labels(&mut tx, org, job.id).await?;
     may_decide(&mut tx, by, &verified, approval, &labels, request.decision).await?;
     let input = match request.decision {
         Choice::Approve => resolve(&approval.input, &request.input).map_err(|invalid| {
@@ -329,10 +331,10 @@ pub(crate) async fn decide(
     };
     let object = format!("execution/{id}");
     let detail = json!({
-        "step": step, "job": plan.job.name, "version": plan.job.version, "started_by": verified.actor,
+        "step": step, "job": job.name, "version": job.version, "started_by": verified.actor,
         "reason": request.reason, "input": input, "hash": request.hash,
     });
-    let data = json!({ "step": step, "job": plan.job.name, "reason": request.reason });
+    let data = json!({ "step": step, "job": job.name, "reason": request.reason });
     let event = NewEvent {
         id: model::id::uuid_v7(now, clock::entropy()),
         at: now,

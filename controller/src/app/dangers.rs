@@ -32,7 +32,8 @@ impl Default for Reviews {
 /// # Errors
 /// When it breaks off.
 pub(crate) async fn of_job(app: &App, job: &Job) -> Result<Vec<Danger>> {
-    let steps = job.steps.iter().chain(&job.rollback);
+    let probe = job.probe();
+    let steps = job.steps.iter().chain(&probe).chain(&job.rollback);
     of(app, steps.filter_map(|step| Some((step.name.clone(), step.command().ok()??.program))).collect()).await
 }
 
@@ -41,10 +42,15 @@ pub(crate) async fn of_job(app: &App, job: &Job) -> Result<Vec<Danger>> {
 /// # Errors
 /// When it breaks off.
 pub(crate) async fn of_plan(app: &App, plan: &Plan) -> Result<Vec<Danger>> {
+    of(app, commands(plan)).await
+}
+
+/// The programs of a plan, each with the name of its step.
+fn commands(plan: &Plan) -> Vec<(String, Program)> {
     let steps = plan.steps.iter().enumerate();
     let commands =
         steps.filter_map(|(place, step)| Some((step.name.clone(), plan.command(place)?.program.clone())));
-    of(app, commands.collect()).await
+    commands.collect()
 }
 
 /// Reviews a script; its name stands for the step.
@@ -113,15 +119,23 @@ fn before_all(plan: &Plan) -> Vec<usize> {
     common
 }
 
-/// That a command of its own may be started here without anybody's approval.
+/// That a command of its own with a rollout may be started here without anybody's approval.
 ///
 /// # Errors
-/// [`Error::Conflict`] when it is refused, or needs one.
-pub(crate) async fn check_command(app: &App, program: &Program) -> Result<()> {
+/// As [`check_commands`].
+pub(crate) async fn check_plan(app: &App, plan: &Plan) -> Result<()> {
+    check_commands(app, commands(plan)).await
+}
+
+/// That these, which are of no job, may be started here without anybody's approval. Each has the name of its step.
+///
+/// # Errors
+/// [`Error::Conflict`] when one is refused, or needs one.
+pub(crate) async fn check_commands(app: &App, commands: Vec<(String, Program)>) -> Result<()> {
     if app.info.safety.only_warns() {
         return Ok(());
     }
-    let dangers = of(app, vec![("command".to_owned(), program.clone())]).await?;
+    let dangers = of(app, commands).await?;
     check(app, &dangers)?;
     match dangers.iter().find(|danger| policy(app, danger) == Policy::Approval) {
         Some(danger) => Err(refused(danger, "needs an approval here: save it as a job, which waits for one")),

@@ -9,6 +9,7 @@ use model::{
     api::execution::{CreateExecution, Execution, Targets},
     execution::{ExecutionState, RunCounts},
     id::{AgentId, ExecutionId, OrgId, RunId},
+    job::COMMAND,
     limits,
     selector::Selector,
 };
@@ -23,7 +24,7 @@ use super::{
     access::{Authorized, ExecutionCancel, ExecutionCreate, ExecutionRead, Hosts, Right},
     dangers,
     idempotency::check_key,
-    manifest, target_groups,
+    manifest, start, target_groups,
 };
 use crate::{
     clock,
@@ -51,7 +52,10 @@ pub(crate) async fn start(
     idempotency_key: Option<&str>,
 ) -> Result<Execution> {
     request.validate()?;
-    dangers::check_command(app, &request.command.program).await?;
+    if let Some(rollout) = &request.rollout {
+        return start::command(app, by, &request, rollout, idempotency_key).await;
+    }
+    dangers::check_commands(app, vec![(COMMAND.to_owned(), request.command.program.clone())]).await?;
     let key = idempotency_key.map(|key| Key::of(key, &request)).transpose()?;
     // Before the targets are looked at: which they are may have changed since the first request.
     if let Some(execution) = earlier(app, by, key.as_ref()).await? {
@@ -205,8 +209,11 @@ pub(super) async fn write(
         waits_for: None,
         retry_of,
         parent_id: parent.map(|(execution, _)| execution),
+        stopped: false,
+        undoes: work.plan().and_then(|plan| plan.undoes),
+        rollout: work.plan().map(|plan| plan.rollout.clone()),
         job: match work {
-            Work::Plan(plan) => Some(store::executions::executed(plan.job)),
+            Work::Plan(plan) => plan.job.map(store::executions::executed),
             Work::Command(_) => None,
         },
         command: None,
@@ -357,9 +364,9 @@ pub(crate) async fn ask(
     touched_whole(app, by, id).await?;
     let execution = store::executions::get(&pool, org, id).await?;
     let execution = execution.ok_or_else(|| Error::not_found("execution", id.to_string()))?;
-    if execution.job.is_none() {
+    if execution.rollout.is_none() {
         return Err(Error::Conflict(
-            "this is a command of its own: it has no turns that could be held".to_owned(),
+            "this is a command without a rollout: it has no turns that could be held".to_owned(),
         ));
     }
     let mut tx = pool.begin().await.during("begin")?;

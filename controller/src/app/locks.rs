@@ -35,7 +35,7 @@ pub(crate) enum Taken {
 pub(crate) fn key(plan: &Plan) -> Option<String> {
     match plan.lock()? {
         Lock::Host => None,
-        Lock::Job => Some(format!("job/{}", plan.job.id)),
+        Lock::Job => plan.job.as_ref().map(|job| format!("job/{}", job.id)),
         Lock::Name(name) => Some(format!("name/{name}")),
     }
 }
@@ -105,8 +105,9 @@ pub(crate) async fn cancel(
 ) -> Result<()> {
     let (org, now) = (verified.org_id, clock::now());
     let Some(plan) = verified.plan() else { return Ok(()) };
+    let Some(job) = &plan.job else { return Ok(()) };
     let mut tx = app.db.worker().begin().await.during("begin")?;
-    let is_same = store::executions::is_of_job(&mut tx, org, holder, plan.job.id).await?;
+    let is_same = store::executions::is_of_job(&mut tx, org, holder, job.id).await?;
     if is_same && store::executions::cancelled(&mut tx, &[holder.0]).await?.is_empty() {
         store::progress::wake(&mut tx, holder, now).await?;
         if store::executions::request_cancel(&mut tx, org, holder, now).await? {

@@ -74,14 +74,16 @@ impl Verified {
     /// What a template or a condition of the plan sees on this host, but for the steps before.
     pub(crate) fn context(&self, execution: ExecutionId, host: Host) -> Context {
         let Work::Plan(plan) = &self.work else { return Context::default() };
+        let job = plan.job.as_ref();
         Context {
-            params: plan.job.parameters.clone(),
+            params: job.map(|job| job.parameters.clone()).unwrap_or_default(),
             host,
             execution: ExecutionFacts {
                 id: execution.to_string(),
-                job: plan.job.name.clone(),
-                version: plan.job.version.into(),
+                job: job.map(|job| job.name.clone()).unwrap_or_default(),
+                version: job.map_or(0, |job| job.version.into()),
                 actor: self.actor.clone(),
+                undoes: plan.undoes.map(|id| id.to_string()).unwrap_or_default(),
             },
             ..Context::default()
         }

@@ -48,6 +48,7 @@ pub(crate) mod start;
 mod started;
 pub(crate) mod target_groups;
 pub(crate) mod totp;
+pub(crate) mod undo;
 pub(crate) mod users;
 mod versions;
 pub(crate) mod wake;

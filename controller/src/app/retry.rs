@@ -1,6 +1,6 @@
 //! Executions that are tried again: a new one, of what was authorised before, on all of its hosts or on some.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::SignedDuration;
 use model::{
@@ -11,7 +11,7 @@ use model::{
     },
     command::Command,
     id::ExecutionId,
-    job::Plan,
+    job::{COMMAND, Plan},
 };
 use serde_json::json;
 use sqlx::PgConnection;
@@ -23,7 +23,7 @@ use super::{
     dangers,
     executions::{Key, Start, earlier, resolve, runs_on, seen_whole, touchable, write},
     jobs,
-    manifest::{self, Mismatch},
+    manifest::{self, Mismatch, Verified},
     start::{Frozen, launch, tell},
     started,
 };
@@ -57,26 +57,16 @@ pub(crate) async fn retry(
         return Err(Error::Conflict(format!("the execution is not over: it is {}", before.state.as_str())));
     }
     let mut tx = pool.begin().await.during("begin")?;
-    let verified = match manifest::authorised(app, &mut tx, [id]).await?.remove(&id) {
-        Some(Ok(verified)) => verified,
-        // What is over is not signed anew.
-        Some(Err(Mismatch::Signature(pki::Error::Certificate(_)))) => {
-            let why = "what was signed of the execution is too old to be believed: start it anew";
-            return Err(Error::Conflict(why.to_owned()));
-        }
-        Some(Err(mismatch)) => {
-            return Err(Error::Tampered(format!("the execution is not what was signed: {mismatch}")));
-        }
-        None => return Err(unknown()),
-    };
+    let verified = verified(app, &mut tx, id).await?;
     let begun = match &verified.work {
         Work::Command(command) => {
-            if request.from.is_some() || request.only {
-                let field = if request.from.is_some() { "from" } else { "only" };
-                return Err(Invalid::new(field, "is for jobs, and this is a command of its own").into());
-            }
+            is_whole(request)?;
             let within = verified.start_within;
             command_again(app, &mut tx, by, (&before, command, within), request, key.as_ref()).await?
+        }
+        Work::Plan(plan) if plan.job.is_none() => {
+            is_whole(request)?;
+            rollout_again(app, &mut tx, by, (&before, plan), request, key.as_ref()).await?
         }
         Work::Plan(plan) => plan_again(app, &mut tx, by, (&before, plan), request, key.as_ref()).await?,
     };
@@ -90,6 +80,59 @@ pub(crate) async fn retry(
     Ok(execution)
 }
 
+/// What was signed of an execution that is over.
+///
+/// # Errors
+/// When there is none, or what there is does not count any more.
+pub(super) async fn verified(
+    app: &App,
+    connection: &mut PgConnection,
+    id: ExecutionId,
+) -> Result<Arc<Verified>> {
+    match manifest::authorised(app, connection, [id]).await?.remove(&id) {
+        Some(Ok(verified)) => Ok(verified),
+        // What is over is not signed anew.
+        Some(Err(Mismatch::Signature(pki::Error::Certificate(_)))) => {
+            let why = "what was signed of the execution is too old to be believed: start it anew";
+            Err(Error::Conflict(why.to_owned()))
+        }
+        Some(Err(mismatch)) => {
+            Err(Error::Tampered(format!("the execution is not what was signed: {mismatch}")))
+        }
+        None => Err(Error::not_found("execution", id.to_string())),
+    }
+}
+
+/// The right to start the version of the job again that was started.
+///
+/// # Errors
+/// When there is no such job any more, or it may not be started.
+pub(super) async fn may_start(
+    app: &App,
+    connection: &mut PgConnection,
+    by: &Authorized<ExecutionRead>,
+    before: &Execution,
+    plan: &Plan,
+) -> Result<Authorized<ExecutionCreate>> {
+    let reading: Authorized<JobRead> = by.also()?;
+    let job = plan.job.as_ref().ok_or_else(|| Error::not_found("job", before.summary.clone()))?;
+    let started = ExecuteJob { version: Some(job.version), ..ExecuteJob::default() };
+    let (job, _, document) = jobs::to_run(app, connection, &reading, &job.id.to_string(), &started).await?;
+    // An old version does not bring back a right that its labels gave.
+    let _: Authorized<ExecutionCreate> = by.for_job(&document.labels)?;
+    by.for_job(&job.labels)
+}
+
+/// That nothing of a command of its own is left out.
+fn is_whole(request: &RetryExecution) -> Result<()> {
+    let field = match (&request.from, request.only) {
+        (Some(_), _) => "from",
+        (None, true) => "only",
+        (None, false) => return Ok(()),
+    };
+    Err(Invalid::new(field, "is for jobs, and this is a command of its own").into())
+}
+
 async fn command_again(
     app: &App,
     connection: &mut PgConnection,
@@ -99,7 +142,7 @@ async fn command_again(
     key: Option<&Key>,
 ) -> Result<Option<Execution>> {
     let by: Authorized<ExecutionCreate> = by.also()?;
-    dangers::check_command(app, &command.program).await?;
+    dangers::check_commands(app, vec![(COMMAND.to_owned(), command.program.clone())]).await?;
     let targets = hosts(connection, &by, before.id, request.hosts).await?;
     let now = clock::now();
     let detail = json!({
@@ -121,6 +164,22 @@ async fn command_again(
     Ok(Some(execution))
 }
 
+/// A command with a rollout, which begins anew on the hosts that are meant.
+async fn rollout_again(
+    app: &App,
+    connection: &mut PgConnection,
+    by: &Authorized<ExecutionRead>,
+    (before, plan): (&Execution, &Plan),
+    request: &RetryExecution,
+    key: Option<&Key>,
+) -> Result<Option<Execution>> {
+    let by: Authorized<ExecutionCreate> = by.also()?;
+    dangers::check_plan(app, plan).await?;
+    let targets = hosts(connection, &by, before.id, request.hosts).await?;
+    let frozen = Frozen::new(by, plan.clone(), targets, before.priority)?;
+    launch(app, connection, frozen, Some(before.id), key).await
+}
+
 async fn plan_again(
     app: &App,
     connection: &mut PgConnection,
@@ -130,12 +189,7 @@ async fn plan_again(
     key: Option<&Key>,
 ) -> Result<Option<Execution>> {
     let reading: Authorized<JobRead> = by.also()?;
-    let started = ExecuteJob { version: Some(plan.job.version), ..ExecuteJob::default() };
-    let (job, _, document) =
-        jobs::to_run(app, connection, &reading, &plan.job.id.to_string(), &started).await?;
-    // An old version does not bring back a right that its labels gave.
-    let _: Authorized<ExecutionCreate> = by.for_job(&document.labels)?;
-    let by: Authorized<ExecutionCreate> = by.for_job(&job.labels)?;
+    let by = may_start(app, connection, by, before, plan).await?;
     let plan = match &request.from {
         Some(step) => plan.from(step, request.only)?,
         None if request.only => return Err(Invalid::new("only", "is beside from: which step?").into()),
@@ -170,6 +224,18 @@ async fn hosts(
             RetryHosts::All => "the request: the execution had no hosts".to_owned(),
         }));
     }
+    still_there(connection, by, meant).await
+}
+
+/// The hosts that these were, by their ids and names then.
+///
+/// # Errors
+/// When one is gone, is another one, or may not be touched.
+pub(super) async fn still_there(
+    connection: &mut PgConnection,
+    by: &Authorized<ExecutionCreate>,
+    meant: Vec<(Uuid, String)>,
+) -> Result<Vec<Target>> {
     let (agents, names): (BTreeSet<Uuid>, Vec<String>) = meant.into_iter().unzip();
     let found = resolve(connection, by, &Targets::Names(names), None).await?;
     // Another host may have its name since.

@@ -1,4 +1,5 @@
-//! The start of a job: its hosts are found, its plan is frozen and signed, and its first hosts get their turn.
+//! The start of a job, or of a command with a rollout: its hosts are found, its plan is frozen and signed, and its first hosts get
+//! their turn.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +8,12 @@ use model::{
     Invalid,
     access::Permission,
     api::{
-        execution::{Execution, Targets},
+        execution::{CreateExecution, Execution, Targets},
         job::{ExecuteJob, JobPlan, PlanChanges, PlannedHost, PlannedStep},
     },
-    command::within,
+    command::{Command, within},
     id::{AgentId, ExecutionId, RunId},
-    job::{JobTargets, Plan, Work as StepWork, parameters::resolve as resolve_parameters},
+    job::{JobTargets, Length, Plan, Rollout, Work as StepWork, parameters::resolve as resolve_parameters},
     limits,
 };
 use serde_json::{Value, json};
@@ -65,6 +66,10 @@ pub(crate) async fn plan(
     tx.rollback().await.during("rollback")?;
     let since = since(app, by, &frozen).await?;
     let dangers = dangers::of_plan(app, &frozen.plan).await?;
+    let (job, version) = match &frozen.plan.job {
+        Some(job) => (job.name.clone(), job.version),
+        None => return Err(Error::internal("a job has a plan of none", key.to_owned())),
+    };
     let hosts = frozen.hosts.into_iter().map(|(target, batch)| PlannedHost {
         agent_id: target.id.into(),
         name: target.name,
@@ -72,10 +77,11 @@ pub(crate) async fn plan(
         connected: target.connected,
     });
     Ok(JobPlan {
-        job: frozen.plan.job.name.clone(),
-        version: frozen.plan.job.version,
+        job,
+        version,
         hosts: hosts.collect(),
         steps: steps(&frozen.plan),
+        rollout: frozen.plan.rollout,
         targets_hash: frozen.hash,
         runs: frozen.runs,
         since,
@@ -86,7 +92,7 @@ pub(crate) async fn plan(
 /// How it differs from the newest start of the job, if that is one that the actor may see.
 async fn since(app: &App, by: &Authorized<JobRead>, frozen: &Frozen) -> Result<Option<PlanChanges>> {
     let pool = app.db.of(by.org_id());
-    let job = &frozen.plan.job;
+    let Some(job) = &frozen.plan.job else { return Ok(None) };
     let Some((last, then)) = store::executions::newest_of_job(&pool, by.org_id(), job.id).await? else {
         return Ok(None);
     };
@@ -134,6 +140,7 @@ pub(crate) fn steps(plan: &Plan) -> Vec<PlannedStep> {
         },
         is_controllers: !step.work.is_on_hosts(),
         is_rollback: step.is_rollback,
+        is_probe: step.is_probe,
     });
     steps.collect()
 }
@@ -158,6 +165,36 @@ pub(crate) async fn execute(
     }
     let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
     let frozen = freeze(app, &mut tx, by, key, request).await?;
+    let Some(execution) = launch(app, &mut tx, frozen, None, repeated.as_ref()).await? else {
+        tx.rollback().await.during("rollback")?;
+        return earlier(app, by, repeated.as_ref()).await?.ok_or(Error::StillRunning);
+    };
+    tx.commit().await.during("commit")?;
+    tell(app, &execution, by.request_id());
+    Ok(execution)
+}
+
+/// Starts a command of its own that spreads over its hosts, as [`execute`] does a job.
+///
+/// # Errors
+/// When a field is wrong, nothing matches, one of the hosts may not be touched, or it needs an approval here.
+pub(super) async fn command(
+    app: &App,
+    by: &Authorized<ExecutionCreate>,
+    request: &CreateExecution,
+    rollout: &Rollout,
+    idempotency_key: Option<&str>,
+) -> Result<Execution> {
+    let plan = Plan::of_command(request.command.clone(), rollout, Length(request.start_within_seconds()))?;
+    dangers::check_plan(app, &plan).await?;
+    let repeated = idempotency_key.map(|text| Key::of(text, request)).transpose()?;
+    if let Some(execution) = earlier(app, by, repeated.as_ref()).await? {
+        return Ok(execution);
+    }
+    let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
+    let hosts = touchable(by, resolve(&mut tx, by, &request.targets, None).await?)?;
+    let priority = i16::try_from(request.priority()).expect("it was validated");
+    let frozen = Frozen::new(by.also()?, plan, hosts, priority)?;
     let Some(execution) = launch(app, &mut tx, frozen, None, repeated.as_ref()).await? else {
         tx.rollback().await.during("rollback")?;
         return earlier(app, by, repeated.as_ref()).await?.ok_or(Error::StillRunning);
@@ -223,24 +260,32 @@ pub(super) async fn write_plan(
 ) -> Result<Option<Execution>> {
     let PlanStart { start_by, priority, plan, hosts: places, retry_of, parent } = new;
     let plan = plan.normal().map_err(|error| Error::internal("cannot write a plan", error))?;
-    let (job, runs) = (plan.job.clone(), runs(&plan, &places, now));
-    detail["job"] = job.name.as_str().into();
-    detail["job_id"] = json!(job.id);
-    detail["version"] = job.version.into();
+    let runs = runs(&plan, &places, now);
     detail["targets"] = places.len().into();
     detail["runs"] = runs.len().into();
-    detail["parameters"] = json!(job.parameters);
-    detail["scripts"] = json!(plan.scripts());
-    let new = Start {
-        now,
-        start_by,
-        priority,
-        summary: format!("{} v{}", job.name, job.version),
-        work: Work::Plan(plan),
-        runs,
-        retry_of,
-        parent,
+    let summary = match &plan.job {
+        Some(job) => {
+            detail["job"] = job.name.as_str().into();
+            detail["job_id"] = json!(job.id);
+            detail["version"] = job.version.into();
+            detail["parameters"] = json!(job.parameters);
+            detail["scripts"] = json!(plan.scripts());
+            if let Some(undone) = plan.undoes {
+                detail["undoes"] = json!(undone);
+            }
+            let what = if plan.undoes.is_some() { "undo of " } else { "" };
+            format!("{what}{} v{}", job.name, job.version)
+        }
+        None => {
+            let command = plan.command(0);
+            let summary = command.map(Command::summary).unwrap_or_default();
+            detail["summary"] = summary.as_str().into();
+            detail["user"] = json!(command.and_then(|command| command.user.as_ref()));
+            detail["rollout"] = json!(plan.rollout);
+            summary
+        }
     };
+    let new = Start { now, start_by, priority, summary, work: Work::Plan(plan), runs, retry_of, parent };
     let Some(mut execution) = write(app, connection, by, new, key).await? else { return Ok(None) };
     let org = by.org_id;
     store::progress::insert(connection, (execution.id, org), &places, now).await?;
@@ -255,8 +300,8 @@ pub(super) async fn write_plan(
 /// Tells of the start of a job, once it is committed.
 pub(super) fn tell(app: &App, execution: &Execution, request_id: &str) {
     tracing::info!(
-        execution.id = %execution.id, job = execution.summary, request.id = request_id, actor = execution.actor,
-        runs = execution.runs.total, "job started"
+        execution.id = %execution.id, summary = execution.summary, request.id = request_id, actor = execution.actor,
+        runs = execution.runs.total, "execution started"
     );
     app.wake.advance.notify_one();
     app.wake.others.notify_one();
@@ -336,7 +381,10 @@ impl Frozen {
 /// When these are too many.
 pub(super) fn fits(plan: &Plan, hosts: usize) -> Result<usize> {
     let on_hosts = plan.steps.iter().filter(|step| step.work.is_on_hosts()).count();
-    let runs = on_hosts * hosts + (plan.steps.len() - on_hosts);
+    let probes = plan.steps.iter().filter(|step| step.is_probe).count();
+    let canary =
+        plan.rollout.batches_of(hosts).into_iter().filter(|batch| plan.rollout.is_canary(*batch)).count();
+    let runs = (on_hosts - probes) * hosts + probes * canary + (plan.steps.len() - on_hosts);
     if runs > limits::RUNS {
         return Err(Invalid::over("targets", "RUNS", limits::RUNS, "runs (steps × hosts)").into());
     }
@@ -380,12 +428,14 @@ fn hash(hosts: &[Target]) -> String {
     hex::encode(hash.finalize())
 }
 
-/// A run for each step on each host, and one for each of the controller's own, in the order of their ids.
+/// A run for each step on each host (for the probe, on those of the canary), and one for each of the controller's own, in the
+/// order of their ids.
 fn runs(plan: &Plan, hosts: &[(AgentId, String, u16)], now: Timestamp) -> Vec<NewRun> {
     let mut places: Vec<(AgentId, String, usize)> = Vec::new();
     for (place, step) in plan.steps.iter().enumerate() {
         if step.work.is_on_hosts() {
-            places.extend(hosts.iter().map(|(agent, name, _)| (*agent, name.clone(), place)));
+            let on = hosts.iter().filter(|(.., batch)| plan.is_on(place, *batch));
+            places.extend(on.map(|(agent, name, _)| (*agent, name.clone(), place)));
         } else {
             places.push((NO_AGENT, String::new(), place));
         }

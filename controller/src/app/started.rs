@@ -77,7 +77,7 @@ async fn freeze_below(
     brought: &mut Brought,
 ) -> Result<()> {
     let mut here = Above { jobs: above.jobs.clone(), lock: plan.lock.clone().or_else(|| above.lock.clone()) };
-    here.jobs.push((plan.job.id, plan.job.name.clone()));
+    here.jobs.extend(plan.job.iter().map(|job| (job.id, job.name.clone())));
     for (step, is_filled, started) in plan.started_jobs_mut() {
         let at = |field: &str| format!("steps.{step}.job.{field}");
         freeze_one(app, connection, by, (started, is_filled, hosts), &here, brought).await.map_err(
@@ -111,8 +111,9 @@ async fn freeze_one(
         );
     }
     // What was frozen before, and is tried again, stays the version that it was.
-    let (key, version) = match &started.frozen {
-        Some(frozen) => (frozen.plan.job.id.to_string(), Some(frozen.plan.job.version)),
+    let frozen = started.frozen.as_ref().and_then(|frozen| frozen.plan.job.as_ref());
+    let (key, version) = match frozen {
+        Some(job) => (job.id.to_string(), Some(job.version)),
         None => (started.start.name.clone(), started.start.version),
     };
     let request = ExecuteJob { version, ..ExecuteJob::default() };

@@ -57,9 +57,9 @@ pub(super) struct List {
 #[serde(deny_unknown_fields)]
 pub(super) struct ListRuns {
     /// `next_cursor` of the page before.
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
     /// Items of the page: 1 to 1000, 100 by default.
-    limit: Option<i64>,
+    pub(super) limit: Option<i64>,
 }
 
 /// Executions, the newest first.

@@ -48,6 +48,7 @@ mod target_groups;
 mod tests;
 pub(crate) mod tls;
 mod tokens;
+mod undo;
 mod users;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -153,6 +154,7 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(executions::attempts))
         .routes(routes!(executions::cancel))
         .routes(routes!(executions::retry))
+        .routes(routes!(undo::list, undo::start))
         .routes(routes!(executions::pause))
         .routes(routes!(executions::resume))
         .routes(routes!(executions::abort))

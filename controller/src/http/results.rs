@@ -71,7 +71,8 @@ pub(super) async fn show(
     };
     let (pool, org) = (door.app.db.of(by.org_id()), by.org_id());
     app::executions::seen_whole(&door.app, &by, id).await?;
-    let unknown = || Failure::from(Error::not_found("execution of a job", id.to_string()));
+    let unknown =
+        || Failure::from(Error::not_found("execution of a job, or with a rollout,", id.to_string()));
     let plan = store::executions::plan(&pool, org, id).await?.ok_or_else(unknown)?;
     let rows = store::progress::page(&pool, (id, org), plan.steps.len(), state, window.after, window.limit())
         .await?;

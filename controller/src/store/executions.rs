@@ -10,7 +10,7 @@ use model::{
     command::Command,
     execution::{ExecutionState, RunCounts},
     id::{ExecutionId, OrgId, RunId},
-    job::{Plan, PlannedJob},
+    job::{Plan, PlannedJob, Rollout},
     run::RunState,
     selector::Selector,
 };
@@ -54,7 +54,7 @@ pub(crate) struct NewRun {
     pub target: String,
 }
 
-/// What an execution does: a command of its own, or the frozen plan of a job.
+/// What an execution does: a command of its own, all at once, or the frozen plan of a job or of a command with a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Work {
     Command(Command),
@@ -69,6 +69,11 @@ impl Work {
             (Self::Plan(plan), Some(step)) => plan.command(usize::try_from(step).ok()?),
             _ => None,
         }
+    }
+
+    /// The plan, if it has one.
+    pub(crate) const fn plan(&self) -> Option<&Plan> {
+        self.parts().1
     }
 
     const fn parts(&self) -> (Option<&Command>, Option<&Plan>) {
@@ -137,7 +142,7 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>
         &targets as _,
         new.priority,
         plan.map(Json) as _,
-        plan.map(|plan| plan.job.id.0),
+        plan.and_then(|plan| plan.job.as_ref()).map(|job| job.id.0),
         state.as_str(),
         &steps as _,
         new.retry_of.map(|id| id.0),
@@ -157,6 +162,8 @@ struct Row {
     summary: String,
     command: Option<Json<Command>>,
     job: Option<Json<PlannedJob>>,
+    rollout: Option<Json<Rollout>>,
+    stopped: Option<bool>,
     actor: String,
     request_id: String,
     created_at: jiff_sqlx::Timestamp,
@@ -165,6 +172,7 @@ struct Row {
     priority: i16,
     retry_of: Option<Uuid>,
     parent_id: Option<Uuid>,
+    undoes: Option<Uuid>,
     paused: Option<bool>,
     waits_for: Option<String>,
     counts: Counts,
@@ -206,6 +214,8 @@ macro_rules! row {
         Row {
             command: $command,
             job: $r.job,
+            rollout: $r.rollout,
+            stopped: $r.stopped,
             id: $r.id,
             state: $r.state,
             summary: $r.summary,
@@ -217,6 +227,7 @@ macro_rules! row {
             priority: $r.priority,
             retry_of: $r.retry_of,
             parent_id: $r.parent_id,
+            undoes: $r.undoes,
             paused: $r.paused,
             waits_for: $r.waits_for,
             counts: Counts {
@@ -253,7 +264,10 @@ impl From<Row> for Execution {
             waits_for: row.waits_for,
             retry_of: row.retry_of.map(ExecutionId),
             parent_id: row.parent_id.map(ExecutionId),
+            undoes: row.undoes.map(ExecutionId),
             job: row.job.map(|job| executed(job.0)),
+            rollout: row.rollout.map(|rollout| rollout.0),
+            stopped: row.stopped == Some(true),
             command: row.command.map(|command| without_values(command.0)),
         }
     }
@@ -274,10 +288,15 @@ fn without_values(mut command: Command) -> Command {
 
 pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Option<Execution>> {
     let record = sqlx::query!(
-        r#"select id, state, summary, command as "command: Json<Command>", plan->'job' as "job: Json<PlannedJob>", actor, request_id, created_at, ended_at,
-                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of, parent_id,
+        r#"select id, state, summary,
+                  coalesce(command, case when not plan ? 'job' then plan->'steps'->0->'work'->'command' end)
+                      as "command: Json<Command>", plan->'job' as "job: Json<PlannedJob>",
+                  plan->'rollout' as "rollout: Json<Rollout>", actor, request_id, created_at, ended_at,
+                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of, parent_id, (plan->>'undoes')::uuid as undoes,
                   (select p.paused_at is not null from execution_progress p
                    where p.execution_id = executions.id and ended_at is null) as "paused",
+                  (select p.stopped_at is not null from execution_progress p
+                   where p.execution_id = executions.id) as "stopped",
                   (select p.waits_for from execution_progress p
                    where p.execution_id = executions.id and ended_at is null) as "waits_for", runs_total, runs_waiting, runs_active,
                   runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
@@ -292,14 +311,14 @@ pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Op
     Ok(record.map(|r| Execution::from(row!(r, r.command))))
 }
 
-/// The newest execution of a job, with the names of its hosts.
+/// The newest execution of a job that undoes none, with the names of its hosts.
 pub(crate) async fn newest_of_job(
     pool: &PgPool,
     org: OrgId,
     job: model::id::JobId,
 ) -> Result<Option<(Execution, Vec<String>)>> {
     let id = sqlx::query_scalar!(
-        "select id from executions where org_id = $1 and job_id = $2 order by id desc limit 1",
+        "select id from executions where org_id = $1 and job_id = $2 and not plan ? 'undoes' order by id desc limit 1",
         org.0,
         job.0
     )
@@ -353,10 +372,13 @@ pub(crate) async fn page(
     limit: i64,
 ) -> Result<Vec<Execution>> {
     let records = sqlx::query!(
-        r#"select id, state, summary, plan->'job' as "job: Json<PlannedJob>", actor, request_id, created_at, ended_at,
-                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of, parent_id,
+        r#"select id, state, summary, plan->'job' as "job: Json<PlannedJob>",
+                  plan->'rollout' as "rollout: Json<Rollout>", actor, request_id, created_at, ended_at,
+                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of, parent_id, (plan->>'undoes')::uuid as undoes,
                   (select p.paused_at is not null from execution_progress p
                    where p.execution_id = executions.id and ended_at is null) as "paused",
+                  (select p.stopped_at is not null from execution_progress p
+                   where p.execution_id = executions.id) as "stopped",
                   (select p.waits_for from execution_progress p
                    where p.execution_id = executions.id and ended_at is null) as "waits_for", runs_total, runs_waiting, runs_active,
                   runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,

@@ -11,6 +11,7 @@ use crate::{
     command::{Command, within},
     execution::{ExecutionState, RunCounts},
     id::{AgentId, ExecutionId, RunId},
+    job::Rollout,
     label::validate_name,
     limits,
     run::RunState,
@@ -39,7 +40,10 @@ pub enum Targets {
 pub struct CreateExecution {
     pub targets: Targets,
     pub command: Command,
-    /// Seconds that a run may wait for its host; then it is `expired`. 300 by default.
+    /// How it spreads over its hosts; without it begins on all at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// Seconds that a run may wait for its host, once it is its turn; then it is `expired`. 300 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_within_seconds: Option<i64>,
     /// Of what waits for a host the highest comes first: -100 to 100, 0 by default.
@@ -84,6 +88,9 @@ impl CreateExecution {
             Targets::Group(name) => validate_slug("targets.group", name)?,
         }
         self.command.validate()?;
+        if let Some(rollout) = &self.rollout {
+            rollout.validate_of_command()?;
+        }
         within("priority", self.priority(), &limits::PRIORITY)?;
         within("start_within_seconds", self.start_within_seconds(), &limits::START_WITHIN_SECONDS)
     }
@@ -116,15 +123,24 @@ pub struct Execution {
     /// The lock that it waits for, which another execution holds: `job/ID` or `name/NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
-    /// The execution that it tries again.
+    /// The execution that it tries again, or that it undoes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<ExecutionId>,
     /// The execution of which a step started this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<ExecutionId>,
+    /// The execution that it undoes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<ExecutionId>,
     /// The job that it is a start of; absent for a command of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<ExecutedJob>,
+    /// How it spreads over its hosts, of which the probe of its canary is a step; absent for a command without a rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// No further host begins: too many have failed, or somebody said so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
     /// What it runs, with the values of the environment left out; only where one execution is asked for, and it is none of
     /// a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use crate::{
     Invalid, Reason,
     execution::ExecutionState,
     id::{AgentId, ExecutionId, JobId, RunId},
-    job::{self, JobTargets},
+    job::{self, JobTargets, Rollout},
     limits,
     run::RunState,
 };
@@ -193,6 +193,9 @@ pub struct JobPlan {
     /// Hosts in the order of their turns.
     pub hosts: Vec<PlannedHost>,
     pub steps: Vec<PlannedStep>,
+    /// How it spreads over the hosts; the probe of its canary is one of the steps.
+    #[serde(default)]
+    pub rollout: Rollout,
     /// SHA-256 over the hosts, for `expect_targets`.
     pub targets_hash: String,
     /// Runs that there would be.
@@ -245,6 +248,9 @@ pub struct PlannedStep {
     pub is_controllers: bool,
     /// It undoes.
     pub is_rollback: bool,
+    /// It runs on the hosts of the canary alone, behind their other steps and the soak.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_probe: bool,
 }
 
 /// How an execution of a job stands: its steps, and a page of its hosts with the run of each step.
@@ -267,7 +273,7 @@ pub struct ResultRow {
     pub batch: u16,
     /// `waiting`, `active`, `succeeded`, `failed` or `skipped`.
     pub state: String,
-    /// One for each step, in their order; null for the controller's own.
+    /// One for each step, in their order; null for the controller's own, and for the probe where the host is none of the canary.
     pub runs: Vec<Option<Cell>>,
 }
 

@@ -21,6 +21,7 @@ pub mod statistics;
 pub mod status;
 pub mod target_group;
 pub mod token;
+pub mod undo;
 pub mod user;
 
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Length, OnFailure, Plan, PlanStep, Work, condition,
+    Length, Plan, PlanStep, Work, condition,
     context::Context,
     parameters::{Parameters, validate_all},
 };
@@ -162,19 +162,7 @@ impl Plan {
                 step.needs.push(0);
             }
         }
-        let first = PlanStep {
-            name,
-            needs: Vec::new(),
-            work: Work::Approval(Box::new(approval)),
-            on_failure: OnFailure::Stop,
-            always: false,
-            condition: None,
-            template: false,
-            matrix: Default::default(),
-            script: None,
-            is_rollback: false,
-        };
-        self.steps.insert(0, first);
+        self.steps.insert(0, PlanStep::plain(name, Work::Approval(Box::new(approval))));
         self
     }
 

@@ -69,6 +69,8 @@ pub struct ExecutionFacts {
     pub version: i64,
     /// Who started it.
     pub actor: String,
+    /// The execution that it undoes; empty where it undoes none.
+    pub undoes: String,
 }
 
 /// The names that a job defines: what a template or a condition is checked against before it is stored.
@@ -104,7 +106,7 @@ impl Names {
             "params" => known(&self.params),
             "matrix" => known(&self.matrix),
             "host" => !self.is_on_no_host && one_of(&["name", "labels", "facts"]),
-            "execution" => one_of(&["id", "job", "version", "actor"]),
+            "execution" => one_of(&["id", "job", "version", "actor", "undoes"]),
             "steps" => {
                 let told = name.map(|name| self.steps.get(name));
                 match (told, below, parts.next()) {

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Approval, Graph, Http, HttpCall, JobStart, Length, Matrix, Offline, OnConflict, Rollout, StartedJob,
-    StepScript, Work, condition,
+    Approval, Canary, Graph, Http, HttpCall, JobStart, Length, Matrix, Offline, OnConflict, PROBE, Rollout,
+    StartedJob, StepScript, Work, condition,
     context::{Names, Told},
     http, matrix,
     parameters::{Parameters, validate_all},
+    rollout::PROBE_PATH,
     started,
     template::{Quote, check_template},
 };
@@ -145,7 +146,9 @@ impl OnFailure {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// What it is called in its job: lower-case letters, digits and `-`.
+    /// What it is called in its job: lower-case letters, digits and `-`. Only a probe has no name of its own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(required = true)]
     pub name: String,
     /// A line for the host's shell; a text that begins with `#!` is a script.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -228,7 +231,22 @@ pub struct Step {
 impl Step {
     /// Whether the controller does it itself, once for all hosts.
     pub const fn is_controllers(&self) -> bool {
-        self.wait.is_some() || self.approval.is_some() || self.http.is_some() || self.job.is_some()
+        self.controllers_field().is_some()
+    }
+
+    /// The field that says what the controller does.
+    pub(super) const fn controllers_field(&self) -> Option<&'static str> {
+        if self.wait.is_some() {
+            Some("wait")
+        } else if self.approval.is_some() {
+            Some("approval")
+        } else if self.http.is_some() {
+            Some("http")
+        } else if self.job.is_some() {
+            Some("job")
+        } else {
+            None
+        }
     }
 
     /// What the controller does itself.
@@ -322,7 +340,10 @@ impl Step {
         self.outputs.iter().chain(asked).cloned().chain(fixed).collect()
     }
 
-    fn validate(&self) -> Result<(), Invalid> {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        if self.name.is_empty() {
+            return Err(Invalid::new("name", "is missing: each step has one"));
+        }
         validate_slug("name", &self.name)?;
         matrix::validate(&self.matrix)?;
         match self.command()? {
@@ -350,6 +371,33 @@ impl Step {
                 self.has_no_host()
             }
         }
+    }
+
+    /// Checks what is filled in and what is asked, with the names that the step knows. `prefix` is its place in the document.
+    pub(super) fn validate_texts(&self, prefix: &str, names: &Names) -> Result<(), Invalid> {
+        let path = |field: &str| format!("{prefix}.{field}");
+        if let Some(condition) = &self.condition {
+            condition::check(&path("if"), condition, names)?;
+            // Whether somebody has to approve follows from what was signed, so that it can be checked again later.
+            if self.approval.is_some() {
+                let fixed = |path: &str| path.starts_with("params") || path.starts_with("execution");
+                if let Some(used) = condition::used(&path("if"), condition)?.iter().find(|path| !fixed(path))
+                {
+                    let why = format!(
+                        "uses '{used}', and that of an approval can look at params and execution only"
+                    );
+                    return Err(Invalid::new(path("if"), why));
+                }
+            }
+        }
+        if self.template {
+            self.validate_template(&path, names)?;
+        }
+        if let Some(name) = self.env.keys().find(|name| name.starts_with(OWN_VARIABLES)) {
+            let why = format!("has '{name}', and variables that begin with {OWN_VARIABLES} are ours");
+            return Err(Invalid::new(path("env"), why));
+        }
+        Ok(())
     }
 
     fn validate_template(&self, path: &impl Fn(&str) -> String, names: &Names) -> Result<(), Invalid> {
@@ -507,7 +555,8 @@ impl Job {
             return Err(Invalid::new("on_conflict", "is about a lock, and the job has none"));
         }
         let combinations = |step: &Step| step.matrix.values().map(Vec::len).fold(1, usize::saturating_mul);
-        let steps = self.steps.iter().map(combinations).fold(self.rollback.len(), usize::saturating_add);
+        let others = self.rollback.len() + usize::from(self.probe().is_some());
+        let steps = self.steps.iter().map(combinations).fold(others, usize::saturating_add);
         if steps > limits::STEPS {
             return Err(Invalid::over("steps", "STEPS", limits::STEPS, "steps"));
         }
@@ -524,6 +573,10 @@ impl Job {
                     Invalid::new(format!("{list}[{index}].{}", invalid.field), invalid.problem)
                 };
                 step.validate().map_err(at)?;
+                if step.name == PROBE && self.probe().is_some() {
+                    let why = format!("is '{PROBE}', and that is the step of {PROBE_PATH}");
+                    return Err(at(Invalid::new("name", why)));
+                }
                 if !names.insert(step.name.as_str()) {
                     let why = format!("is '{}', and another step has that name", step.name);
                     return Err(at(Invalid::new("name", why)));
@@ -551,6 +604,15 @@ impl Job {
             let why = "is rollback, and the job has no steps under rollback";
             return Err(Invalid::new(format!("steps[{index}].on_failure"), why));
         }
+        if self.rollback.is_empty()
+            && self.probe().is_some_and(|probe| probe.on_failure == OnFailure::Rollback)
+        {
+            let why = "is rollback, and the job has no steps under rollback";
+            return Err(Invalid::new(format!("{PROBE_PATH}.on_failure"), why));
+        }
+        if let Some(rollout) = &self.rollout {
+            rollout.validate()?;
+        }
         let graph = Graph::of(&self.steps)?;
         self.validate_texts(&graph)?;
         if self.lock.as_deref() == Some("host") {
@@ -561,7 +623,6 @@ impl Job {
             }
         }
         if let Some(rollout) = &self.rollout {
-            rollout.validate()?;
             self.fits_rollout(rollout, &graph)?;
         }
         Ok(())
@@ -570,57 +631,45 @@ impl Job {
     /// Checks what is filled in and what is asked, with the names that each step knows.
     fn validate_texts(&self, graph: &Graph) -> Result<(), Invalid> {
         let params: BTreeSet<String> = self.parameters.keys().cloned().collect();
-        let all = self.steps.iter().enumerate().map(|(place, step)| ("steps", place, step));
-        for (list, place, step) in
-            all.chain(self.rollback.iter().enumerate().map(|(p, s)| ("rollback", p, s)))
-        {
-            let before: Vec<usize> = match list {
-                "steps" => graph.ancestors(place).iter().copied().collect(),
-                _ => (0..self.steps.len()).collect(),
-            };
+        let names = |before: &mut dyn Iterator<Item = usize>, step: &Step| {
             // Of one with a matrix nobody could say which is meant.
-            let steps =
-                before.into_iter().map(|place| &self.steps[place]).filter(|step| step.matrix.is_empty());
+            let steps = before.map(|place| &self.steps[place]).filter(|step| step.matrix.is_empty());
             let is_own = step.is_controllers();
             let told =
                 |step: &Step| Told { outputs: step.told(), is_gathered: is_own && !step.is_controllers() };
             let steps = steps.map(|step| (step.name.clone(), told(step))).collect();
             let matrix = step.matrix.keys().cloned().collect();
-            let names = Names { params: params.clone(), steps, matrix, is_on_no_host: is_own };
-            let path = |field: &str| format!("{list}[{place}].{field}");
-            if let Some(condition) = &step.condition {
-                condition::check(&path("if"), condition, &names)?;
-                // Whether somebody has to approve follows from what was signed, so that it can be checked again later.
-                if step.approval.is_some() {
-                    let fixed = |path: &str| path.starts_with("params") || path.starts_with("execution");
-                    if let Some(path) =
-                        condition::used(&path("if"), condition)?.iter().find(|path| !fixed(path))
-                    {
-                        let why = format!(
-                            "uses '{path}', and that of an approval can look at params and execution only"
-                        );
-                        return Err(Invalid::new(format!("{list}[{place}].if"), why));
-                    }
-                }
-            }
-            if step.template {
-                step.validate_template(&path, &names)?;
-            }
-            if let Some(name) = step.env.keys().find(|name| name.starts_with(OWN_VARIABLES)) {
-                let why = format!("has '{name}', and variables that begin with {OWN_VARIABLES} are ours");
-                return Err(Invalid::new(path("env"), why));
-            }
+            Names { params: params.clone(), steps, matrix, is_on_no_host: is_own }
+        };
+        for (place, step) in self.steps.iter().enumerate() {
+            let names = names(&mut graph.ancestors(place).iter().copied(), step);
+            step.validate_texts(&format!("steps[{place}]"), &names)?;
+        }
+        let probe = self.probe();
+        if let Some(probe) = &probe {
+            probe.validate_texts(PROBE_PATH, &names(&mut (0..self.steps.len()), probe))?;
+        }
+        for (place, step) in self.rollback.iter().enumerate() {
+            let mut names = names(&mut (0..self.steps.len()), step);
+            names.steps.extend(probe.iter().map(|probe| (probe.name.clone(), Told::default())));
+            step.validate_texts(&format!("rollback[{place}]"), &names)?;
         }
         Ok(())
+    }
+
+    /// What has to succeed on the hosts of the canary, if anything.
+    pub fn probe(&self) -> Option<Step> {
+        self.rollout.as_ref()?.canary.as_ref().and_then(Canary::probe)
     }
 
     /// Where not all hosts are at work at once, each goes through the whole graph before the next begins: what waits for all of
     /// them can only stand before or behind it.
     fn fits_rollout(&self, rollout: &Rollout, graph: &Graph) -> Result<(), Invalid> {
-        let field = match (&rollout.batches, rollout.max_parallel) {
-            (Some(_), _) => "rollout.batches",
-            (None, Some(_)) => "rollout.max_parallel",
-            (None, None) => return Ok(()),
+        let field = match (&rollout.canary, &rollout.batches, rollout.max_parallel) {
+            (Some(_), ..) => "rollout.canary",
+            (None, Some(_), _) => "rollout.batches",
+            (None, None, Some(_)) => "rollout.max_parallel",
+            (None, None, None) => return Ok(()),
         };
         if self.order == Order::Step {
             let why = "is for the order host: by steps all hosts are at work at once";
@@ -628,8 +677,8 @@ impl Job {
         }
         if let Some(index) = self.joint(graph) {
             let why = format!(
-                "puts '{}' between steps on hosts, and with batches or max_parallel a step of the controller's own \
-                 stands before or behind all of them",
+                "puts '{}' between steps on hosts, and with a canary, batches or max_parallel a step of the controller's \
+                 own stands before or behind all of them",
                 self.steps[index].name
             );
             return Err(Invalid::new(format!("steps[{index}].needs"), why));
@@ -665,9 +714,12 @@ impl Job {
     pub fn saved_scripts(&mut self) -> impl Iterator<Item = (String, &mut StepScript)> {
         let steps = self.steps.iter_mut().enumerate().map(|(place, step)| ("steps", place, step));
         let rollback = self.rollback.iter_mut().enumerate().map(|(place, step)| ("rollback", place, step));
-        steps.chain(rollback).filter_map(|(list, place, step)| {
+        let all = steps.chain(rollback).map(|(list, place, step)| (format!("{list}[{place}]"), step));
+        let canary = self.rollout.as_mut().and_then(|rollout| rollout.canary.as_mut());
+        let probe = canary.and_then(|canary| Some((PROBE_PATH.to_owned(), canary.probe.as_deref_mut()?)));
+        all.chain(probe).filter_map(|(prefix, step)| {
             let script = step.script.as_mut().filter(|script| script.used.is_some())?;
-            Some((format!("{list}[{place}].script.use"), script))
+            Some((format!("{prefix}.script.use"), script))
         })
     }
 }

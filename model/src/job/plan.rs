@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Approval, Cell, Graph, HttpCall, Job, Length, Lock, Offline, OnConflict, OnFailure, Order, Rollout,
-    StartedJob, Step, condition,
+    Approval, Canary, Cell, Graph, HttpCall, Job, Length, Lock, Offline, OnConflict, OnFailure, Order,
+    Rollout, StartedJob, Step, condition,
     context::Context,
     document::OWN_VARIABLES,
     matrix,
@@ -16,15 +16,23 @@ use super::{
 use crate::{
     Invalid,
     command::{Command, Program},
-    id::JobId,
+    id::{ExecutionId, JobId},
     limits,
 };
+
+/// The step of a command of its own.
+pub const COMMAND: &str = "command";
 
 /// The frozen work of one execution. Those of its steps that undo stand behind the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    pub job: PlannedJob,
+    /// Absent for a command of its own, which has one step and maybe a probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<PlannedJob>,
+    /// The execution that it undoes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<ExecutionId>,
     pub order: Order,
     pub rollout: Rollout,
     /// How long each run may wait for its host once it is its turn.
@@ -74,6 +82,9 @@ pub struct PlanStep {
     pub script: Option<String>,
     /// It undoes, and runs only on a host that is to be rolled back.
     pub is_rollback: bool,
+    /// It runs on the hosts of the canary alone, behind all of their other steps and the soak.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_probe: bool,
 }
 
 /// What a step does.
@@ -138,15 +149,21 @@ impl Plan {
             let why = format!("makes a step '{}', and another one has that name", twice.name);
             return Err(Invalid::new("steps", why));
         }
+        if let Some(probe) = job.probe() {
+            let planned = planned(&probe, last_on_hosts(&steps), &environment, &Cell::new())?;
+            steps.push(PlanStep { is_probe: true, ..planned });
+            next += 1;
+        }
         for (place, step) in job.rollback.iter().enumerate() {
             let before = place.checked_sub(1).map(|before| next + before);
             let planned = planned(step, before.into_iter().collect(), &environment, &Cell::new())?;
             steps.push(PlanStep { is_rollback: true, ..planned });
         }
         Ok(Self {
-            job: PlannedJob { id, name: job.name.clone(), version, parameters },
+            job: Some(PlannedJob { id, name: job.name.clone(), version, parameters }),
+            undoes: None,
             order: job.order,
-            rollout: job.rollout.clone().unwrap_or_default(),
+            rollout: frozen(job.rollout.clone().unwrap_or_default()),
             start_within: job.start_within.unwrap_or(Length(limits::DEFAULT_START_WITHIN_SECONDS)),
             lock: job.lock.clone(),
             on_conflict: job.on_conflict,
@@ -165,6 +182,36 @@ impl Plan {
         serde_json::from_value(value)
     }
 
+    /// Freezes a command of its own that spreads over its hosts.
+    ///
+    /// # Errors
+    /// What is wrong with the rollout, its probe or the command.
+    pub fn of_command(command: Command, rollout: &Rollout, start_within: Length) -> Result<Self, Invalid> {
+        rollout.validate_of_command()?;
+        command.validate()?;
+        let mut steps = vec![PlanStep::plain(COMMAND.to_owned(), Work::Command(Box::new(command)))];
+        if let Some(probe) = rollout.canary.as_ref().and_then(Canary::probe) {
+            let planned = planned(&probe, last_on_hosts(&steps), &BTreeMap::new(), &Cell::new())?;
+            steps.push(PlanStep { is_probe: true, ..planned });
+        }
+        Ok(Self {
+            job: None,
+            undoes: None,
+            order: Order::Host,
+            rollout: frozen(rollout.clone()),
+            start_within,
+            lock: None,
+            on_conflict: OnConflict::default(),
+            offline: Offline::default(),
+            steps,
+        })
+    }
+
+    /// The name of its job, if it is of one.
+    pub fn job_name(&self) -> Option<&str> {
+        self.job.as_ref().map(|job| job.name.as_str())
+    }
+
     /// The same plan without the steps that `from` needs: from that step on, or with `only` that one alone. Approvals that stand
     /// before what is left stay, and so does what undoes.
     ///
@@ -175,6 +222,10 @@ impl Plan {
         let begin = known.ok_or_else(|| {
             Invalid::new("from", format!("is '{from}', and the job that was started has no such step"))
         })?;
+        if self.steps[begin].is_probe {
+            let why = "is the probe, which is asked behind the other steps: begin with one of those";
+            return Err(Invalid::new("from", why));
+        }
         let mut kept = vec![false; self.steps.len()];
         kept[begin] = true;
         if !only {
@@ -199,52 +250,9 @@ impl Plan {
         let mut steps = Vec::with_capacity(places.len());
         for place in &places {
             let mut step = self.steps[*place].clone();
-            if let Some(condition) = &step.condition {
-                let used = condition::used("if", condition)?;
-                let left_out = |other: &&PlanStep| {
-                    let path = format!("steps.{}", other.name);
-                    used.iter()
-                        .any(|used| *used == path || used.starts_with(&format!("{path}.")) || used == "steps")
-                };
-                let others =
-                    (0..self.steps.len()).filter(|other| !kept[*other]).map(|other| &self.steps[other]);
-                if let Some(other) = others.into_iter().find(|other| left_out(other)) {
-                    let why = format!(
-                        "leaves out '{}', and the condition of '{}' asks how it ended: begin with an earlier step",
-                        other.name, step.name
-                    );
-                    return Err(Invalid::new("from", why));
-                }
-            }
-            if step.template {
-                let used = match &step.work {
-                    Work::Http(call) => Some(call.http.used()?),
-                    Work::Job(started) => Some(started.start.used()?),
-                    _ => None,
-                };
-                let text = serde_json::to_string(&step.work).unwrap_or_default();
-                let reads = |other: &&PlanStep| {
-                    let name = &other.name;
-                    if let Some(used) = &used {
-                        let path = format!("steps.{name}");
-                        let below = format!("{path}.");
-                        return used
-                            .iter()
-                            .any(|used| *used == "steps" || *used == path || used.starts_with(&below));
-                    }
-                    [format!("steps.{name}."), format!("steps['{name}']"), format!("steps[\\\"{name}\\\"]")]
-                        .iter()
-                        .any(|path| text.contains(path.as_str()))
-                };
-                let mut others =
-                    (0..self.steps.len()).filter(|other| !kept[*other]).map(|other| &self.steps[other]);
-                if let Some(other) = others.find(reads) {
-                    let why = format!(
-                        "leaves out '{}', and '{}' reads what it told: begin with an earlier step",
-                        other.name, step.name
-                    );
-                    return Err(Invalid::new("from", why));
-                }
+            let others = (0..self.steps.len()).filter(|other| !kept[*other]).map(|other| &self.steps[other]);
+            if let Some(why) = step.depends_on(others)? {
+                return Err(Invalid::new("from", format!("leaves out {why}: begin with an earlier step")));
             }
             // What is left out is done; what stood before it is not waited for twice.
             step.needs = step.needs.iter().filter_map(moved).collect();
@@ -255,6 +263,48 @@ impl Plan {
             steps.push(step);
         }
         Ok(Self { steps, ..self.clone() })
+    }
+
+    /// What undoes it on hosts where nothing of it goes on any more, as a plan of its own: the steps of the rollback, each host by
+    /// itself and no more of them at a time than before.
+    ///
+    /// # Errors
+    /// When there are none, or one of them asks how a step ended that is not among them.
+    pub fn undo(&self, execution: ExecutionId) -> Result<Self, Invalid> {
+        let places: Vec<usize> =
+            (0..self.steps.len()).filter(|place| self.steps[*place].is_rollback).collect();
+        if places.is_empty() {
+            return Err(Invalid::new(
+                "rollback",
+                "is missing: the job that was started does not say what undoes it",
+            ));
+        }
+        let mut steps = Vec::with_capacity(places.len());
+        for place in &places {
+            let mut step = self.steps[*place].clone();
+            if let Some(why) = step.depends_on(self.steps.iter().filter(|other| !other.is_rollback))? {
+                return Err(Invalid::new("rollback", format!("needs {why}: that cannot be told afterwards")));
+            }
+            step.is_rollback = false;
+            step.needs = step.needs.iter().filter_map(|before| places.binary_search(before).ok()).collect();
+            if let Work::Command(command) = &mut step.work {
+                command.env.insert("OPSC_UNDOES".to_owned(), execution.to_string());
+            }
+            steps.push(step);
+        }
+        let rollout = Rollout { max_parallel: self.rollout.max_parallel, ..Rollout::default() };
+        Ok(Self { order: Order::Host, rollout, steps, undoes: Some(execution), ..self.clone() })
+    }
+
+    /// Whether the step at `place` has a run on each host of this batch.
+    pub fn is_on(&self, place: usize, batch: u16) -> bool {
+        let step = &self.steps[place];
+        step.work.is_on_hosts() && (!step.is_probe || self.rollout.is_canary(batch))
+    }
+
+    /// Whether the hosts of the canary are asked anything.
+    pub fn has_probe(&self) -> bool {
+        self.steps.iter().any(|step| step.is_probe)
     }
 
     /// The saved scripts that it runs, as `NAME@VERSION`.
@@ -331,6 +381,68 @@ impl Plan {
     }
 }
 
+impl PlanStep {
+    /// The first of `others` that its condition asks about, or whose outputs its texts read: what it is and what for.
+    fn depends_on<'a>(&self, others: impl Iterator<Item = &'a Self>) -> Result<Option<String>, Invalid> {
+        let used = match &self.condition {
+            Some(condition) => condition::used("if", condition)?,
+            None => Default::default(),
+        };
+        let (mut read, mut text) = (Vec::new(), String::new());
+        match &self.work {
+            Work::Http(call) if self.template => read = call.http.used()?,
+            Work::Job(started) if self.template => read = started.start.used()?,
+            work if self.template => text = serde_json::to_string(work).unwrap_or_default(),
+            _ => {}
+        }
+        for other in others {
+            let name = &other.name;
+            let (path, below) = (format!("steps.{name}"), format!("steps.{name}."));
+            let asks = |used: &String| *used == path || used.starts_with(&below) || used == "steps";
+            if used.iter().any(asks) {
+                let why = format!("'{name}', and the condition of '{}' asks how it ended", self.name);
+                return Ok(Some(why));
+            }
+            let reads = [below.clone(), format!("steps['{name}']"), format!("steps[\\\"{name}\\\"]")];
+            if read.iter().any(asks) || reads.iter().any(|path| text.contains(path.as_str())) {
+                return Ok(Some(format!("'{name}', and '{}' reads what it told", self.name)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A step that needs nothing and says nothing beside what it does.
+    pub(super) fn plain(name: String, work: Work) -> Self {
+        Self {
+            name,
+            needs: Vec::new(),
+            work,
+            on_failure: OnFailure::default(),
+            always: false,
+            condition: None,
+            template: false,
+            matrix: Cell::new(),
+            script: None,
+            is_rollback: false,
+            is_probe: false,
+        }
+    }
+}
+
+/// The probe is one of the steps; there is no second text of it.
+fn frozen(mut rollout: Rollout) -> Rollout {
+    if let Some(canary) = &mut rollout.canary {
+        canary.probe = None;
+    }
+    rollout
+}
+
+/// The steps on hosts behind which none stands that is on hosts too.
+fn last_on_hosts(steps: &[PlanStep]) -> Vec<usize> {
+    let on_hosts = || (0..steps.len()).filter(|place| steps[*place].work.is_on_hosts());
+    on_hosts().filter(|place| !on_hosts().any(|other| steps[other].needs.contains(place))).collect()
+}
+
 fn planned(
     step: &Step,
     needs: Vec<usize>,
@@ -346,21 +458,15 @@ fn planned(
         }
         None => step.own_work(),
     };
-    let (name, on_failure, always) = (step.name.clone(), step.on_failure, step.always);
-    let (condition, template) = (step.condition.clone(), step.template);
-    let matrix = cell.clone();
-    let script = step.script.as_ref().and_then(|script| script.used.clone());
     Ok(PlanStep {
-        name,
         needs,
-        work,
-        on_failure,
-        always,
-        condition,
-        template,
-        matrix,
-        script,
-        is_rollback: false,
+        on_failure: step.on_failure,
+        always: step.always,
+        condition: step.condition.clone(),
+        template: step.template,
+        matrix: cell.clone(),
+        script: step.script.as_ref().and_then(|script| script.used.clone()),
+        ..PlanStep::plain(step.name.clone(), work)
     })
 }
 
@@ -394,6 +500,94 @@ mod tests {
             whole
         });
         assert!(plan.from("z", false).unwrap_err().problem.contains("no such step"));
+    }
+
+    #[test]
+    fn the_probe_is_a_step_and_what_is_left_keeps_it() {
+        let job = "name: x\nrollout: {canary: {hosts: 1, probe: {run: ok}}}\nsteps:\n  - {name: a, run: x}\n  \
+                   - {name: b, run: x}\n  - {name: rest, wait: 1s}\n";
+        let plan = Plan::of(&crate::job::parse(job).unwrap(), JobId(uuid::Uuid::nil()), 1, Values::default())
+            .unwrap();
+        let all = [("a", vec![]), ("b", vec!["a"]), ("rest", vec!["b"]), ("probe", vec!["b"])];
+        assert_eq!(shape(&plan), all);
+        assert_eq!(
+            plan.rollout.canary.as_ref().map(|canary| &canary.probe),
+            Some(&None),
+            "no second text of it"
+        );
+        let behind = plan.from("b", false).unwrap();
+        assert_eq!(shape(&behind), [("b", vec![]), ("rest", vec!["b"]), ("probe", vec!["b"])]);
+        assert!(behind.is_on(2, 0) && !behind.is_on(2, 1));
+        assert_eq!(shape(&plan.from("b", true).unwrap()), [("b", vec![])]);
+        assert!(plan.from("probe", false).unwrap_err().problem.contains("is the probe"));
+    }
+
+    #[test]
+    fn a_command_of_its_own_is_one_step_and_a_probe() {
+        let command = |shell: &str| Command::new(Program::Shell(shell.to_owned()));
+        let rollout = |text: &str| serde_json::from_str::<Rollout>(text).unwrap();
+        let of = |text: &str| Plan::of_command(command("x"), &rollout(text), Length(60));
+        let plan = of(r#"{"canary": {"hosts": 1, "probe": {"run": "y"}}, "batches": ["10%"]}"#).unwrap();
+        assert_eq!(shape(&plan), [("command", vec![]), ("probe", vec!["command"])]);
+        assert!(plan.job.is_none() && !serde_json::to_string(&plan).unwrap().contains("\"job\""));
+        for (text, words) in [
+            (r#"{"batches": []}"#, "rollout.batches is empty"),
+            (
+                r#"{"canary": {"hosts": 1, "probe": {"run": "y", "on_failure": "rollback"}}}"#,
+                "nothing that undoes it",
+            ),
+            (
+                r#"{"canary": {"hosts": 1, "probe": {"script": {"use": "a@1"}}}}"#,
+                "probe.script.use is a saved script",
+            ),
+            (r#"{"canary": {"hosts": 1, "probe": {"run": "y", "if": "params.a == 1"}}}"#, "probe.if"),
+            (r#"{"canary": {"hosts": 1, "probe": {"run": ""}}}"#, "rollout.canary.probe.run is empty"),
+        ] {
+            let refused = of(text).unwrap_err().to_string();
+            assert!(refused.contains(words), "{text}: {refused}");
+        }
+        of(r#"{"canary": {"hosts": 1, "probe": {"run": "y", "if": "steps.command.exit_code == 0"}}}"#)
+            .unwrap();
+    }
+
+    #[test]
+    fn what_undoes_a_plan_is_its_rollback() {
+        let of = |undo: &str| {
+            let text = format!(
+                "name: x\norder: step\nrollout: {{max_failures: 1}}\nsteps:\n  - {{name: a, run: x, outputs: [o]}}\n\
+                 rollback:\n  - {{name: u, run: y, on_failure: continue}}\n  - {undo}\n"
+            );
+            let job = crate::job::parse(&text).unwrap();
+            let plan = Plan::of(&job, JobId(uuid::Uuid::nil()), 1, Values::default()).unwrap();
+            plan.undo(ExecutionId(uuid::Uuid::nil()))
+        };
+        let undo = of("{name: v, run: y, if: execution.undoes != ''}").unwrap();
+        assert_eq!(shape(&undo), [("u", vec![]), ("v", vec!["u"])]);
+        assert!(undo.steps.iter().all(|step| !step.is_rollback) && undo.order == Order::Host);
+        assert_eq!(undo.rollout, Rollout::default(), "no failure of an undo holds others back");
+        let env = &undo.command(1).unwrap().env;
+        assert_eq!(env["OPSC_UNDOES"], uuid::Uuid::nil().to_string());
+        for (step, words) in [
+            ("{name: v, run: y, if: steps.a.state == 'failed'}", "the condition of 'v' asks how it ended"),
+            ("{name: v, run: 'y {{ steps.a.outputs.o }}', template: true}", "'v' reads what it told"),
+        ] {
+            let refused = of(step).unwrap_err().to_string();
+            assert!(refused.contains(words), "{refused}");
+        }
+        let refused = plan_of("  - {name: a, run: x}\n").undo(ExecutionId(uuid::Uuid::nil())).unwrap_err();
+        assert!(refused.problem.contains("does not say what undoes it"), "{refused}");
+    }
+
+    #[test]
+    fn what_was_signed_before_has_the_same_bytes() {
+        // Neither a probe nor what it undoes is said where there is none.
+        let text = serde_json::to_string(&plan_of("  - {name: a, run: x}\n")).unwrap();
+        let begin =
+            r#"{"job":{"id":"00000000-0000-0000-0000-000000000000","name":"x","version":1,"parameters":{}},"#
+                .to_owned()
+                + r#""order":"host","rollout":{},"start_within":300,"steps":[{"name":"a","needs":[],"work":{"command":{"#;
+        let end = r#"}},"on_failure":"stop","always":false,"is_rollback":false}]}"#;
+        assert!(text.starts_with(&begin) && text.ends_with(end), "{text}");
     }
 
     #[test]

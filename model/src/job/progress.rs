@@ -2,7 +2,7 @@
 //! the plan and of the states that the runs have.
 //!
 //! Invariants: nothing begins before all that it needs has ended; on a host that was stopped nothing begins but what runs
-//! always, and what undoes; when more hosts have failed than may, no further host begins.
+//! always, and what undoes; when more hosts have failed than may, or one of the canary, no further host begins.
 
 use jiff::Timestamp;
 
@@ -63,19 +63,38 @@ pub fn is_stopped(plan: &Plan, states: &[RunState]) -> bool {
     main.any(|(step, state)| is_bad(*state) && step.on_failure != OnFailure::Continue)
 }
 
+/// When the probe may be asked on a host: the soak after the last of its other steps has ended there; never while one is open.
+/// `ended` has, by their places, when the runs of the host ended, or that they did not.
+pub fn soaked_at(
+    plan: &Plan,
+    ended: impl IntoIterator<Item = (usize, Option<Timestamp>)>,
+) -> Option<Timestamp> {
+    let is_before =
+        |place: usize| plan.steps.get(place).is_some_and(|step| !step.is_rollback && !step.is_probe);
+    let mut last = Timestamp::MIN;
+    for (_, ended) in ended.into_iter().filter(|(place, _)| is_before(*place)) {
+        last = last.max(ended?);
+    }
+    let soak = plan.rollout.canary.as_ref().and_then(|canary| canary.soak).unwrap_or_default();
+    Some(last.checked_add(soak.duration()).unwrap_or(Timestamp::MAX))
+}
+
 /// What becomes of the blocked runs of a host whose turn it is. `states` has the state of each step there, and of the
-/// controller's own steps; what follows from a move is decided in the same call. `gathered` counts for the order by steps. What
-/// could begin is asked for last whether it may: `may_begin` knows the host.
+/// controller's own steps; what follows from a move is decided in the same call. `gathered` counts for the order by steps, and
+/// `is_soaked` says that the probe may be asked there. What could begin is asked for last whether it may: `may_begin` knows the
+/// host.
 pub fn on_host(
     plan: &Plan,
     states: &mut [RunState],
     gathered: &[Gathered],
+    is_soaked: bool,
     mut may_begin: impl FnMut(usize, &[RunState]) -> Move,
 ) -> Vec<(usize, Move)> {
     let mut moves = Vec::new();
     loop {
         let found = (0..plan.steps.len())
             .filter(|place| states[*place] == RunState::Blocked && plan.steps[*place].work.is_on_hosts())
+            .filter(|place| !plan.steps[*place].is_probe || is_soaked || is_stopped(plan, states))
             .find_map(|place| Some((place, next_on_host(plan, place, states, gathered)?)));
         let Some((place, mut step)) = found else { return moves };
         if step == Move::Begin {
@@ -227,11 +246,25 @@ pub struct Turn {
     pub skip: Vec<usize>,
 }
 
+/// Whether the canary says that the others must not begin: one of its hosts has failed, or it went well on none.
+fn canary_failed(plan: &Plan, hosts: &[Host]) -> bool {
+    let canary = || hosts.iter().filter(|host| plan.rollout.is_canary(host.batch)).map(|host| host.state);
+    let (mut went_well, mut is_open) = (false, canary().next().is_none());
+    for state in canary() {
+        if state == HostState::Failed {
+            return true;
+        }
+        went_well |= state == HostState::Succeeded;
+        is_open |= !state.has_ended();
+    }
+    !went_well && !is_open
+}
+
 /// Which hosts are next.
 pub fn turn(plan: &Plan, mut standing: Standing, hosts: &[Host], now: Timestamp) -> Turn {
     let failed = hosts.iter().filter(|host| host.state == HostState::Failed).count();
     let over_budget = plan.rollout.budget(hosts.len()).is_some_and(|budget| failed > budget);
-    standing.is_stopped |= over_budget;
+    standing.is_stopped |= over_budget || canary_failed(plan, hosts);
     let waiting = || hosts.iter().enumerate().filter(|(_, host)| host.state == HostState::Waiting);
     if standing.is_stopped {
         let skip = waiting().map(|(place, _)| place).collect();
@@ -242,9 +275,12 @@ pub fn turn(plan: &Plan, mut standing: Standing, hosts: &[Host], now: Timestamp)
         return turn;
     };
     if open > turn.standing.batch {
+        let soak = plan.rollout.canary.as_ref().and_then(|canary| canary.soak);
+        // With a probe the hosts of the canary have had their soak.
+        let soak = soak.filter(|_| turn.standing.batch == 0 && !plan.has_probe());
+        let pause = plan.rollout.pause.max(soak);
         turn.standing.batch = open;
-        turn.standing.pause_until =
-            plan.rollout.pause.and_then(|pause| now.checked_add(pause.duration()).ok());
+        turn.standing.pause_until = pause.and_then(|pause| now.checked_add(pause.duration()).ok());
     }
     if turn.standing.pause_until.is_some_and(|until| now < until) {
         return turn;

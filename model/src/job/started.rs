@@ -164,7 +164,8 @@ impl StartedJob {
     pub fn summary(&self) -> String {
         match &self.frozen {
             Some(frozen) => {
-                let (name, version, hosts) = (&self.start.name, frozen.plan.job.version, frozen.hosts.len());
+                let version = frozen.plan.job.as_ref().map_or(0, |job| job.version);
+                let (name, hosts) = (&self.start.name, frozen.hosts.len());
                 format!("job {name} v{version} on {hosts} {}", if hosts == 1 { "host" } else { "hosts" })
             }
             None => format!("job {}", self.start.name),
@@ -210,7 +211,9 @@ impl Plan {
             command.env.extend(environment.clone());
             command.validate()?;
         }
-        plan.job.parameters = values;
+        if let Some(job) = &mut plan.job {
+            job.parameters = values;
+        }
         Ok(plan)
     }
 
@@ -274,8 +277,8 @@ mod tests {
     fn values_that_are_filled_in_are_what_the_parameter_is() {
         let started = started(json!({ "size": "{{ params.size }}", "who": "{{ params.word }}" }));
         let plan = started.filled(true, &context()).unwrap().unwrap();
-        assert_eq!(plan.job.parameters.0["size"], json!(7));
-        assert_eq!(plan.job.parameters.0["who"], json!("a, \"b\""));
+        assert_eq!(plan.job.as_ref().unwrap().parameters.0["size"], json!(7));
+        assert_eq!(plan.job.as_ref().unwrap().parameters.0["who"], json!("a, \"b\""));
         let env = &plan.command(0).unwrap().env;
         assert_eq!((env["OPSC_PARAM_SIZE"].as_str(), env["A"].as_str()), ("7", "b"));
         assert_eq!(started.filled(false, &context()).unwrap().unwrap(), started.frozen.unwrap().plan);

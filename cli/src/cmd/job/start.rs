@@ -6,7 +6,7 @@ use anyhow::Result;
 use model::{
     api::job::{Danger, ExecuteJob, Job, JobPlan, JobVersion, PlanChanges},
     job::{
-        self, JobTargets,
+        self, JobTargets, Rollout,
         parameters::{Parameters, from_text},
     },
 };
@@ -40,6 +40,9 @@ fn describe(plan: &JobPlan) -> String {
         "Runs".to_owned(),
         format!("{} on {}", human::count(runs, "run"), human::count(hosts, "host")),
     ]);
+    if plan.rollout != Rollout::default() {
+        head.row(["Rollout".to_owned(), plan.rollout.summary()]);
+    }
     head.row(["Targets hash".to_owned(), plan.targets_hash.clone()]);
     if let Some(since) = &plan.since {
         head.row(["Last start".to_owned(), format!("{}, {}", since.execution_id, since.state.as_str())]);
@@ -48,13 +51,16 @@ fn describe(plan: &JobPlan) -> String {
     let mut hosts = Table::new(&["BATCH", "HOST", "CONNECTED"]);
     for host in &plan.hosts {
         let connected = if host.connected { "yes" } else { "no" };
-        hosts.row([host.batch.to_string(), host.name.clone(), connected.to_owned()]);
+        let batch =
+            if plan.rollout.is_canary(host.batch) { "canary".to_owned() } else { host.batch.to_string() };
+        hosts.row([batch, host.name.clone(), connected.to_owned()]);
     }
     let mut steps = Table::new(&["STEP", "WHERE", "NEEDS", "DOES"]);
     for step in &plan.steps {
         let place = match (step.is_controllers, step.is_rollback) {
             (true, _) => "controller",
             (false, true) => "host, to undo",
+            (false, false) if step.is_probe => "canary",
             (false, false) => "host",
         };
         let needs = if step.needs.is_empty() { "-".to_owned() } else { human::words(&step.needs) };
@@ -229,6 +235,32 @@ mod tests {
             "Job           a, version 2\nRuns          1 run on 1 host\nTargets hash  abc\n\n\
              BATCH  HOST   CONNECTED\n0      web-1  yes\n\n\
              STEP  WHERE  NEEDS  DOES\nask   host   -      uptime\n"
+        );
+    }
+
+    #[test]
+    fn a_canary_in_a_plan() {
+        let host = |name: &str, batch: u16| {
+            let id = "00000000-0000-7000-8000-000000000001";
+            serde_json::json!({ "agent_id": id, "name": name, "batch": batch, "connected": true })
+        };
+        let step = |name: &str, is_probe: bool| {
+            serde_json::json!({
+                "name": name, "needs": [], "summary": "x", "is_controllers": false, "is_rollback": false, "is_probe": is_probe
+            })
+        };
+        let plan: JobPlan = serde_json::from_value(serde_json::json!({
+            "job": "a", "version": 2, "targets_hash": "abc", "runs": 3, "hosts": [host("web-1", 0), host("web-2", 1)],
+            "steps": [step("ask", false), step("probe", true)],
+            "rollout": { "canary": { "hosts": 1, "soak": 600 }, "batches": [1, "50%"], "max_failures": 1 },
+        }))
+        .unwrap();
+        assert_eq!(
+            describe(&plan),
+            "Job           a, version 2\nRuns          3 runs on 2 hosts\n\
+             Rollout       canary 1; soak 10m; batches 1, 50%; 1 may fail\nTargets hash  abc\n\n\
+             BATCH   HOST   CONNECTED\ncanary  web-1  yes\n1       web-2  yes\n\n\
+             STEP   WHERE   NEEDS  DOES\nask    host    -      x\nprobe  canary  -      x\n"
         );
     }
 

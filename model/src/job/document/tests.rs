@@ -56,6 +56,59 @@ fn batches_go_around_the_controllers_steps() {
 }
 
 #[test]
+fn a_canary_is_checked() {
+    let job = |canary: &str, steps: &str| {
+        format!("name: a\nrollout:\n  canary: {{{canary}}}\nsteps:\n  - {{name: one, run: x}}\n{steps}")
+    };
+    for (canary, words) in [
+        ("soak: 5s", "missing field `hosts`"),
+        ("hosts: 0", "rollout.canary.hosts is 0"),
+        ("hosts: 0%", "rollout.canary.hosts is 0"),
+        ("hosts: 1, soak: 800h", "rollout.canary.soak"),
+        ("hosts: 1, probe: {}", "rollout.canary.probe.run is missing"),
+        ("hosts: 1, probe: {run: x, name: y}", "rollout.canary.probe.name is not for the probe"),
+        ("hosts: 1, probe: {wait: 5s}", "rollout.canary.probe.wait is the controller's own"),
+        ("hosts: 1, probe: {run: x, needs: [one]}", "rollout.canary.probe.needs is not for the probe"),
+        ("hosts: 1, probe: {run: x, always: true}", "rollout.canary.probe.always is not for the probe"),
+        ("hosts: 1, probe: {run: x, outputs: [a]}", "rollout.canary.probe.outputs is not for the probe"),
+        ("hosts: 1, probe: {run: x, on_failure: continue}", "a probe that may fail"),
+        ("hosts: 1, probe: {run: x, on_failure: rollback}", "no steps under rollback"),
+        ("hosts: 1, probe: {run: x, cwd: tmp}", "rollout.canary.probe.cwd is not an absolute path"),
+        (
+            "hosts: 1, probe: {run: 'x {{ params.no }}', template: true}",
+            "rollout.canary.probe.run uses 'params.no'",
+        ),
+        ("hosts: 1, probe: {run: x, if: steps.two.exit_code == 0}", "steps.two"),
+    ] {
+        let text = wrong(&job(canary, ""));
+        assert!(text.contains(words), "{canary}: {text}");
+    }
+    let at = parse(&job("hosts: 1, probe: {run: x, needs: [one]}", "")).expect_err("no job");
+    assert_eq!((at.line, at.column), (3, 45), "{at}");
+    let named = wrong(&job("hosts: 1, probe: {run: x}", "  - {name: probe, run: y}\n"));
+    assert!(
+        named.contains("steps[1].name is 'probe', and that is the step of rollout.canary.probe"),
+        "{named}"
+    );
+    parse(&job("hosts: 1", "  - {name: probe, run: y}\n")).expect("the name is free without one");
+    let joint = wrong(&job("hosts: 1", "  - {name: rest, wait: 5s}\n  - {name: two, run: y}\n"));
+    assert!(joint.contains("with a canary"), "{joint}");
+    let by_step = wrong(&job("hosts: 1", "").replace("rollout:", "order: step\nrollout:"));
+    assert!(by_step.contains("rollout.canary is for the order host"), "{by_step}");
+    let mut whole = parse(&job(
+        "hosts: 5%, soak: 10m, probe: {script: {use: check@2}, if: steps.one.exit_code == 0}",
+        "rollback:\n  - {name: undo, run: y, if: steps.probe.state == 'failed'}\n",
+    ))
+    .expect("a job");
+    assert_eq!(
+        whole.saved_scripts().next().map(|(path, _)| path).as_deref(),
+        Some("rollout.canary.probe.script.use")
+    );
+    let text = serde_json::to_string(&whole).expect("JSON");
+    assert_eq!(parse(&text).expect("it reads back"), whole);
+}
+
+#[test]
 fn targets_are_chosen_in_one_way() {
     let job = |targets: &str| format!("name: a\ntargets: {targets}\nsteps: [{{name: one, run: x}}]\n");
     for (targets, words) in [

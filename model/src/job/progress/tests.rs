@@ -27,7 +27,11 @@ fn states(letters: &str) -> Vec<RunState> {
 fn after(plan: &Plan, letters: &str) -> String {
     let mut states = states(letters);
     let gathered = vec![Gathered::default(); states.len()];
-    on_host(plan, &mut states, &gathered, |_, _| Move::Begin);
+    on_host(plan, &mut states, &gathered, true, |_, _| Move::Begin);
+    written(&states)
+}
+
+fn written(states: &[RunState]) -> String {
     let letter = |state: &RunState| match state {
         RunState::Blocked => 'b',
         RunState::Queued => 'q',
@@ -94,9 +98,9 @@ fn the_order_by_steps_waits_for_all_hosts() {
     let mut gathered = vec![Gathered { open: 1, ..Gathered::default() }, Gathered::default()];
     let mut here = states("sb");
     let begin = |_: usize, _: &[RunState]| Move::Begin;
-    assert!(on_host(&plan, &mut here, &gathered, begin).is_empty());
+    assert!(on_host(&plan, &mut here, &gathered, true, begin).is_empty());
     gathered[0].open = 0;
-    assert_eq!(on_host(&plan, &mut here, &gathered, begin), [(1, Move::Begin)]);
+    assert_eq!(on_host(&plan, &mut here, &gathered, true, begin), [(1, Move::Begin)]);
 }
 
 #[test]
@@ -137,6 +141,7 @@ fn hosts(text: &str) -> Vec<Host> {
                 "a" => HostState::Active,
                 "s" => HostState::Succeeded,
                 "f" => HostState::Failed,
+                "-" => HostState::Skipped,
                 other => panic!("no state is called {other}"),
             };
             Host { batch: batch.parse().expect("a number"), state }
@@ -163,6 +168,80 @@ fn hosts_take_turns() {
     assert_eq!(next("max_parallel: 1", "0a 0w"), (vec![], vec![], false));
 }
 
+const PROBED: &str = "rollout: {canary: {hosts: 1, soak: 60s, probe: {run: ok, on_failure: rollback}}}\nsteps:\n  \
+                      - {name: a, run: x}\n  - {name: b, run: x, needs: []}\nrollback:\n  - {name: u, run: x}\n";
+
+#[test]
+fn the_probe_comes_behind_all_steps_and_the_soak() {
+    let plan = plan(PROBED);
+    let shape: Vec<_> = plan.steps.iter().map(|step| (step.name.as_str(), step.needs.as_slice())).collect();
+    assert_eq!(shape, [("a", &[][..]), ("b", &[]), ("probe", &[0, 1]), ("u", &[])]);
+    assert!(plan.is_on(2, 0) && !plan.is_on(2, 1) && plan.is_on(3, 1));
+    for (before, soaked, unsoaked) in [
+        ("sabb", "sabb", "sabb"),
+        ("ssbb", "ssqb", "ssbb"),
+        ("sfbb", "sf--", "sf--"),
+        ("ssfb", "ssfq", "ssfq"),
+        ("sssb", "sss-", "sss-"),
+        // Of a host that is none of the canary.
+        ("ss-b", "ss--", "ss--"),
+    ] {
+        assert_eq!(after(&plan, before), soaked, "{before}");
+        let (mut states, gathered) = (states(before), vec![Gathered::default(); 4]);
+        on_host(&plan, &mut states, &gathered, false, |_, _| Move::Begin);
+        assert_eq!(written(&states), unsoaked, "{before}");
+    }
+    assert_eq!(host_state(&plan, &states("ssb-")), HostState::Active, "a host is not over before its probe");
+    assert_eq!(host_state(&plan, &states("ssfs")), HostState::Failed);
+    assert_eq!(host_state(&plan, &states("ss--")), HostState::Succeeded);
+}
+
+#[test]
+fn the_soak_begins_with_the_last_end() {
+    let plan = plan(PROBED);
+    let at = |second| Some(Timestamp::from_second(second).expect("a time"));
+    assert_eq!(soaked_at(&plan, [(0, at(5)), (1, None), (2, None), (3, None)]), None);
+    assert_eq!(soaked_at(&plan, [(0, at(5)), (1, at(3)), (2, None), (3, None)]), at(65));
+    assert_eq!(soaked_at(&plan, []), Timestamp::MIN.checked_add(jiff::SignedDuration::from_secs(60)).ok());
+}
+
+#[test]
+fn a_canary_that_fails_stops_it() {
+    let now = Timestamp::UNIX_EPOCH;
+    let next = |rollout: &str, at: &str| {
+        let plan = plan(&format!("rollout: {{{rollout}}}\nsteps:\n  - {{name: a, run: x}}\n"));
+        let turn = turn(&plan, Standing::default(), &hosts(at), now);
+        (turn.begin, turn.skip, turn.standing.is_stopped)
+    };
+    let canary = "canary: {hosts: 2}, max_failures: 50%";
+    assert_eq!(next(canary, "0w 0w 1w"), (vec![0, 1], vec![], false));
+    assert_eq!(next(canary, "0s 0a 1w"), (vec![], vec![], false));
+    assert_eq!(next(canary, "0s 0s 1w"), (vec![2], vec![], false));
+    assert_eq!(next(canary, "0f 0a 1w"), (vec![], vec![2], true), "whatever max_failures says");
+    assert_eq!(next(canary, "0s 0- 1w"), (vec![2], vec![], false));
+    assert_eq!(next(canary, "0- 0- 1w 1w"), (vec![], vec![2, 3], true), "it was tried on none");
+    assert_eq!(next(canary, "0s 0s 1f 1w"), (vec![3], vec![], false), "of the others some may fail");
+    assert_eq!(next("max_failures: 50%", "0f 0w 1w"), (vec![1], vec![], false));
+}
+
+#[test]
+fn without_a_probe_the_soak_holds_the_others_back() {
+    let begun = Timestamp::UNIX_EPOCH;
+    let until = |rollout: &str, standing: Standing, at: &str| {
+        let plan = plan(&format!("rollout: {{{rollout}}}\nsteps:\n  - {{name: a, run: x}}\n"));
+        turn(&plan, standing, &hosts(at), begun).standing.pause_until.map(Timestamp::as_second)
+    };
+    let first = Standing::default();
+    assert_eq!(until("canary: {hosts: 1, soak: 60s}", first, "0s 1w"), Some(60));
+    assert_eq!(until("canary: {hosts: 1, soak: 60s}, pause: 5s", first, "0s 1w"), Some(60), "the longer one");
+    assert_eq!(
+        until("canary: {hosts: 1, soak: 60s}, pause: 5s", Standing { batch: 1, ..first }, "0s 1s 2w"),
+        Some(5)
+    );
+    assert_eq!(until("canary: {hosts: 1, soak: 60s, probe: {run: x}}", first, "0s 1w"), None);
+    assert_eq!(until("canary: {hosts: 1, soak: 60s, probe: {run: x}}, pause: 5s", first, "0s 1w"), Some(5));
+}
+
 #[test]
 fn a_pause_stands_between_two_batches() {
     let plan = plan("rollout: {batches: [1], pause: 60s}\nsteps:\n  - {name: a, run: x}\n");
@@ -183,13 +262,15 @@ proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
 
     /// Five hundred hosts, some of which fail, in any order of their ends: when one more has failed than may, nobody begins
-    /// any more; until then everybody does; and no more are at work than may be, of one batch.
+    /// any more; until then everybody does; and no more are at work than may be, of one batch. When a host of the canary fails
+    /// nobody else begins at all.
     #[test]
     fn a_rollout_stops_exactly_at_its_budget(
         failing in proptest::collection::vec(proptest::bool::weighted(0.05), 500),
         batches in proptest::collection::vec(1_u8..=100, 0..5),
         max_parallel in proptest::option::of(1_usize..60),
         budget in proptest::option::of(0_usize..30),
+        canary in proptest::option::of(1_usize..20),
         order in proptest::collection::vec(0_usize..1000, 500),
     ) {
         let batches: Vec<String> = batches.iter().map(|share| format!("{share}%")).collect();
@@ -199,14 +280,16 @@ proptest::proptest! {
         }
         rollout.extend(max_parallel.map(|most| format!("max_parallel: {most}")));
         rollout.extend(budget.map(|most| format!("max_failures: {most}")));
+        rollout.extend(canary.map(|hosts| format!("canary: {{hosts: {hosts}}}")));
         let plan = plan(&format!("rollout: {{{}}}\nsteps: [{{name: a, run: x}}]\n", rollout.join(", ")));
         let of = plan.rollout.batches_of(failing.len());
         let mut hosts: Vec<Host> = of.iter().map(|batch| Host { batch: *batch, state: HostState::Waiting }).collect();
         let (mut standing, mut starts, mut failed, mut tick) = (Standing::default(), 0, 0, 0);
+        let mut is_bad_canary = false;
         loop {
             let next = turn(&plan, standing, &hosts, Timestamp::UNIX_EPOCH);
             standing = next.standing;
-            let is_over = budget.is_some_and(|most| failed > most);
+            let is_over = is_bad_canary || budget.is_some_and(|most| failed > most);
             proptest::prop_assert!(!is_over || next.begin.is_empty(), "{} begin after the stop", next.begin.len());
             proptest::prop_assert_eq!(is_over, standing.is_stopped);
             for place in &next.begin {
@@ -225,9 +308,11 @@ proptest::proptest! {
             let Some(place) = active.get(order[tick % order.len()] % active.len().max(1)).copied() else { break };
             tick += 1;
             failed += usize::from(failing[place]);
+            is_bad_canary |= failing[place] && canary.is_some_and(|hosts| place < hosts);
             hosts[place].state = if failing[place] { HostState::Failed } else { HostState::Succeeded };
         }
-        let stopped = budget.is_some_and(|most| failed > most);
+        let stopped = is_bad_canary || budget.is_some_and(|most| failed > most);
+        proptest::prop_assert!(!is_bad_canary || Some(starts) <= canary, "{} began", starts);
         proptest::prop_assert_eq!(starts == hosts.len() || stopped, true, "{} of {} began", starts, hosts.len());
         proptest::prop_assert!(hosts.iter().all(|host| host.state.has_ended()));
     }
