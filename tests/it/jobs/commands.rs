@@ -82,7 +82,7 @@ async fn a_command_is_paused_resumed_and_tried_again() {
     let path = |verb: &str| format!("/api/v1/executions/{}/{verb}", first.id);
     hosts_are(&api, &first, &["failed", "waiting", "waiting"]).await;
     api.act(&path("pause")).await.accepted();
-    assert!(api.get(&path("").trim_end_matches('/').to_owned()).await.accepted().json::<Execution>().paused);
+    assert!(api.get(path("").trim_end_matches('/')).await.accepted().json::<Execution>().paused);
     api.act(&path("resume")).await.accepted();
     hosts_are(&api, &first, &["failed", "failed", "skipped"]).await;
     let finished = api.finished(first.id).await.execution;
