@@ -55,7 +55,7 @@ steps:
         change: "{{{{ params.change }}}}"
         ok: "{{{{ steps.look.succeeded }}}} of {{{{ steps.look.hosts | length }}}}"
         hosts: ["{{% for host in steps.look.hosts %}}{{{{ host.name }}}}={{{{ host.outputs.kernel }}}};{{% endfor %}}"]
-        fixed: 2.5
+        fixed: [2.5, 0.9333333333333333, 1.0e16, 3.0, -0.0, 1.0e-7]
       expect: [201]
   - name: write
     template: true
@@ -78,7 +78,7 @@ steps:
     let sent: Value = serde_json::from_str(&asked[0].body).expect("JSON");
     assert_eq!(sent["change"], hostile, "a value stays the text that it is");
     assert_eq!(sent["ok"], "2 of 2");
-    assert_eq!(sent["fixed"], 2.5);
+    assert_eq!(sent["fixed"], json!([2.5, 0.9333333333333333, 10_000_000_000_000_000_u64, 3, 0, 1e-7]));
     let told = sent["hosts"][0].as_str().expect("a text");
     assert!(told.starts_with("one=") && told.contains(";two="), "{told}");
     let (state, reason, detail) = said(&api, &execution, 1).await;

@@ -158,7 +158,7 @@ async fn what_would_never_end_or_may_not_be_started_begins_nothing() {
     save(&api, &calls("b", "c", "lock: shared\n")).await;
     save(&api, "name: c\nlock: shared\ntargets: {all: true}\nsteps:\n  - {name: do, run: 'true'}\n").await;
     let problem = start("b").await.value();
-    assert!(problem.to_string().contains("would wait for 'name/shared'"), "{problem}");
+    assert!(problem.to_string().contains("holds 'shared' meanwhile"), "{problem}");
     save(&api, "name: asks\nparameters: {n: {type: integer, required: true}}\ntargets: {all: true}\nsteps:\n  - {name: do, run: 'true'}\n")
         .await;
     save(&api, &calls("d", "asks", "")).await;
@@ -191,4 +191,72 @@ async fn a_right_for_one_job_is_none_for_what_it_starts() {
     assert!(refused.text().contains("there is no such job"), "{}", refused.text());
     let executions = api.get("/api/v1/executions").await.accepted().value();
     assert_eq!(executions["items"], Value::Array(Vec::new()), "nothing was started");
+}
+
+#[tokio::test]
+async fn who_may_not_touch_the_inner_hosts_touches_nothing_of_it() {
+    let world = World::start().await;
+    let _dev = world.agent("one").label("env", "dev").start().await;
+    let _prod = world.agent("two").label("env", "prod").start().await;
+    let api = world.api();
+    save(&api, "name: inner\ntargets: {hosts: [two]}\nsteps:\n  - {name: do, run: sleep 1000}\n").await;
+    let outer = "name: outer\ntargets: {hosts: [one]}\nsteps:\n  - {name: call, job: {name: inner}}\n  - {name: after, run: 'true'}\n";
+    let execution = run(&api, outer).await;
+    eventually(SOON, "the inner one is at work", async || {
+        (started(&api, &execution).await.pop()?.state == ExecutionState::Running).then_some(())
+    })
+    .await;
+    let eve = world.person("eve", None).await;
+    let binding = json!({ "role": "operator", "user": "eve", "hosts": "env=dev" });
+    api.post("/api/v1/role-bindings", &binding).await.accepted();
+    let path = format!("/api/v1/executions/{}", execution.id);
+    eve.get(&path).await.refused(404, "not_found");
+    for verb in ["cancel", "pause", "abort"] {
+        eve.post(&format!("{path}/{verb}"), &json!({})).await.refused(404, "not_found");
+    }
+    // What has no hosts is for those whose right holds for all.
+    save(&api, "name: hostless\nsteps:\n  - {name: rest, wait: 1s}\n").await;
+    eve.post("/api/v1/jobs/hostless/execute", &json!({})).await.refused(403, "forbidden");
+    api.post(&format!("{path}/cancel"), &json!({})).await.accepted();
+    assert_eq!(api.finished(execution.id).await.execution.state, ExecutionState::Cancelled);
+}
+
+#[tokio::test]
+async fn who_stops_one_stops_what_it_has_started() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one", "two"]).await;
+    let api = world.api();
+    let gate = world.folder().join("gate");
+    let inner = format!(
+        "name: inner\ntargets: {{all: true}}\nrollout: {{batches: [1]}}\nsteps:\n  - {{name: do, timeout: 60s, run: \"until test -e {}; do sleep 0.1; done\"}}\n",
+        gate.display()
+    );
+    save(&api, &inner).await;
+    let execution = run(&api, "name: outer\nsteps:\n  - {name: call, job: {name: inner}}\n").await;
+    let child = eventually(SOON, "the inner one is at work", async || {
+        started(&api, &execution).await.pop().filter(|child| child.state == ExecutionState::Running)
+    })
+    .await;
+    super::hosts_are(&api, &child, &["active", "waiting"]).await;
+    api.post(&format!("/api/v1/executions/{}/abort", execution.id), &json!({})).await.accepted();
+    super::hosts_are(&api, &child, &["active", "skipped"]).await;
+    std::fs::write(&gate, "").expect("written");
+    super::hosts_are(&api, &child, &["succeeded", "skipped"]).await;
+    api.finished(execution.id).await;
+}
+
+#[tokio::test]
+async fn an_approval_asks_whatever_is_filled_in() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    let api = world.api();
+    let inner = "name: inner\nparameters: {env: {type: string, required: true}}\ntargets: {all: true}\nsteps:\n  - {name: ok, approval: {}, if: params.env == 'prod'}\n  - {name: do, run: 'true'}\n";
+    save(&api, inner).await;
+    let outer = "name: outer\ntargets: {all: true}\nsteps:\n  - {name: look, run: 'echo {\\\"env\\\":\\\"dev\\\"} > $OPSC_OUTPUTS', outputs: [env]}\n  - name: call\n    template: true\n    job: {name: inner, parameters: {env: \"{{ steps.look.hosts[0].outputs.env }}\"}}\n";
+    save(&api, outer).await;
+    let refused = api.post("/api/v1/jobs/outer/execute", &json!({})).await;
+    assert!(refused.text().contains("the approval 'ok'"), "{}", refused.text());
+    let plain = "name: plain\nsteps:\n  - {name: call, job: {name: inner, parameters: {env: dev}}}\n";
+    let execution = run(&api, plain).await;
+    assert_eq!(api.finished(execution.id).await.execution.state, ExecutionState::Succeeded);
 }
