@@ -24,7 +24,12 @@ alter table http_calls enable row level security;
 create policy of_all on http_calls to opsc_worker using (true) with check (true);
 grant select, insert, update, delete on http_calls to opsc_worker;
 
+-- When the soak of a host of the canary began, by the controller's clock.
+alter table execution_hosts add column soaks_since timestamptz;
+
 -- The run of another execution that started this one.
 alter table executions add column parent_id uuid;
 alter table executions add column parent_run uuid;
 create unique index executions_parent on executions (parent_id, parent_run) where parent_id is not null;
+
+create index executions_retry on executions (org_id, retry_of) where retry_of is not null;

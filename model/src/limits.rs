@@ -286,6 +286,8 @@ pub const JOB_DEPTH: usize = 5;
 pub const JOBS_OF_A_START: usize = 50;
 /// Hosts of all these jobs together.
 pub const HOSTS_OF_JOBS: usize = 50_000;
+/// Seconds that the hosts of a canary are left alone before they are probed; well within the time in which all has to begin.
+pub const SOAK_SECONDS: std::ops::RangeInclusive<i64> = 0..=14 * 24 * 3600;
 /// Seconds that the controller waits in a step or between two batches (30 days at most).
 pub const WAIT_SECONDS: std::ops::RangeInclusive<i64> = 0..=30 * 24 * 3600;
 /// Jobs that one controller reviews for dangerous commands at a time.

@@ -204,6 +204,8 @@ async fn advance(
     going.end_own(app, connection, (is_cancelled, progress.standing.is_stopped)).await?;
     let soaking = going.soaking();
     going.load(connection, changed.into_iter().chain(soaking)).await?;
+    let soaks = going.begin_soaks();
+    store::progress::begin_soaks(connection, id, &soaks, now).await?;
     going.note_ended();
     let is_held = progress.is_paused || is_cancelled;
     let mut standing = progress.standing;
@@ -308,12 +310,26 @@ impl<'a> Going<'a> {
         self.hosts.iter().filter(is_soaking).map(|host| host.agent_id).collect()
     }
 
+    /// Begins the soaks of those that have nothing else to do any more; answers which these are. It is this clock that counts,
+    /// whatever the host says when its steps ended.
+    fn begin_soaks(&mut self) -> Vec<AgentId> {
+        let mut begun = self.soaking();
+        begun.retain(|agent| self.soaked_at(*agent).is_some());
+        let now = self.now;
+        let mut begin = |agent: &AgentId| {
+            let host = self.hosts.iter_mut().find(|host| host.agent_id == *agent);
+            let host = host.filter(|host| host.soaks_since.is_none());
+            host.map(|host| host.soaks_since = Some(now)).is_some()
+        };
+        begun.retain(|agent| begin(agent));
+        begun
+    }
+
     /// When the probe may be asked on a host; see [`progress::soaked_at`].
     fn soaked_at(&self, agent: AgentId) -> Option<Timestamp> {
-        let ended = |run: &StepRun| {
-            let ended = run.ended_at.unwrap_or(Timestamp::MIN);
-            (run.step, run.state.is_terminal().then_some(ended))
-        };
+        let host = self.hosts.iter().find(|host| host.agent_id == agent);
+        let since = host.and_then(|host| host.soaks_since).unwrap_or(self.now);
+        let ended = |run: &StepRun| (run.step, run.state.is_terminal().then_some(since));
         progress::soaked_at(self.plan, self.runs.get(&agent).into_iter().flatten().map(ended))
     }
 
@@ -391,8 +407,18 @@ impl<'a> Going<'a> {
                     self.skip_host(place, Why::RolloutStopped);
                 }
             }
+            self.skip_probes();
         }
         Ok(turn.standing)
+    }
+
+    /// Nobody asks any more whether the canary is well.
+    fn skip_probes(&mut self) {
+        let is_waiting = |run: &&StepRun| {
+            run.state == RunState::Blocked && self.plan.steps.get(run.step).is_some_and(|step| step.is_probe)
+        };
+        let waiting: Vec<StepRun> = self.runs.values().flatten().filter(is_waiting).copied().collect();
+        waiting.iter().for_each(|run| self.skip(run, Why::RolloutStopped));
     }
 
     /// Moves the runs that may go on: the controller's own, and those of hosts at work.

@@ -188,6 +188,10 @@ async fn plan_again(
     request: &RetryExecution,
     key: Option<&Key>,
 ) -> Result<Option<Execution>> {
+    if let Some(undone) = plan.undoes {
+        // Where it went well it would undo twice, and beside another one.
+        return Err(Error::Conflict(format!("it undoes the execution {undone}: undo that one again")));
+    }
     let reading: Authorized<JobRead> = by.also()?;
     let by = may_start(app, connection, by, before, plan).await?;
     let plan = match &request.from {

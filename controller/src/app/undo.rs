@@ -83,7 +83,9 @@ fn refusal(execution: &Execution, plan: Option<&Plan>) -> Option<Error> {
         return refused(format!("the execution is not over: it is {state}; cancel it or wait for its end"));
     }
     if plan.undoes.is_some() {
-        return refused("it undoes another execution; try it again with retry".to_owned());
+        return refused(
+            "it undoes another execution: undo that one again, where it is not undone yet".to_owned(),
+        );
     }
     match plan.undo(execution.id) {
         Ok(_) => None,
@@ -126,7 +128,9 @@ pub(crate) async fn start(
     // Two at once would both see the same hosts; whoever comes second sees the first.
     store::progress::wake(&mut tx, id, clock::now()).await?;
     if let Some(other) = store::undo::underway(&mut tx, org, id).await? {
-        return Err(Error::Conflict(format!("the execution {other} is undoing it")));
+        return Err(Error::Conflict(format!(
+            "the execution {other} undoes it, or tries it again: wait for its end"
+        )));
     }
     let (changed, _) =
         store::undo::hosts(&mut tx, (id, org), &undoing(plan), request.hosts, None, i64::MAX).await?;
@@ -138,11 +142,19 @@ pub(crate) async fn start(
         return Err(Error::Conflict(why.to_owned()));
     }
     let count = changed.len();
-    let meant =
-        changed.into_iter().map(|ChangedHost { agent_id, target, .. }| (agent_id.0, target)).collect();
+    let agents: Vec<uuid::Uuid> = changed.iter().map(|ChangedHost { agent_id, .. }| agent_id.0).collect();
+    // Who is not enrolled any more stays on the list and holds up nobody else; who has another name is still the same.
+    let meant = store::undo::enrolled(&mut tx, org, &agents).await?;
+    if meant.is_empty() {
+        return Err(Error::Conflict("no host that it changed is enrolled any more".to_owned()));
+    }
     let targets = retry::still_there(&mut tx, &starting, meant).await?;
     let plan = dangers::guard(app, plan.undo(id)?).await?;
-    let entry = starting.entry("execution.undo", format!("execution/{id}"), json!({ "targets": count }));
+    let entry = starting.entry(
+        "execution.undo",
+        format!("execution/{id}"),
+        json!({ "targets": targets.len(), "changed": count }),
+    );
     audit::record(&mut tx, org, clock::now(), entry).await?;
     let frozen = Frozen::new(starting, plan, targets, before.priority)?;
     let Some(execution) = launch(app, &mut tx, frozen, Some(id), key.as_ref()).await? else {

@@ -38,6 +38,8 @@ pub(crate) struct Host {
     pub agent_id: AgentId,
     pub batch: u16,
     pub state: HostState,
+    /// When its soak began.
+    pub soaks_since: Option<Timestamp>,
 }
 
 /// A run as far as its host's progress is concerned.
@@ -180,7 +182,7 @@ pub(crate) async fn take_changed(
 /// The hosts, in the order of their turns.
 pub(crate) async fn hosts(connection: &mut PgConnection, execution: ExecutionId) -> Result<Vec<Host>> {
     let rows = sqlx::query!(
-        "select agent_id, batch, state from execution_hosts where execution_id = $1 order by place",
+        "select agent_id, batch, state, soaks_since from execution_hosts where execution_id = $1 order by place",
         execution.0
     )
     .fetch_all(connection)
@@ -190,7 +192,12 @@ pub(crate) async fn hosts(connection: &mut PgConnection, execution: ExecutionId)
         .map(|r| {
             let state = HostState::parse(&r.state)
                 .ok_or_else(|| Error::internal("unknown state of a host", r.state.clone()))?;
-            Ok(Host { agent_id: r.agent_id.into(), batch: u16::try_from(r.batch).unwrap_or(0), state })
+            Ok(Host {
+                agent_id: r.agent_id.into(),
+                batch: u16::try_from(r.batch).unwrap_or(0),
+                state,
+                soaks_since: r.soaks_since.map(jiff_sqlx::Timestamp::to_jiff),
+            })
         })
         .collect()
 }
@@ -368,6 +375,29 @@ pub(crate) async fn set_hosts(
     .execute(connection)
     .await
     .during("update of the execution's hosts")?;
+    Ok(())
+}
+
+/// Notes that the soak of these hosts begins.
+pub(crate) async fn begin_soaks(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+    agents: &[AgentId],
+    now: Timestamp,
+) -> Result<()> {
+    if agents.is_empty() {
+        return Ok(());
+    }
+    let agents: Vec<Uuid> = agents.iter().map(|agent| agent.0).collect();
+    sqlx::query!(
+        "update execution_hosts set soaks_since = $3 where execution_id = $1 and agent_id = any($2)",
+        execution.0,
+        &agents,
+        now.to_sqlx()
+    )
+    .execute(connection)
+    .await
+    .during("begin of the canary's soak")?;
     Ok(())
 }
 

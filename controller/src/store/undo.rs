@@ -40,9 +40,13 @@ pub(crate) async fn hosts(
                                    and u.step = any($3) and u.state <> 'succeeded'
                                    and (u.state <> 'skipped' or u.reason is distinct from 'condition_false')))
                  and not exists (
-                       select from executions e join execution_hosts u on u.org_id = $1 and u.execution_id = e.id
+                       select from executions e
                        where e.org_id = $1 and e.plan ? 'undoes' and e.plan->>'undoes' = $2::uuid::text
-                         and u.agent_id = b.agent_id and u.state = 'succeeded')
+                         and exists (select from runs u where u.org_id = $1 and u.execution_id = e.id
+                                         and u.agent_id = b.agent_id and u.state = 'succeeded')
+                         and not exists (select from runs u where u.org_id = $1 and u.execution_id = e.id
+                                             and u.agent_id = b.agent_id and u.state <> 'succeeded'
+                                             and (u.state <> 'skipped' or u.reason is distinct from 'condition_false')))
            ), meant as (
                select * from changed where not $4 or state <> 'succeeded'
            )
@@ -102,6 +106,8 @@ pub(crate) async fn runs(
 }
 
 /// An execution that undoes this one and is not over, if there is one.
+///
+/// What undoes an execution is a retry of it too.
 pub(crate) async fn underway(
     connection: &mut PgConnection,
     org: OrgId,
@@ -109,7 +115,7 @@ pub(crate) async fn underway(
 ) -> Result<Option<ExecutionId>> {
     let id = sqlx::query_scalar!(
         "select id from executions
-         where org_id = $1 and plan ? 'undoes' and plan->>'undoes' = $2::uuid::text and ended_at is null limit 1",
+         where org_id = $1 and retry_of = $2 and ended_at is null limit 1",
         org.0,
         execution.0
     )
@@ -117,4 +123,21 @@ pub(crate) async fn underway(
     .await
     .during("query for what undoes the execution")?;
     Ok(id.map(ExecutionId))
+}
+
+/// Those of these agents that are still enrolled, with their names now.
+pub(crate) async fn enrolled(
+    connection: &mut PgConnection,
+    org: OrgId,
+    agents: &[Uuid],
+) -> Result<Vec<(Uuid, String)>> {
+    let rows = sqlx::query!(
+        "select id, name from agents where org_id = $1 and id = any($2) and revoked_at is null order by name",
+        org.0,
+        agents
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for enrolled agents")?;
+    Ok(rows.into_iter().map(|row| (row.id, row.name)).collect())
 }

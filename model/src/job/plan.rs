@@ -151,6 +151,9 @@ impl Plan {
         }
         if let Some(probe) = job.probe() {
             let planned = planned(&probe, last_on_hosts(&steps), &environment, &Cell::new())?;
+            // What the controller does behind hosts is behind the probe too.
+            let behind: Vec<usize> = (0..next).filter(|place| is_behind_hosts(&steps, *place)).collect();
+            behind.into_iter().for_each(|place| steps[place].needs.push(next));
             steps.push(PlanStep { is_probe: true, ..planned });
             next += 1;
         }
@@ -289,6 +292,9 @@ impl Plan {
             step.needs = step.needs.iter().filter_map(|before| places.binary_search(before).ok()).collect();
             if let Work::Command(command) = &mut step.work {
                 command.env.insert("OPSC_UNDOES".to_owned(), execution.to_string());
+                command
+                    .validate()
+                    .map_err(|invalid| Invalid::new("rollback", format!("cannot be run alone: {invalid}")))?;
             }
             steps.push(step);
         }
@@ -379,6 +385,20 @@ impl Plan {
             _ => None,
         }
     }
+}
+
+/// Whether the step at `place` is the controller's own, and waits for one on hosts.
+fn is_behind_hosts(steps: &[PlanStep], place: usize) -> bool {
+    let (mut open, mut seen) = (steps[place].needs.clone(), BTreeSet::new());
+    while let Some(before) = open.pop().filter(|_| !steps[place].work.is_on_hosts()) {
+        if steps[before].work.is_on_hosts() {
+            return true;
+        }
+        if seen.insert(before) {
+            open.extend(&steps[before].needs);
+        }
+    }
+    false
 }
 
 impl PlanStep {

@@ -83,7 +83,7 @@ impl Canary {
             return Err(Invalid::new("rollout.canary.hosts", "is 0; a canary has a host at least"));
         }
         if let Some(soak) = self.soak {
-            within("rollout.canary.soak", soak.seconds(), &limits::WAIT_SECONDS)?;
+            within("rollout.canary.soak", soak.seconds(), &limits::SOAK_SECONDS)?;
         }
         match &self.probe {
             Some(probe) => check_probe(probe)

@@ -107,8 +107,12 @@ enum Kind {
     /// Another job that a step starts.
     Started,
     Targets,
-    /// A text that something reads as a program or a predicate.
-    Language,
+    Rollout,
+    Canary,
+    /// A text that a shell or an interpreter reads.
+    Program,
+    Selector,
+    Condition,
     Other,
 }
 
@@ -119,12 +123,14 @@ impl Context {
         let kind = match (self.kind, step) {
             (Kind::Job, Step::Key("steps" | "rollback")) => Kind::Steps,
             (Kind::Job | Kind::Started, Step::Key("targets")) => Kind::Targets,
-            (Kind::Steps, Step::Index(_)) => Kind::Step,
+            (Kind::Steps, Step::Index(_)) | (Kind::Canary, Step::Key("probe")) => Kind::Step,
+            (Kind::Job, Step::Key("rollout")) => Kind::Rollout,
+            (Kind::Rollout, Step::Key("canary")) => Kind::Canary,
             (Kind::Step, Step::Key("script")) => Kind::Script,
             (Kind::Step, Step::Key("job")) => Kind::Started,
-            (Kind::Step, Step::Key("run" | "if"))
-            | (Kind::Script, Step::Key("content"))
-            | (Kind::Targets, Step::Key("selector" | "exclude")) => Kind::Language,
+            (Kind::Step, Step::Key("run")) | (Kind::Script, Step::Key("content")) => Kind::Program,
+            (Kind::Step, Step::Key("if")) => Kind::Condition,
+            (Kind::Targets, Step::Key("selector" | "exclude")) => Kind::Selector,
             _ => Kind::Other,
         };
         let template = || part.value.get("template").is_some_and(|part| !is_false(&part.value));
@@ -139,13 +145,21 @@ impl Context {
             );
             return Err(Invalid::new("", why));
         }
-        let harmless = |c: char| c.is_alphanumeric() || "_./:@%+,-".contains(c);
-        if self.kind == Kind::Language && !is_alone && (text.starts_with('-') || !text.chars().all(harmless))
-        {
+        // What means nothing in each language, and ends no word of it.
+        let signs = match self.kind {
+            Kind::Program => "_./:@%+,-",
+            Kind::Selector => "_./:@-",
+            Kind::Condition => "_-",
+            _ => return Ok(()),
+        };
+        let harmless = |c: char| c.is_alphanumeric() || signs.contains(c);
+        if !is_alone && (text.starts_with('-') || !text.chars().all(harmless)) {
+            let each: Vec<String> = signs.chars().map(String::from).collect();
             let why = format!(
                 "takes '{name}', whose value would become part of what is executed or asked here: that may have only letters, \
-                 digits and any of _ . / : @ % + , - and no - first. A step gets any text by its env: VAR: ${{{{ {name} }}}}, and \
-                 \"$VAR\" in its script"
+                 digits and any of {} and no - first. A step gets any text by its env: VAR: ${{{{ {name} }}}}, and \
+                 \"$VAR\" in its script",
+                each.join(" ")
             );
             return Err(Invalid::new("", why));
         }
