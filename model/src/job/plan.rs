@@ -528,7 +528,7 @@ mod tests {
                    - {name: b, run: x}\n  - {name: rest, wait: 1s}\n";
         let plan = Plan::of(&crate::job::parse(job).unwrap(), JobId(uuid::Uuid::nil()), 1, Values::default())
             .unwrap();
-        let all = [("a", vec![]), ("b", vec!["a"]), ("rest", vec!["b"]), ("probe", vec!["b"])];
+        let all = [("a", vec![]), ("b", vec!["a"]), ("rest", vec!["b", "probe"]), ("probe", vec!["b"])];
         assert_eq!(shape(&plan), all);
         assert_eq!(
             plan.rollout.canary.as_ref().map(|canary| &canary.probe),
@@ -536,7 +536,7 @@ mod tests {
             "no second text of it"
         );
         let behind = plan.from("b", false).unwrap();
-        assert_eq!(shape(&behind), [("b", vec![]), ("rest", vec!["b"]), ("probe", vec!["b"])]);
+        assert_eq!(shape(&behind), [("b", vec![]), ("rest", vec!["b", "probe"]), ("probe", vec!["b"])]);
         assert!(behind.is_on(2, 0) && !behind.is_on(2, 1));
         assert_eq!(shape(&plan.from("b", true).unwrap()), [("b", vec![])]);
         assert!(plan.from("probe", false).unwrap_err().problem.contains("is the probe"));

@@ -322,3 +322,20 @@ fn a_template_may_have_no_places() {
     let bad = filled(text, &[("name", json!("b"))]).unwrap_err();
     assert_eq!(bad.field, "parameters.name");
 }
+
+#[test]
+fn a_probe_is_a_step_too() {
+    let of = |probe: &str| {
+        format!(
+            "name: t\nparameters: {{x: {{type: string}}}}\njob:\n  name: a\n  targets: {{all: true}}\n  \
+             rollout: {{canary: {{hosts: 1, probe: {probe}}}}}\n  steps:\n    - {{name: do, run: uptime}}\n"
+        )
+    };
+    let value = |text: &str| [("x", json!(text))];
+    let bad = filled(&of("{run: 'is ${{ x }}'}"), &value("a; b")).unwrap_err();
+    assert_eq!(bad.field, "job.rollout.canary.probe.run");
+    filled(&of("{run: 'is ${{ x }}'}"), &value("well")).unwrap();
+    filled(&of("{argv: [is, '${{ x }}'], template: true}"), &value("{{ params.y }}")).unwrap_err();
+    // In a condition a value names nothing, in a selector it is no list.
+    filled(&of("{run: x, if: \"host.name == '${{ x }}'\"}"), &value("params.mode")).unwrap_err();
+}

@@ -172,11 +172,24 @@ async fn a_cancel_ends_the_soak() {
     api.act(&format!("/api/v1/executions/{}/cancel", execution.id)).await.accepted();
     assert_eq!(api.finished(execution.id).await.execution.state, ExecutionState::PartiallySucceeded);
     assert_eq!(states(&results(&api, &execution).await), ["one: succeeded cancelled", "two: cancelled -"]);
-    // One that is stopped does not wait for its soak alone: who has begun goes on to the end.
-    let again = noting(&world, "hosts: 1, soak: 2s", "'", "").replace("name: noting", "name: again");
+    // Nor does one that is stopped wait for its soak.
+    let again = noting(&world, "hosts: 1, soak: 1h", "'", "").replace("name: noting", "name: again");
     let execution = run(&api, &again).await;
     reaches(&api, &execution, 0, 0, RunState::Succeeded).await;
     api.act(&format!("/api/v1/executions/{}/abort", execution.id)).await.accepted();
     api.finished(execution.id).await;
-    assert_eq!(states(&results(&api, &execution).await), ["one: succeeded succeeded", "two: skipped -"]);
+    assert_eq!(states(&results(&api, &execution).await), ["one: succeeded skipped", "two: skipped -"]);
+}
+
+#[tokio::test]
+async fn what_the_controller_does_behind_hosts_is_behind_the_probe() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    let api = world.api();
+    let execution = run(&api, &noting(&world, "hosts: 1", "; exit 1'", "  - {name: rest, wait: 1s}\n")).await;
+    assert_eq!(api.finished(execution.id).await.execution.state, ExecutionState::PartiallySucceeded);
+    let results = results(&api, &execution).await;
+    let rest = results.controller[1].as_ref().expect("a run");
+    assert_eq!((rest.state, rest.started_at), (RunState::Skipped, None), "the canary was not well");
+    assert_eq!(written(&world), ["do-one", "probe-one"]);
 }

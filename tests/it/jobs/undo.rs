@@ -167,3 +167,26 @@ async fn what_cannot_be_undone_says_why() {
     let changed = changes(&api, &command).await;
     assert_eq!((changed.total, lines(&changed)), (1, vec!["one failed: - failed".to_owned()]));
 }
+
+#[tokio::test]
+async fn a_host_that_is_gone_holds_nobody_up() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one", "two"]).await;
+    let api = world.api();
+    let execution = run(&api, &marking(&world, "stop")).await;
+    api.finished(execution.id).await;
+    assert_eq!(marks(&world), ["one", "two"]);
+    world.opsctl(&["agent", "revoke", "two"]).await.ended(0);
+    let undoing = undo(&api, &execution, json!({})).await;
+    assert_eq!(api.finished(undoing.id).await.execution.state, ExecutionState::Succeeded);
+    assert_eq!(marks(&world), ["one.undone", "two"]);
+    let left = changes(&api, &execution).await;
+    assert_eq!(left.hosts.iter().map(|host| host.target.as_str()).collect::<Vec<_>>(), ["two"]);
+    let path = format!("/api/v1/executions/{}", execution.id);
+    let refused = api.post(&format!("{path}/undo"), &json!({})).await.refused(409, "conflict");
+    assert!(refused.detail.contains("enrolled"), "{refused:?}");
+    // What undoes is not tried again by itself.
+    let retry = format!("/api/v1/executions/{}/retry", undoing.id);
+    let refused = api.post(&retry, &json!({ "hosts": "all" })).await.refused(409, "conflict");
+    assert!(refused.detail.contains("undo that one again"), "{refused:?}");
+}
