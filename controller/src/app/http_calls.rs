@@ -145,7 +145,8 @@ enum Outcome {
 /// Makes one request, and writes what came of it.
 async fn call(app: &App, taken: &Taken, _place: OwnedSemaphorePermit) {
     let outcome = match prepare(app, taken).await {
-        Ok(Prepared::Send(call, request)) => {
+        Ok(Prepared::Send(ready)) => {
+            let (call, request) = *ready;
             let within = Duration::from_secs(u64::try_from(call.timeout_seconds).unwrap_or(0));
             let ends = clock::now().saturating_add(SignedDuration::try_from(within).unwrap_or_default());
             // Somebody may have taken it for lost when it has come so late.
@@ -188,7 +189,7 @@ async fn write(app: &App, taken: &Taken, outcome: &Outcome) -> Result<()> {
 
 /// What is to be sent, or why nothing is.
 enum Prepared {
-    Send(HttpCall, Ready),
+    Send(Box<(HttpCall, Ready)>),
     Refused(Answer),
 }
 
@@ -222,7 +223,7 @@ async fn prepare(app: &App, taken: &Taken) -> Result<Prepared> {
     }
     let context = gathered::context(&mut connection, (id, &verified), place).await?;
     match context.and_then(|context| call.http.filled(is_template, &context)) {
-        Ok(request) => Ok(Prepared::Send(call.clone(), request)),
+        Ok(request) => Ok(Prepared::Send(Box::new((call.clone(), request)))),
         Err(invalid) => refused(Reason::BadTemplate, invalid.to_string()),
     }
 }
