@@ -94,8 +94,6 @@ pub enum Reason {
     AnswerLost,
     /// The job that it started did not end well.
     JobFailed,
-    /// The job could not be started.
-    NotStartable,
 }
 
 impl Reason {
@@ -146,12 +144,11 @@ impl Reason {
             Self::NoAnswer => "no_answer",
             Self::AnswerLost => "answer_lost",
             Self::JobFailed => "job_failed",
-            Self::NotStartable => "not_startable",
         }
     }
 
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 44] = [
         Self::Exited,
         Self::Signaled,
         Self::Cancelled,
@@ -196,7 +193,6 @@ impl Reason {
         Self::NoAnswer,
         Self::AnswerLost,
         Self::JobFailed,
-        Self::NotStartable,
     ];
 
     /// Reads what [`Reason::as_str`] writes.
