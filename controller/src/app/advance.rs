@@ -653,8 +653,6 @@ impl<'a> Going<'a> {
             run.generation += 1;
             if state == RunState::Active {
                 run.started_at = Some(self.now);
-            } else if state.is_terminal() {
-                run.ended_at = Some(self.now);
             }
         };
         match self.own.get_mut(&run.step).filter(|own| own.id == run.id) {

@@ -37,6 +37,8 @@ use crate::{
 /// Requests that are under way at a time, and those of one organization.
 const AT_A_TIME: usize = 64;
 const OF_ONE: i64 = 16;
+/// Those whose answers nobody has written that one look settles, beside those that are under way here.
+const LOST: usize = 256;
 /// How long after the last moment of a try what came of it may be written, should the database be away.
 const RESERVE: i64 = 60;
 /// Tries that one may come to when the controller dies over it again and again, beside those that its step allows.
@@ -79,7 +81,8 @@ impl Calls {
 /// When the database does not answer.
 pub(crate) async fn send_due(app: &Arc<App>) -> Result<()> {
     let (now, me) = (clock::now(), app.info.controller_id);
-    for lost in store::http_calls::unwritten(app.db.worker(), me, now, AT_A_TIME as i64).await? {
+    let most = i64::try_from(AT_A_TIME + LOST).unwrap_or(i64::MAX);
+    for lost in store::http_calls::unwritten(app.db.worker(), me, now, most).await? {
         // One that is under way here will be written.
         if !app.http_calls.runs().contains(&(lost.execution_id, lost.run_id)) {
             settle_lost(app, &lost).await?;

@@ -83,11 +83,6 @@ pub(crate) async fn take_hosts(
     store::locks::take_hosts(connection, (id, verified.org_id), agents, now).await
 }
 
-/// When somebody looks again who is told, should he not be.
-pub(crate) fn look_anyway(now: Timestamp) -> Timestamp {
-    now.saturating_add(SignedDuration::from_secs(60)).unwrap_or(Timestamp::MAX)
-}
-
 /// When somebody who waits looks again: nobody tells him.
 pub(crate) fn look_again(now: Timestamp) -> Timestamp {
     now.saturating_add(LOOK_AGAIN).unwrap_or(Timestamp::MAX)

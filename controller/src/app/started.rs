@@ -10,7 +10,7 @@ use model::{
     execution::ExecutionState,
     id::{AgentId, ExecutionId, JobId, OrgId, RunId},
     job::{
-        Frozen, FrozenHost, Job, Plan, StartedJob, condition,
+        FrozenHost, FrozenJob, Job, Plan, StartedJob, condition,
         parameters::{Parameters, Values, resolve},
     },
     limits,
@@ -165,7 +165,7 @@ async fn freeze_one(
     let hosts =
         hosts.into_iter().map(|host| FrozenHost { agent_id: AgentId(host.id), name: host.name }).collect();
     started.start.version = Some(version);
-    started.frozen = Some(Box::new(Frozen { plan, declared, hosts, priority }));
+    started.frozen = Some(Box::new(FrozenJob { plan, declared, hosts, priority }));
     Ok(())
 }
 
@@ -214,7 +214,7 @@ pub(super) async fn begin(
     connection: &mut PgConnection,
     (id, verified): (ExecutionId, &Verified),
     run: RunId,
-    (frozen, plan): (&Frozen, Plan),
+    (frozen, plan): (&FrozenJob, Plan),
     now: Timestamp,
 ) -> Result<ExecutionId> {
     let batches = plan.rollout.batches_of(frozen.hosts.len());

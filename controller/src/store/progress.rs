@@ -51,7 +51,6 @@ pub(crate) struct StepRun {
     pub state: RunState,
     pub generation: i64,
     pub started_at: Option<Timestamp>,
-    pub ended_at: Option<Timestamp>,
     pub exit_code: Option<i32>,
     /// It was offered to its host once at least.
     pub is_tried: bool,
@@ -213,7 +212,7 @@ pub(crate) async fn runs(
 ) -> Result<Vec<StepRun>> {
     let rows = sqlx::query!(
         r#"select r.agent_id as "agent_id!", r.id as "id!", r.step as "step!", r.state as "state!",
-                  r.generation as "generation!", r.started_at, r.ended_at, r.exit_code,
+                  r.generation as "generation!", r.started_at, r.exit_code,
                   r.attempt > 0 as "is_tried!"
            from unnest($2::uuid[]) as h(agent_id) cross join lateral (
                select * from runs
@@ -236,7 +235,6 @@ pub(crate) async fn runs(
                 state,
                 generation: r.generation,
                 started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
-                ended_at: r.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
                 exit_code: r.exit_code,
                 is_tried: r.is_tried,
             })

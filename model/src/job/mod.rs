@@ -31,6 +31,6 @@ pub use matrix::{Cell, Matrix};
 pub use plan::{COMMAND, Plan, PlanStep, PlannedJob, Work};
 pub use rollout::{Canary, PROBE, Rollout, Share};
 pub use schema::schema;
-pub use started::{Frozen, FrozenHost, JobStart, StartedJob};
+pub use started::{FrozenHost, FrozenJob, JobStart, StartedJob};
 pub use step_script::StepScript;
 pub use yaml::{BadDocument, located, parse};

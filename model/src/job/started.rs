@@ -44,13 +44,13 @@ pub struct JobStart {
 pub struct StartedJob {
     pub start: JobStart,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub frozen: Option<Box<Frozen>>,
+    pub frozen: Option<Box<FrozenJob>>,
 }
 
 /// What was frozen of a job that another one starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Frozen {
+pub struct FrozenJob {
     /// Without values, where these are filled in later.
     pub plan: Plan,
     /// What the values have to be, where they are filled in later.
@@ -123,6 +123,9 @@ impl JobStart {
     }
 
     /// The names of the parameters whose values are filled in.
+    ///
+    /// # Errors
+    /// None of its own: as whoever visits its texts.
     pub fn filled_in(&self) -> Result<BTreeSet<String>, Invalid> {
         let mut names = BTreeSet::new();
         for (name, value) in &self.parameters {
@@ -262,7 +265,7 @@ mod tests {
             parameters: serde_json::from_value(given).unwrap(),
             ..JobStart::default()
         };
-        let frozen = Frozen { plan, declared: job.parameters, hosts: Vec::new(), priority: 0 };
+        let frozen = FrozenJob { plan, declared: job.parameters, hosts: Vec::new(), priority: 0 };
         StartedJob { start, frozen: Some(Box::new(frozen)) }
     }
 

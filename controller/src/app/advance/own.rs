@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Invalid, Reason,
     id::{ExecutionId, RunId},
@@ -22,7 +22,7 @@ use crate::{
     app::{
         App,
         approvals::{self, Decisions},
-        gathered, locks, started,
+        gathered, started,
     },
     error::{Error, Result},
     store::{
@@ -31,6 +31,9 @@ use crate::{
         progress::{Host, NO_AGENT, StepRun},
     },
 };
+
+/// When it is looked again at what others do, should nobody tell that it has ended.
+const LOOK_ANYWAY: SignedDuration = SignedDuration::from_mins(1);
 
 /// The runs of the controller's own steps.
 pub(super) async fn runs(connection: &mut PgConnection, id: ExecutionId) -> Result<BTreeMap<usize, StepRun>> {
@@ -225,7 +228,7 @@ impl Going<'_> {
     pub(super) fn next_look_at_own(&self) -> impl Iterator<Item = Timestamp> {
         let active = self.own.values().filter(|run| run.state == RunState::Active);
         active.filter_map(|run| match self.plan.steps[run.step].work {
-            StepWork::Job(_) | StepWork::Http(_) => Some(locks::look_anyway(self.now)),
+            StepWork::Job(_) | StepWork::Http(_) => self.now.checked_add(LOOK_ANYWAY).ok(),
             _ => self.wait_ends(run),
         })
     }
