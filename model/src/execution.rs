@@ -40,6 +40,21 @@ pub struct RunCounts {
     pub unknown: i32,
 }
 
+impl std::ops::AddAssign<&Self> for RunCounts {
+    fn add_assign(&mut self, more: &Self) {
+        self.total += more.total;
+        self.waiting += more.waiting;
+        self.active += more.active;
+        self.succeeded += more.succeeded;
+        self.failed += more.failed;
+        self.cancelled += more.cancelled;
+        self.timed_out += more.timed_out;
+        self.skipped += more.skipped;
+        self.expired += more.expired;
+        self.unknown += more.unknown;
+    }
+}
+
 impl RunCounts {
     /// Counts one run more (`by` = 1) or less (`by` = -1) in `state`; the total stays.
     pub fn add(&mut self, state: RunState, by: i32) {

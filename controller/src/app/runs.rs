@@ -300,29 +300,27 @@ pub(crate) async fn settle(
     Ok(settled)
 }
 
-/// Counts each run that moved where it is now, and computes the states of the executions.
+/// Counts each run that moved where it is now, and computes the states of the executions. The row of one whose counts stay
+/// what they are is not touched: others wait for it.
 pub(crate) async fn move_counts(
     connection: &mut PgConnection,
     moves: &[(ExecutionId, RunState, RunState)],
     now: Timestamp,
 ) -> Result<()> {
-    let mut by_execution: BTreeMap<ExecutionId, Vec<(RunState, RunState)>> = BTreeMap::new();
+    let mut by_execution: BTreeMap<ExecutionId, RunCounts> = BTreeMap::new();
     for (execution, before, after) in moves {
-        by_execution.entry(*execution).or_default().push((*before, *after));
+        let moved = by_execution.entry(*execution).or_default();
+        moved.add(*before, -1);
+        moved.add(*after, 1);
     }
+    by_execution.retain(|_, moved| *moved != RunCounts::default());
     if by_execution.is_empty() {
         return Ok(());
     }
     let ids: Vec<Uuid> = by_execution.keys().map(|id| id.0).collect();
     for (id, mut counts) in store::executions::counts_for_update(connection, &ids).await? {
-        let before: RunCounts = counts;
-        for (from, to) in by_execution.get(&id).into_iter().flatten() {
-            counts.add(*from, -1);
-            counts.add(*to, 1);
-        }
-        if counts != before {
-            store::executions::set_counts(connection, id, &counts, now).await?;
-        }
+        counts += &by_execution[&id];
+        store::executions::set_counts(connection, id, &counts, now).await?;
     }
     Ok(())
 }

@@ -70,8 +70,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const LEAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The engine's statements take arrays of keys: a plan for these very values is no better than one for any, and making
-/// it anew each time costs more than running it.
-const ENGINE: &str = "set role opsc_worker; set plan_cache_mode = force_generic_plan; set jit = off; ";
+/// it anew each time costs more than running it. Each key is looked up in an index: what is planned once, while a table or the
+/// partition of a new week is still empty, must not read all of it ever after.
+const ENGINE: &str = "set role opsc_worker; set plan_cache_mode = force_generic_plan; set jit = off; \
+                      set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; ";
 
 /// The database with its roles. Cheap to share behind an `Arc`.
 #[derive(Debug)]
