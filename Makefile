@@ -12,7 +12,7 @@ SEED ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-bench setup-fuzz build demo test crash-matrix chaos chaos-mutants bench fuzz-api sqlx-prepare sqlx-check clean
+.PHONY: help setup setup-tests setup-bench setup-fuzz build build-all demo test crash-matrix chaos chaos-mutants bench fuzz-api sqlx-prepare sqlx-check clean
 
 # Where rustup puts cargo, for shells that do not know it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -43,6 +43,9 @@ setup-fuzz:
 	@packaging/setup.sh fuzz
 
 build: setup ## Build the three programs for use
+	cargo build --release --locked -p opsconductor-controller -p opsconductor-agent -p opsctl
+
+build-all: setup
 	cargo build --release --workspace --locked
 
 demo: build ## Start a controller and agents here, and run a command on all of them
@@ -63,12 +66,12 @@ crash-matrix: setup-tests ## Let controller, agent and shim die at each step, HI
 	cargo build --workspace --locked $(FAULTS)
 	OPSC_CRASH_HITS=$(HITS) cargo test --workspace --locked $(FAULTS) --test it crash_matrix
 
-bench: setup-bench build ## Measure, and write bench/results.json
+bench: setup-bench build-all ## Measure, and write bench/results.json
 	"$(TARGET)/release/opsconductor-bench" run
 
 chaos: SECONDS = 600
 chaos: AGENTS = 20
-chaos: build ## Break everything at random, SECONDS=600 AGENTS=20 SEED=, and check what must hold
+chaos: build-all ## Break everything at random, SECONDS=600 AGENTS=20 SEED=, and check what must hold
 	"$(TARGET)/release/opsconductor-chaos" --seconds $(SECONDS) --agents $(AGENTS) $(if $(SEED),--seed $(SEED))
 
 chaos-mutants: setup ## Show that the chaos finds each of four lines that are wrong on purpose

@@ -31,7 +31,7 @@ const fn more(name: &'static str, unit: &'static str, target: f64) -> Definition
 }
 
 /// All figures, in the order in which they are shown.
-pub(crate) const ALL: [Definition; 30] = [
+pub(crate) const ALL: [Definition; 33] = [
     less("fanout_1000_ms", "ms", 300.0),
     less("fanout_5000_ms", "ms", 1500.0),
     less("fanout_real_50_ms", "ms", 250.0),
@@ -43,6 +43,9 @@ pub(crate) const ALL: [Definition; 30] = [
     less("matrix_page_ms", "ms", 50.0),
     less("matrix_page_p99_ms", "ms", 50.0),
     less("matrix_failed_page_p99_ms", "ms", 50.0),
+    less("schedules_due_2000_s", "s", 2.0),
+    less("schedules_late_p99_ms", "ms", 250.0),
+    less("schedules_idle_cpu_percent", "%", 1.0),
     less("sandbox_standard_ms", "ms", 3.0),
     less("sandbox_strict_ms", "ms", 8.0),
     less("sandbox_isolated_ms", "ms", 12.0),

@@ -1,7 +1,9 @@
 //! The command line as clap reads it: nouns with their verbs, and the short verbs as `exec`, `logs` and `login`.
 
+mod calendar;
 mod job;
 mod people;
+mod schedule;
 mod script;
 mod target_group;
 
@@ -16,6 +18,7 @@ use model::{
     sandbox::Profile,
 };
 
+pub(crate) use self::calendar::{CalendarCommand, CreateCalendarArgs};
 pub(crate) use self::job::{
     ApplyArgs, ApprovalCommand, DecideArgs, DiffArgs, ExportArgs, Files, ImportArgs, ImportCommand,
     JobCommand, NewArgs, OneJob, PlanArgs, RunJobArgs, TargetArgs, TemplateCommand, ValidateArgs,
@@ -24,6 +27,9 @@ pub(crate) use self::people::{
     AcceptArgs, AuthCommand, BindArgs, CreateTokenArgs, GroupCommand, InvitationCommand, LoginArgs, Member,
     OneUser, OrganizationCommand, PasswordFrom, Question, RoleCommand, ServiceAccountCommand, SetupArgs,
     TokenCommand, TotpCommand, UserCommand,
+};
+pub(crate) use self::schedule::{
+    CreateScheduleArgs, OneSchedule, PreviewArgs, ScheduleCommand, ScheduleFields, UpdateScheduleArgs,
 };
 pub(crate) use self::script::{
     CreateScriptArgs, DiffScriptArgs, OneScript, ScriptCommand, ScriptFields, UpdateScriptArgs,
@@ -80,6 +86,12 @@ pub(crate) enum Command {
     /// Approvals: what people are asked before a job goes on
     #[command(subcommand)]
     Approval(ApprovalCommand),
+    /// Schedules: when jobs start by themselves
+    #[command(subcommand)]
+    Schedule(Box<ScheduleCommand>),
+    /// Calendars: days and windows that schedules heed
+    #[command(subcommand)]
+    Calendar(Box<CalendarCommand>),
     /// Scripts: texts that jobs use by name, in versions
     #[command(subcommand)]
     Script(Box<ScriptCommand>),
@@ -317,7 +329,7 @@ pub(crate) struct LogsArgs {
     #[arg(short, long, value_name = "NAME")]
     pub(crate) target: Option<String>,
     /// Only this step of a job
-    #[arg(long, value_name = "NAME", conflicts_with = "tail")]
+    #[arg(long, value_name = "NAME")]
     pub(crate) step: Option<String>,
     /// Only the last N lines
     #[arg(long, value_name = "N")]

@@ -2,7 +2,7 @@
 
 use std::{io, process::ExitCode};
 
-use model::execution::RunCounts;
+use model::{api::output::OutputEnd, execution::RunCounts};
 
 use crate::client;
 
@@ -11,7 +11,7 @@ use crate::client;
 #[repr(u8)]
 pub(crate) enum Exit {
     Succeeded = 0,
-    /// A command failed, timed out or was cancelled; or output could not be shown as it was written.
+    /// A command failed, timed out or was cancelled, or was left out where a rollout was stopped; or output could not be shown as it was written.
     Failed = 1,
     /// What was asked for is not valid.
     Usage = 2,
@@ -83,8 +83,13 @@ impl Exit {
         }
     }
 
-    /// Of an execution that ended: a command that did not succeed for certain outweighs one of which nobody knows.
-    pub(crate) const fn of_runs(runs: &RunCounts) -> Self {
+    /// Of an execution that ended: one whose rollout left something out did not do what it was to do.
+    pub(crate) const fn of_end(end: &OutputEnd) -> Self {
+        if end.left_out > 0 { Self::Failed } else { Self::of_runs(&end.runs) }
+    }
+
+    /// Of its runs: a command that did not succeed for certain outweighs one of which nobody knows.
+    const fn of_runs(runs: &RunCounts) -> Self {
         if runs.failed + runs.timed_out + runs.cancelled > 0 {
             Self::Failed
         } else if runs.unknown + runs.expired > 0 {
@@ -174,5 +179,13 @@ mod tests {
         assert_eq!(counts(|c| c.unknown = 1), Exit::Unknown);
         assert_eq!(counts(|c| c.expired = 1), Exit::Unknown);
         assert_eq!(counts(|c| (c.failed, c.unknown) = (1, 1)), Exit::Failed);
+        let end = |left_out| OutputEnd {
+            state: model::execution::ExecutionState::Succeeded,
+            runs: RunCounts { total: 3, succeeded: 2, skipped: 1, ..RunCounts::default() },
+            left_out,
+            aborted: false,
+        };
+        assert_eq!(Exit::of_end(&end(0)), Exit::Succeeded);
+        assert_eq!(Exit::of_end(&end(1)), Exit::Failed);
     }
 }

@@ -252,7 +252,12 @@ mod tests {
         assert_eq!(follower.attempts, 3);
         assert!(matches!(follower.understand(&error(503, "database_unavailable")), Ok(None)), "said once");
 
-        let end = OutputEnd { state: ExecutionState::Succeeded, runs: RunCounts::default() };
+        let end = OutputEnd {
+            state: ExecutionState::Succeeded,
+            runs: RunCounts::default(),
+            left_out: 0,
+            aborted: false,
+        };
         follower.events.extend([event("end", &serde_json::to_string(&end).unwrap())]);
         assert!(matches!(follower.next().await, Ok(Event::Back)));
         assert!(matches!(follower.next().await, Ok(Event::End(_))));

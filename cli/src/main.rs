@@ -88,6 +88,8 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Exec(args) => Box::pin(cmd::exec::run(&client, *args)).await,
         Command::Run(args) => Box::pin(cmd::job::start(&client, *args)).await,
         Command::Job(command) => Box::pin(cmd::job::run(&client, *command)).await,
+        Command::Schedule(command) => Box::pin(cmd::schedule::run(&client, *command)).await,
+        Command::Calendar(command) => Box::pin(cmd::calendar::run(&client, *command)).await,
         Command::Script(command) => Box::pin(cmd::script::run(&client, *command)).await,
         Command::TargetGroup(command) => cmd::target_group::run(&client, command).await,
         Command::Logs(args) => Box::pin(cmd::logs::run(&client, args)).await,

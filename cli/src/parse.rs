@@ -63,6 +63,16 @@ pub(crate) fn profile(text: &str) -> Result<Profile, String> {
         .ok_or_else(|| format!("the profiles are {}", Profile::ALL.map(Profile::as_str).join(", ")))
 }
 
+/// One of the words of an enumeration, as its JSON has them; `-` is as good as `_`.
+///
+/// # Errors
+/// Which words there are.
+pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    let word = text.replace('-', "_");
+    T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(&word))
+        .map_err(|error| error.to_string())
+}
+
 /// A permission.
 ///
 /// # Errors

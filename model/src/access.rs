@@ -61,6 +61,9 @@ permissions! {
     ExecutionCancel = "execution.cancel", Hosts, "Cancel executions";
     JobRead = "job.read", Jobs, "See jobs and their versions";
     JobManage = "job.manage", Jobs, "Save and delete jobs";
+    ScheduleRead = "schedule.read", Jobs, "See schedules and what became of their firings";
+    ScheduleManage = "schedule.manage", Jobs, "Save, pause, start and delete schedules of jobs that one may start";
+    CalendarManage = "calendar.manage", Organization, "Save and delete calendars, which schedules heed";
     ApprovalDecide = "approval.decide", Jobs, "Approve and reject what jobs ask for";
     ApprovalBreakGlass = "approval.break_glass", Organization, "Let a job go on without the approvals that it asks for";
     EnrollTokenRead = "enroll_token.read", Organization, "See enroll tokens, without their secrets";
@@ -184,9 +187,17 @@ impl BuiltInRole {
 
     pub fn permissions(self) -> Permissions {
         use Permission as P;
-        let viewer =
-            [P::SelfRead, P::AgentRead, P::ExecutionRead, P::JobRead, P::EventRead, P::StatisticsRead];
-        let operator = [P::ExecutionCreate, P::ExecutionCancel, P::AgentDrain, P::EventCreate];
+        let viewer = [
+            P::SelfRead,
+            P::AgentRead,
+            P::ExecutionRead,
+            P::JobRead,
+            P::ScheduleRead,
+            P::EventRead,
+            P::StatisticsRead,
+        ];
+        let operator =
+            [P::ExecutionCreate, P::ExecutionCancel, P::ScheduleManage, P::AgentDrain, P::EventCreate];
         let auditor = [
             P::AuditRead,
             P::UserRead,
@@ -201,7 +212,9 @@ impl BuiltInRole {
             Self::Viewer => viewer.into_iter().collect(),
             Self::Approver => viewer.into_iter().chain([P::ApprovalDecide]).collect(),
             Self::Operator => viewer.into_iter().chain(operator).collect(),
-            Self::Author => viewer.into_iter().chain(operator).chain([P::JobManage]).collect(),
+            Self::Author => {
+                viewer.into_iter().chain(operator).chain([P::JobManage, P::CalendarManage]).collect()
+            }
             Self::Auditor => viewer.into_iter().chain(auditor).collect(),
             Self::Administrator => Permissions::all(),
         }
@@ -287,7 +300,7 @@ mod tests {
             assert_eq!(one.iter().collect::<Vec<_>>(), [permission]);
         }
         let schema = serde_json::to_value(<Permission as utoipa::PartialSchema>::schema()).unwrap();
-        assert_eq!(schema["enum"], serde_json::json!(Permission::ALL));
+        assert_eq!(schema["enum"], serde_json::json!(Permission::ALL.as_slice()));
         assert_eq!(Permissions::all().iter().count(), Permission::ALL.len());
         assert_eq!(Permissions::of_names(["agent.read", "no.such"]).iter().count(), 1);
     }
@@ -303,8 +316,10 @@ mod tests {
             assert_eq!(may(role, Permission::ExecutionCreate), runs, "{role:?}");
             let manages = role == BuiltInRole::Administrator;
             for permission in Permission::ALL {
-                if permission == Permission::JobManage {
+                if matches!(permission, Permission::JobManage | Permission::CalendarManage) {
                     assert_eq!(may(role, permission), manages || role == BuiltInRole::Author, "{role:?}");
+                } else if permission == Permission::ScheduleManage {
+                    assert_eq!(may(role, permission), runs, "{role:?}");
                 } else if permission == Permission::ApprovalDecide {
                     assert_eq!(may(role, permission), manages || role == BuiltInRole::Approver, "{role:?}");
                 } else if permission.as_str().ends_with(".manage")

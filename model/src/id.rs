@@ -108,6 +108,12 @@ ids! {
     ScriptId = "script";
     /// A job template of an organization's own.
     JobTemplateId = "job-template";
+    /// A calendar.
+    CalendarId = "calendar";
+    /// A schedule.
+    ScheduleId = "schedule";
+    /// What became of one firing of a schedule.
+    OccurrenceId = "occurrence";
     /// A controller process's installation.
     ControllerId = "controller";
     /// An enroll token.

@@ -245,6 +245,15 @@ pub const SCRIPT_CHECK_WITHIN: Duration = Duration::from_secs(10);
 pub const SCRIPT_CHECK_OUTPUT_BYTES: usize = 16 * 1024;
 /// Target groups of one organization.
 pub const TARGET_GROUPS: i64 = 1000;
+/// Calendars of one organization, and those that all share.
+pub const CALENDARS: i64 = 500;
+/// Entries of one calendar, and how far ahead it is looked for the next change of its state (ten years: a 29 February
+/// may be eight away).
+pub const CALENDAR_ENTRIES: usize = 5000;
+pub const CALENDAR_LOOK_AHEAD: Duration = Duration::from_secs(3660 * 24 * 3600);
+/// Bytes of an iCalendar text, and components (events and the like) in it.
+pub const ICAL_BYTES: usize = 2 * 1024 * 1024;
+pub const ICAL_EVENTS: usize = 5000;
 /// Job templates of one organization.
 pub const JOB_TEMPLATES: i64 = 1000;
 /// Steps of one job, those of its rollback included.
@@ -319,3 +328,50 @@ pub const EXPRESSION_BYTES: usize = 512;
 pub const TEMPLATE_FUEL: u64 = 100_000;
 /// Numbers of one `range`.
 pub const TEMPLATE_RANGE: i64 = 10_000;
+
+/// Schedules of an organization.
+pub const SCHEDULES: i64 = 200_000;
+/// Calendars that one schedule names.
+pub const CALENDARS_OF_A_SCHEDULE: usize = 20;
+/// Seconds of a schedule's jitter.
+pub const JITTER_SECONDS: std::ops::RangeInclusive<i64> = 0..=24 * 3600;
+/// Seconds by which a firing may be late.
+pub const MAX_LATENESS_SECONDS: std::ops::RangeInclusive<i64> = 1..=24 * 3600;
+pub const DEFAULT_MAX_LATENESS_SECONDS: i64 = 60;
+/// Seconds for which a late firing may be caught up.
+pub const CATCH_UP_SECONDS: std::ops::RangeInclusive<i64> = 0..=30 * 24 * 3600;
+pub const DEFAULT_CATCH_UP_SECONDS: i64 = 3600;
+/// Executions that one schedule may start at once to catch up.
+pub const CAUGHT_UP_FIRINGS: usize = 1000;
+/// Occurrences of one schedule that wait for their turn.
+pub const WAITING_OCCURRENCES: usize = 1000;
+/// Executions in a row after which a schedule may be paused.
+pub const FAILURES_IN_A_ROW: std::ops::RangeInclusive<i64> = 1..=1000;
+/// Firings of one backfill, and executions of it at a time.
+pub const BACKFILL_FIRINGS: usize = 1000;
+pub const BACKFILL_AT_A_TIME: std::ops::RangeInclusive<i64> = 1..=50;
+/// Firings of a preview.
+pub const PREVIEWED_FIRINGS: std::ops::RangeInclusive<i64> = 1..=1000;
+pub const DEFAULT_PREVIEWED_FIRINGS: i64 = 10;
+
+/// Bytes of a cron.
+pub const CRON_BYTES: usize = 512;
+/// Years within which a cron has a match, or has none ever: the longest wait is for a 29 February on a given weekday,
+/// which takes 40 years across a century that is no leap year.
+pub const CRON_YEARS: i16 = 48;
+/// Bytes of a recurrence rule, the largest number of its INTERVAL and of its COUNT.
+pub const RRULE_BYTES: usize = 1024;
+pub const RRULE_INTERVAL: i64 = 10_000;
+pub const RRULE_COUNT: i64 = 100_000;
+/// Years within which a recurrence rule has a match, or is over: the calendar repeats itself by so many.
+pub const RRULE_YEARS: usize = 400;
+/// Seconds between two firings of an interval (366 days at most).
+pub const EVERY_SECONDS: std::ops::RangeInclusive<i64> = 1..=366 * 24 * 3600;
+/// Changes of a zone's offset near which a schedule's matches may all be skipped before it counts as over.
+pub const OFFSETS_WALKED: usize = 1000;
+
+/// Hours that a forecast looks ahead, and what it reads and tells.
+pub const FORECAST_HOURS: std::ops::RangeInclusive<i64> = 1..=31 * 24;
+pub const DEFAULT_FORECAST_HOURS: i64 = 24;
+pub const FORECAST_SCHEDULES: usize = 20_000;
+pub const FORECAST_FIRINGS: usize = 1000;

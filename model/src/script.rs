@@ -9,9 +9,13 @@ use crate::{
     access::validate_slug,
     command::Script,
     id::ScriptId,
-    job::parameters::{Parameters, validate_all},
+    job::{
+        parameters::{Parameters, validate_all},
+        yaml::reason,
+    },
     label::{Labels, validate_label},
     limits,
+    yaml::at,
 };
 
 /// What stands in the place of a script's name in paths.
@@ -97,8 +101,11 @@ pub fn validate_text(script: &Script) -> Result<(), Invalid> {
 /// # Errors
 /// With the place of what is wrong.
 pub fn parse_parameters(text: &str) -> Result<Parameters, String> {
-    let parameters: Parameters =
-        serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())?;
+    let parameters: Parameters = serde_saphyr::from_str(text).map_err(|error| {
+        let place = error.location().map(|location| at(&location)).filter(|(line, _)| *line > 0);
+        let place = place.map(|(line, column)| format!(" at line {line}, column {column}"));
+        format!("{}{}", reason(&error), place.unwrap_or_default())
+    })?;
     validate_all(&parameters).map_err(|invalid| invalid.to_string())?;
     Ok(parameters)
 }

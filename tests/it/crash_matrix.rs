@@ -17,7 +17,7 @@ use std::{
 };
 
 use self::stand::Stand;
-use crate::containers;
+use crate::{containers, schedules::crashes as schedules};
 
 /// Points that are tried at the same time, each in a World of its own.
 const AT_A_TIME: usize = 4;
@@ -27,8 +27,10 @@ fn a_process_dies_at_each_step() {
     points::check_that_they_are_built();
     let hits: u32 = variable("OPSC_CRASH_HITS").map_or(1, |hits| hits.parse().expect("a number of hits"));
     let only = variable("OPSC_CRASH_POINTS").unwrap_or_default();
-    // Those of containers have a test of their own, for which there has to be an engine.
-    let is_meant = |point: &String| point.contains(&only) && !point.starts_with(containers::POINTS);
+    // Those of containers have a test of their own, for which there has to be an engine, and so have those of schedules.
+    let has_its_own =
+        |point: &String| point.starts_with(containers::POINTS) || point.starts_with(schedules::POINTS);
+    let is_meant = |point: &String| point.contains(&only) && !has_its_own(point);
     let points = points::all().into_iter().filter(is_meant);
     let tries: VecDeque<(String, u32)> =
         points.flat_map(|point| (1..=hits).map(move |hit| (point.clone(), hit))).collect();

@@ -132,6 +132,42 @@ async fn steps_run_in_their_order_on_each_host() {
 }
 
 #[tokio::test]
+async fn a_plan_shows_who_takes_nothing_new() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one", "two"]).await;
+    save(&world.api(), "name: p\ntargets: {all: true}\nsteps: [{name: a, run: 'true'}]\n").await;
+    world.opsctl(&["agent", "drain", "two"]).await.ended(0);
+    let plan = types(&world, "job plan p").await.ended(0).text();
+    let connected = |host: &str| {
+        let mut rows = plan.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.find(|row| row.get(1) == Some(&host)).and_then(|row| row.get(2).copied().map(str::to_owned))
+    };
+    assert_eq!(connected("one").as_deref(), Some("yes"), "{plan}");
+    assert_eq!(connected("two").as_deref(), Some("draining"), "{plan}");
+}
+
+#[tokio::test]
+async fn the_last_lines_of_one_step() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one", "two"]).await;
+    let api = world.api();
+    let document = "name: lines\ntargets: {all: true}\nsteps:\n  - {name: a, run: 'seq 1 5'}\n  - {name: b, run: 'seq 11 15'}\n";
+    let execution = run(&api, document).await;
+    api.whole(execution.id).await;
+    let id = execution.id.to_string();
+    let told = world.opsctl(&["logs", &id, "--step", "a", "-t", "one", "--tail", "2"]).await.ended(0).text();
+    let lines: Vec<&str> = told.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    assert_eq!(lines, ["4", "5"], "{told}");
+    let told = world.opsctl(&["logs", &id, "--group", "--step", "b", "--tail", "1"]).await.ended(0).text();
+    assert!(told.contains("15") && !told.contains("14") && !told.contains("5\n4"), "{told}");
+    for more in [&[][..], &["--step", "a"], &["--tail", "1"]] {
+        let words = [&["logs", id.as_str(), "-t", "nosuch"][..], more].concat();
+        let said = world.opsctl(&words).await.ended(5);
+        assert!(said.stderr.contains("has no target 'nosuch'"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn hosts_with_the_same_output_are_one_group() {
     let world = World::start().await;
     let _agents = agents(&world, &["one", "two", "three"]).await;

@@ -29,6 +29,7 @@ mod reports;
 mod restored;
 mod retry;
 mod sandbox;
+mod schedules;
 mod statistics;
 mod storage;
 mod survive;

@@ -52,8 +52,9 @@ async fn who_may_and_who_did_is_what_requests_would_show() {
     }
     assert_eq!(of("dora", Some("s1")).expect("a row").by, ["operator (group deployers)"]);
     assert_eq!(of("dora", Some("p1")).expect("a row").by, ["viewer"]);
-    // What jobs there are she sees whole: that is about no host.
-    assert_eq!(of("dora", None).expect("a row").permissions, [Permission::JobRead]);
+    // What jobs and schedules there are she sees whole: that is about no host. What a schedule starts is.
+    let about_jobs = [Permission::JobRead, Permission::ScheduleRead, Permission::ScheduleManage];
+    assert_eq!(of("dora", None).expect("a row").permissions, about_jobs);
     assert!(of("idle", Some("s1")).is_none());
     // Who may it everywhere has no row for each host.
     assert!(of("administrator", Some("p1")).is_none());

@@ -13,6 +13,7 @@ mod idle;
 mod jobs;
 mod reconnect;
 mod sandbox;
+mod schedules;
 mod tail;
 
 use std::time::{Duration, Instant};
@@ -86,6 +87,9 @@ pub(crate) async fn measure(
         ["audit_verify_1m_s"] => audit::verification;
         ["fanout_1000_ms"] => fanout::to_1000;
         ["job_overhead_s"] => jobs::overhead;
+        ["schedules_idle_cpu_percent"] => schedules::idle;
+        ["schedules_late_p99_ms"] => schedules::lateness;
+        ["schedules_due_2000_s"] => schedules::at_once;
         ["reconnect_1000_s"] => reconnect::measure;
         ["fanout_5000_ms"] => fanout::to_5000;
         ["plan_10k_s", "matrix_page_ms", "matrix_page_p99_ms", "matrix_failed_page_p99_ms"] => jobs::at_size;

@@ -12,6 +12,7 @@ use model::{
         output::{Data, OutputPage},
         problem::Problem,
         role::{CreateRoleBinding, RoleBinding},
+        schedule::{SaveSchedule, Schedule},
         token::{CreateApiToken, CreatedApiToken},
         user::{CreateInvitation, CreatedOneTimeToken},
     },
@@ -117,6 +118,14 @@ impl Api {
     pub(crate) async fn save_job(&self, document: String) -> anyhow::Result<()> {
         let job = SaveJob { document, comment: None, expected_version: None, dry_run: false };
         self.post::<SavedJob>("jobs", &job).await.map(drop)
+    }
+
+    /// Saves a schedule.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn save_schedule(&self, schedule: &SaveSchedule) -> anyhow::Result<()> {
+        self.post::<Schedule>("schedules", schedule).await.map(drop)
     }
 
     /// Starts a job on the hosts that it names.

@@ -51,6 +51,10 @@ impl Database {
         ))
     }
 
+    pub(crate) const fn connection(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
+
     /// The one organization of a new installation.
     ///
     /// # Errors

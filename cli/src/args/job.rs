@@ -467,6 +467,9 @@ pub(crate) enum ApprovalCommand {
         /// Why
         #[arg(long)]
         reason: String,
+        /// A value that is asked for with it
+        #[arg(short, long = "input", value_name = "NAME=VALUE", value_parser = parse::key_value)]
+        inputs: Vec<(String, String)>,
     },
 }
 

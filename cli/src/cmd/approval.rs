@@ -58,8 +58,8 @@ pub(crate) async fn run(client: &Client, command: ApprovalCommand) -> Result<Exi
         ApprovalCommand::Reject { what, reason } => {
             decide(client, what, Choice::Reject, Some(reason), &[]).await?;
         }
-        ApprovalCommand::BreakGlass { what, reason } => {
-            decide(client, what, Choice::BreakGlass, Some(reason), &[]).await?;
+        ApprovalCommand::BreakGlass { what, reason, inputs } => {
+            decide(client, what, Choice::BreakGlass, Some(reason), &inputs).await?;
         }
     }
     Ok(Exit::Succeeded)

@@ -71,6 +71,7 @@ pub(super) async fn begin(
                 return Ok(Exit::Interrupted);
             }
         };
+        gone(&execution);
         output::show(format, &Started { execution: &execution }, |_| format!("{}\n", execution.id))?;
         return Ok(Exit::Succeeded);
     }
@@ -88,6 +89,7 @@ pub(super) async fn begin(
         }
         None => format!("execution {} on {}", execution.id, human::count(execution.runs.total, "target")),
     });
+    gone(&execution);
     let result = match format {
         Format::Table => live(client, &execution, names).await,
         Format::Json | Format::Yaml => document(client, &execution, format).await,
@@ -95,6 +97,17 @@ pub(super) async fn begin(
     result.with_context(|| {
         format!("the execution {id} may still go on (see it with: opsctl logs -f {id})", id = execution.id)
     })
+}
+
+/// Names the hosts that it was meant for and that are not there any more.
+fn gone(execution: &Execution) {
+    let left_out = &execution.left_out;
+    if !left_out.is_empty() {
+        let hosts = human::count(i64::try_from(left_out.len()).unwrap_or(i64::MAX), "host");
+        let more = if left_out.len() > SUMMARY_ROWS { " …" } else { "" };
+        let names: Vec<&str> = left_out.iter().take(SUMMARY_ROWS).map(String::as_str).collect();
+        output::note(&format!("without {hosts} not enrolled any more: {}{more}", names.join(", ")));
+    }
 }
 
 /// What `--detach` shows.
@@ -231,12 +244,13 @@ async fn live(client: &Client, execution: &Execution, names: &[String]) -> Resul
         output::write(stream, &bytes)?;
     }
     summary(client, execution, &end).await?;
-    Ok(Exit::of_runs(&end.runs))
+    Ok(Exit::of_end(&end))
 }
 
 async fn summary(client: &Client, execution: &Execution, end: &OutputEnd) -> Result<()> {
     let total = human::count(end.runs.total, "run");
     output::note(&format!("{total}: {}", counts(&end.runs)));
+    left_out(end);
     if execution.rollout.is_some() {
         return results::summary(client, execution.id, SUMMARY_ROWS).await;
     }
@@ -263,6 +277,15 @@ async fn summary(client: &Client, execution: &Execution, end: &OutputEnd) -> Res
     Ok(())
 }
 
+/// Says that the rollout did not come to its end.
+fn left_out(end: &OutputEnd) {
+    if end.left_out > 0 {
+        let how = if end.aborted { "aborted" } else { "stopped" };
+        let were = if end.left_out == 1 { "was" } else { "were" };
+        output::note(&format!("the rollout was {how}: {} {were} skipped", human::count(end.left_out, "run")));
+    }
+}
+
 fn summary_row(run: &Run) -> [String; 5] {
     [
         run.target.clone(),
@@ -282,8 +305,9 @@ async fn document(client: &Client, execution: &Execution, format: Format) -> Res
         Ok(())
     })
     .await?;
+    left_out(&end);
     let ended = client.execution(execution.id).await?;
     let runs = client.runs(execution.id, None).all().await?;
     output::show(format, &report.finish(ended, runs), |_| String::new())?;
-    Ok(Exit::of_runs(&end.runs))
+    Ok(Exit::of_end(&end))
 }

@@ -149,7 +149,8 @@ fn describe(execution: &Execution, changed_hosts: Option<i64>, now: Timestamp) -
     let also = [
         (cancelling, ", cancelling"),
         (execution.paused, ", paused"),
-        (execution.stopped, ", the rollout is stopped"),
+        (execution.aborted, ", aborted"),
+        (execution.stopped && !execution.aborted, ", the rollout is stopped"),
     ];
     let also: String = also.into_iter().filter_map(|(is_so, text)| is_so.then_some(text)).collect();
     row("State", format!("{}{also}", execution.state.as_str()));
@@ -157,7 +158,7 @@ fn describe(execution: &Execution, changed_hosts: Option<i64>, now: Timestamp) -
         row("Rollout", rollout);
     }
     if let Some(lock) = &execution.waits_for {
-        row("Waits for", format!("the lock {lock}"));
+        row("Waits for", waits_for(lock, execution));
     }
     match (execution.undoes, execution.retry_of) {
         (Some(undone), before) if before == Some(undone) => row("Undoes", undone.to_string()),
@@ -187,6 +188,19 @@ fn describe(execution: &Execution, changed_hosts: Option<i64>, now: Timestamp) -
     row("Actor", execution.actor.clone());
     row("Request", execution.request_id.clone());
     table.take()
+}
+
+/// The lock in words, and who holds it.
+fn waits_for(lock: &str, execution: &Execution) -> String {
+    let what = match (lock.split_once('/'), &execution.job) {
+        (Some(("job", _)), Some(job)) => format!("the job '{}', which runs once at a time", job.name),
+        (Some(("name", name)), _) => format!("the lock '{name}'"),
+        _ => format!("the lock {lock}"),
+    };
+    match execution.lock_held_by {
+        Some(holder) => format!("{what}: the execution {holder} holds it"),
+        None => what,
+    }
 }
 
 /// How the command asks to be kept apart from its hosts, as far as it does.

@@ -44,6 +44,11 @@ pub(crate) async fn run(client: &Client, args: LogsArgs) -> Result<Exit> {
 async fn lines(client: &Client, args: &LogsArgs, query: Query, labels: &Labels) -> Result<Exit> {
     let mut lines = Lines::new(output::wants_colour(Stream::Stdout), output::wants_colour(Stream::Stderr));
     if !labels.is_empty() {
+        if let Some(target) = &args.target
+            && labels.of_host(Some(target)).next().is_none()
+        {
+            return Err(NoMatch(format!("the execution {} has no target '{target}'", args.execution)).into());
+        }
         labels.of_host(args.target.as_deref()).for_each(|label| lines.expect(label));
     } else if let Some(target) = &args.target {
         lines.expect(&find_run(client, args, target).await?.target);
@@ -171,7 +176,9 @@ async fn read(
     let mut after = None;
     if !args.follow || args.tail.is_some() {
         // The first of the lines may have begun in an earlier piece: with one more, all that are shown are whole.
-        let tail = args.tail.map(|lines| ("tail", (u64::from(lines) + 1).to_string()));
+        // Of one step nobody but us counts them: all is read, and the last are kept.
+        let tail = args.tail.filter(|_| args.step.is_none());
+        let tail = tail.map(|lines| ("tail", (u64::from(lines) + 1).to_string()));
         let mut first: Query = query.iter().cloned().chain(tail).collect();
         loop {
             let page = client.output(args.execution, &first, after).await?;

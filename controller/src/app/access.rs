@@ -42,7 +42,7 @@ macro_rules! rights {
 }
 
 rights! {
-    SelfRead, JobRead, JobManage, ApprovalDecide, ApprovalBreakGlass, AgentRead, AgentManage, AgentDrain, ExecutionRead, ExecutionCreate, ExecutionCancel, EnrollTokenRead,
+    SelfRead, JobRead, JobManage, ScheduleRead, ScheduleManage, CalendarManage, ApprovalDecide, ApprovalBreakGlass, AgentRead, AgentManage, AgentDrain, ExecutionRead, ExecutionCreate, ExecutionCancel, EnrollTokenRead,
     EnrollTokenManage, UserRead, UserManage, RoleRead, RoleManage, TokenRead, TokenManage, AuditRead, EventRead, EventCreate,
     ReportRead, StatisticsRead, OrganizationRead, OrganizationManage, UserAdminister, ControllerRead, ControllerJoin, StatusRead,
 }

@@ -35,7 +35,7 @@ use crate::{
     store::{
         self,
         executions::Work,
-        progress::{Host, NO_AGENT, Progress, StepRun},
+        progress::{Ask, Host, NO_AGENT, Progress, StepRun},
         runs::Change,
     },
 };
@@ -98,8 +98,8 @@ async fn advance_one(app: &App, id: ExecutionId) -> Result<bool> {
         for child in moved.cancel_started {
             started::cancel(app, (id, verified), child).await?;
         }
-        for child in moved.stop_started {
-            started::stop(app, verified.org_id, child).await?;
+        for (child, ask) in moved.stop_started {
+            started::stop(app, verified.org_id, child, ask).await?;
         }
     }
     if moved.is_calling {
@@ -123,7 +123,7 @@ struct Moved {
     /// Who is to be cancelled, for holding what it waits for.
     cancel: BTreeSet<ExecutionId>,
     cancel_started: BTreeSet<ExecutionId>,
-    stop_started: BTreeSet<ExecutionId>,
+    stop_started: BTreeMap<ExecutionId, Ask>,
     is_calling: bool,
 }
 
@@ -155,10 +155,14 @@ struct Going<'a> {
     cancel: BTreeSet<ExecutionId>,
     /// What its own steps have started, which is to be cancelled with it.
     cancel_started: BTreeSet<ExecutionId>,
-    /// What they have started, of which nothing more is to begin.
-    stop_started: BTreeSet<ExecutionId>,
+    /// What they have started, which is to be stopped or aborted with it.
+    stop_started: BTreeMap<ExecutionId, Ask>,
     /// A request to a web server may be sent.
     is_calling: bool,
+    /// Hosts whose turn has come, on which nothing has begun, and that have been away for longer than a moment.
+    silent: Vec<AgentId>,
+    /// When it is looked again which hosts have not begun.
+    ask_again: Option<Timestamp>,
 }
 
 async fn advance(
@@ -198,22 +202,35 @@ async fn advance(
         }
     }
     let changed = store::progress::take_changed(connection, id).await?;
+    if progress.standing.is_stopped && !is_over {
+        // Whoever offers them at this moment is done first.
+        store::runs::lock_queued(connection, id).await?;
+    }
     let mut going = Going::new(connection, (id, verified), plan, now).await?;
     going.hosts = store::progress::hosts(connection, id).await?;
     going.load_told(connection, &[NO_AGENT.0]).await?;
-    going.end_own(app, connection, (is_cancelled, progress.standing.is_stopped)).await?;
+    going.end_own(app, connection, is_cancelled, progress.standing).await?;
+    let is_held = progress.is_paused || is_cancelled;
+    let silence = (!is_held && !is_over && plan.offline != Offline::Wait).then(|| silence(app));
+    if let Some(silence) = silence {
+        going.find_silent(connection, silence).await?;
+    }
     let soaking = going.soaking();
     going.load(connection, changed.into_iter().chain(soaking)).await?;
     let soaks = going.begin_soaks();
     store::progress::begin_soaks(connection, id, &soaks, now).await?;
     going.note_ended();
-    let is_held = progress.is_paused || is_cancelled;
     let mut standing = progress.standing;
     if !is_held {
         standing = going.take_turns(app, connection, standing).await?;
+        going.leave_silent(connection).await?;
         going.leave_own(standing);
-        going.go_on(app, connection).await?;
+        going.go_on(app, connection, standing).await?;
         going.note_ended();
+    }
+    if let Some(silence) = silence.filter(|_| !going.queued.is_empty()) {
+        let then = now.saturating_add(silence).ok();
+        going.ask_again = going.ask_again.into_iter().chain(then).min();
     }
     // What was started learns of a stop in the next look.
     let has_stopped = standing.is_stopped && !progress.standing.is_stopped && !going.acting().is_empty();
@@ -263,8 +280,10 @@ impl<'a> Going<'a> {
             waits_for_hosts: false,
             cancel: BTreeSet::new(),
             cancel_started: BTreeSet::new(),
-            stop_started: BTreeSet::new(),
+            stop_started: BTreeMap::new(),
             is_calling: false,
+            silent: Vec::new(),
+            ask_again: None,
         })
     }
 
@@ -404,12 +423,27 @@ impl<'a> Going<'a> {
                 if self.hosts[place].state == HostState::Active
                     && self.has_not_begun(self.hosts[place].agent_id)
                 {
-                    self.skip_host(place, Why::RolloutStopped);
+                    self.skip_host(
+                        place,
+                        if standing.is_aborted { Why::Aborted } else { Why::RolloutStopped },
+                    );
                 }
+            }
+            if standing.is_aborted {
+                self.active().into_iter().for_each(|agent| self.abort_host(agent));
             }
             self.skip_probes();
         }
         Ok(turn.standing)
+    }
+
+    /// On a host at work nothing begins any more that need not.
+    fn abort_host(&mut self, agent: AgentId) {
+        let runs = self.runs.get(&agent).cloned().unwrap_or_default();
+        let of = |place: usize| runs.iter().find(|run| run.step == place);
+        let is_tried = |place: usize| of(place).is_some_and(|run| run.is_tried);
+        let aborted = progress::aborted_on_host(self.plan, &self.states(agent), is_tried);
+        aborted.into_iter().filter_map(of).for_each(|run| self.skip(run, Why::Aborted));
     }
 
     /// Nobody asks any more whether the canary is well.
@@ -422,13 +456,13 @@ impl<'a> Going<'a> {
     }
 
     /// Moves the runs that may go on: the controller's own, and those of hosts at work.
-    async fn go_on(&mut self, app: &App, connection: &mut PgConnection) -> Result<()> {
+    async fn go_on(&mut self, app: &App, connection: &mut PgConnection, standing: Standing) -> Result<()> {
         let mut gathered = vec![Gathered::default(); self.plan.steps.len()];
         // Whatever waits for all hosts, or for the controller, may go on with any of them.
         if self.plan.order == Order::Step || !self.own.is_empty() {
             gathered = store::progress::gathered(connection, self.id, self.plan.steps.len()).await?;
             self.correct(&mut gathered);
-            self.begin_own(app, connection, &gathered).await?;
+            self.begin_own(app, connection, standing, &gathered).await?;
             if self.is_somebody_next(&gathered) {
                 let active = self.active();
                 self.load(connection, active).await?;
@@ -461,7 +495,11 @@ impl<'a> Going<'a> {
             if !self.runs.contains_key(&host.agent_id) {
                 continue;
             }
-            let now = progress::host_state(self.plan, &self.states(host.agent_id));
+            let runs = self.runs.get(&host.agent_id);
+            let left_out: Vec<usize> =
+                runs.into_iter().flatten().filter(|run| run.is_left_out).map(|run| run.step).collect();
+            let states = self.states(host.agent_id);
+            let now = progress::host_state(self.plan, &states, |place| left_out.contains(&place));
             match (host.state, now) {
                 (HostState::Active, HostState::Succeeded | HostState::Failed | HostState::Skipped) => {
                     self.set_host(place, now);
@@ -589,10 +627,40 @@ impl<'a> Going<'a> {
         }
         let agents: Vec<Uuid> = self.agents(places).iter().map(|agent| agent.0).collect();
         // Who has only just gone may be on his way back: after a restart of the controller that is everybody.
-        let silence = SignedDuration::try_from(app.info.timing.silence).unwrap_or(SignedDuration::MAX);
-        let since = self.now.saturating_sub(silence).unwrap_or(Timestamp::MIN);
+        let since = self.now.saturating_sub(silence(app)).unwrap_or(Timestamp::MIN);
         let there = store::agents::there(connection, &agents, since).await?;
         Ok(agents.into_iter().map(AgentId).filter(|agent| !there.contains(agent)).collect())
+    }
+
+    /// Finds the hosts that were there, or only just gone, when their turn came, and have begun nothing and been away since; and
+    /// when to look again at those that may still become such.
+    async fn find_silent(&mut self, connection: &mut PgConnection, silence: SignedDuration) -> Result<()> {
+        for (agent, gone_at) in store::progress::unbegun(connection, self.id).await? {
+            let until = gone_at.unwrap_or(self.now).saturating_add(silence).unwrap_or(Timestamp::MAX);
+            if until <= self.now {
+                self.silent.push(agent);
+            } else {
+                self.ask_again = self.ask_again.into_iter().chain([until]).min();
+            }
+        }
+        if !self.silent.is_empty() {
+            // Whoever offers them at this moment is done first.
+            store::runs::lock_queued(connection, self.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Leaves out those that were found silent, unless something has begun there meanwhile.
+    async fn leave_silent(&mut self, connection: &mut PgConnection) -> Result<()> {
+        let silent = std::mem::take(&mut self.silent);
+        self.load(connection, silent.iter().copied()).await?;
+        for place in 0..self.hosts.len() {
+            let Host { agent_id, state, .. } = self.hosts[place];
+            if state == HostState::Active && silent.contains(&agent_id) && self.has_not_begun(agent_id) {
+                self.leave_out(place);
+            }
+        }
+        Ok(())
     }
 
     fn agents(&self, places: &[usize]) -> Vec<AgentId> {
@@ -603,7 +671,7 @@ impl<'a> Going<'a> {
     fn leave_out(&mut self, place: usize) {
         let runs = self.runs.get(&self.hosts[place].agent_id).cloned().unwrap_or_default();
         let mut failed = self.plan.offline != Offline::Fail;
-        for run in runs.iter().filter(|run| run.state == RunState::Blocked) {
+        for run in runs.iter().filter(|run| matches!(run.state, RunState::Blocked | RunState::Queued)) {
             if failed || self.plan.steps[run.step].is_rollback {
                 self.skip(run, Why::HostOffline);
             } else {
@@ -625,6 +693,7 @@ impl<'a> Going<'a> {
             Why::RolloutStopped => {
                 (Reason::RolloutStopped, "the rollout was stopped before this host's turn")
             }
+            Why::Aborted => (Reason::RolloutStopped, "the rollout was aborted before it began"),
             Why::HostOffline => (Reason::HostOffline, "its host was away when its turn came"),
             Why::LockHeld => (Reason::LockHeld, "another execution held its host"),
         };
@@ -651,6 +720,8 @@ impl<'a> Going<'a> {
         let moved = |run: &mut StepRun| {
             run.state = state;
             run.generation += 1;
+            run.is_left_out =
+                state == RunState::Skipped && why.is_none_or(|(reason, _)| reason != Reason::ConditionFalse);
             if state == RunState::Active {
                 run.started_at = Some(self.now);
             }
@@ -694,14 +765,22 @@ impl<'a> Going<'a> {
         self.is_open() && self.changes.iter().any(|change| change.state.is_terminal())
     }
 
-    /// When somebody has to look again although nothing happens: the end of a wait or of a pause, and at last the time by which
+    /// When somebody has to look again although nothing happens: the end of a wait, of a pause or of a silence, and at last the time by which
     /// all must have begun. Never, once all has ended.
     fn next_look(&self, pause_until: Option<Timestamp>) -> Option<Timestamp> {
         let waits = self.next_look_at_own();
         let held = self.waits_for_hosts.then(|| locks::look_again(self.now));
-        self.is_open()
-            .then(|| waits.chain(pause_until).chain(held).fold(self.verified.start_by, Timestamp::min))
+        let unbegun =
+            self.ask_again.filter(|_| self.hosts.iter().any(|host| host.state == HostState::Active));
+        self.is_open().then(|| {
+            waits.chain(pause_until).chain(held).chain(unbegun).fold(self.verified.start_by, Timestamp::min)
+        })
     }
+}
+
+/// How long a host may be gone before it counts as away.
+fn silence(app: &App) -> SignedDuration {
+    SignedDuration::try_from(app.info.timing.silence).unwrap_or(SignedDuration::MAX)
 }
 
 /// All must have begun by now: nothing does any more. What others do for it is seen to its end.
@@ -717,7 +796,8 @@ async fn expire(
     let mut acting = BTreeSet::new();
     if let Some(plan) = verified.plan() {
         let mut going = Going::new(connection, (id, verified), plan, now).await?;
-        going.end_own(app, connection, (is_cancelled, true)).await?;
+        let standing = Standing { is_stopped: true, ..standing };
+        going.end_own(app, connection, is_cancelled, standing).await?;
         acting = going.acting();
         store::runs::change_untold(connection, &going.changes).await?;
         runs::move_counts(connection, &going.moves, now).await?;

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::Timestamp;
 use model::{
     Invalid,
+    access::BuiltInRole,
     api::approval::{ApprovalRequest, Decide, Decision},
     id::{ExecutionId, OrgId},
-    job::{Approval, Choice, Work as StepWork, parameters::resolve},
+    job::{Approval, Choice, Plan, Work as StepWork, parameters::resolve},
     label::{Facts, Labels},
     run::RunState,
 };
@@ -280,11 +281,13 @@ pub(crate) async fn decide(
     let labels = store::jobs::labels(&mut tx, org, job.id).await?;
     may_decide(&mut tx, by, &verified, approval, &labels, request.decision).await?;
     let input = match request.decision {
-        Choice::Approve => resolve(&approval.input, &request.input).map_err(|invalid| {
-            Invalid::new(invalid.field.replacen("parameters", "input", 1), invalid.problem)
-        })?,
+        Choice::Approve | Choice::BreakGlass => {
+            resolve(&approval.input, &request.input).map_err(|invalid| {
+                Invalid::new(invalid.field.replacen("parameters", "input", 1), invalid.problem)
+            })?
+        }
         _ if !request.input.is_empty() => {
-            return Err(Invalid::new("input", "is for an approval; say why in reason").into());
+            return Err(Invalid::new("input", "is for what lets it go on; say why in reason").into());
         }
         _ => Default::default(),
     };
@@ -350,6 +353,51 @@ pub(crate) async fn decide(
     app.wake.others.notify_one();
     let all = of_execution(app, &reading, id).await?;
     all.into_iter().find(|approval| approval.step == step).ok_or_else(unknown)
+}
+
+/// What is wrong with the approvals that a plan asks for, and those of the jobs that it starts: the roles that there are not.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn without_roles(app: &App, org: OrgId, plan: &Plan) -> Result<Vec<String>> {
+    let mut connection = app.db.of(org).acquire().await.during("acquire of a connection")?;
+    unknown_roles(&mut connection, org, plan).await
+}
+
+/// That each role is there that an approval of the plan names: else nobody could be found who approves.
+///
+/// # Errors
+/// [`Error::Conflict`] when one is not.
+pub(super) async fn check_roles(connection: &mut PgConnection, org: OrgId, plan: &Plan) -> Result<()> {
+    match unknown_roles(connection, org, plan).await?.into_iter().next() {
+        Some(why) => Err(Error::Conflict(why)),
+        None => Ok(()),
+    }
+}
+
+async fn unknown_roles(connection: &mut PgConnection, org: OrgId, plan: &Plan) -> Result<Vec<String>> {
+    let mut named = Vec::new();
+    let mut open = vec![plan];
+    while let Some(plan) = open.pop() {
+        open.extend(plan.started_jobs().filter_map(|(_, job)| Some(&job.frozen.as_ref()?.plan)));
+        for (place, step) in plan.steps.iter().enumerate() {
+            let roles = plan.approval(place).map(|approval| approval.roles.as_slice()).unwrap_or_default();
+            named.extend(roles.iter().map(|role| (plan.job_name().unwrap_or_default(), &step.name, role)));
+        }
+    }
+    named.retain(|(_, _, role)| BuiltInRole::parse(role).is_none());
+    if named.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<String> = named.iter().map(|(_, _, role)| (*role).clone()).collect();
+    let there = store::roles::existing(connection, org, &names).await?;
+    named.retain(|(_, _, role)| !there.contains(role));
+    let said = named.into_iter().map(|(job, step, role)| {
+        format!(
+            "the approval '{step}' of the job '{job}' is for the role '{role}', and there is no such role"
+        )
+    });
+    Ok(said.collect())
 }
 
 fn sign(app: &App, decision: &proto::Decision) -> SignedManifest {

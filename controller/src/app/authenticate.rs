@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{
     access::{BuiltInRole, Permissions, scope_selector},
-    id::{LoginSessionId, OrgId, RoleBindingId, ServiceAccountId, UserId},
+    id::{LoginSessionId, OrgId, RoleBindingId, ScheduleId, ServiceAccountId, UserId},
 };
 use pki::{access_token, token::ApiToken};
 use sqlx::PgConnection;
@@ -168,6 +168,42 @@ pub(crate) async fn as_he_is_now(
         name: name.to_owned(),
         // By which credential he would ask does not matter for what he may.
         credential: Credential::Session(LoginSessionId(Uuid::nil())),
+        narrowed: Narrowed::default(),
+    };
+    Ok(Some(Actor::new(who, grants(reaching))))
+}
+
+/// Who `subject` is now, for the schedule that acts for that one; none who is gone or disabled. The place is an organization,
+/// its name, and whether it is at home.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn for_schedule(
+    connection: &mut PgConnection,
+    (org_id, organization, is_home): (OrgId, &str, bool),
+    subject: Subject,
+    schedule: ScheduleId,
+) -> Result<Option<Actor>> {
+    let (name, reaching) = match subject {
+        Subject::User(id) => (
+            store::users::name_of_member(connection, org_id, id).await?,
+            store::role_bindings::of_user(connection, org_id, id).await?,
+        ),
+        Subject::ServiceAccount(id) => (
+            store::service_accounts::name(connection, org_id, id)
+                .await?
+                .map(|name| format!("service/{name}")),
+            store::role_bindings::of_service_account(connection, org_id, id).await?,
+        ),
+    };
+    let Some(name) = name else { return Ok(None) };
+    let who = Who {
+        org_id,
+        organization: organization.to_owned(),
+        is_home,
+        subject,
+        name,
+        credential: Credential::Schedule(schedule),
         narrowed: Narrowed::default(),
     };
     Ok(Some(Actor::new(who, grants(reaching))))

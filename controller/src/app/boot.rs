@@ -15,8 +15,9 @@ use model::id::ControllerId;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
-    App, Installation, access, access_keys, audit, authenticate, ca, clocks, dangers, egress, host_metrics,
-    http_calls, live, manifest, oidc, output, parts, passwords, runs, script_checks, sessions, setup, wake,
+    App, Installation, access, access_keys, audit, authenticate, ca, clocks, dangers, egress, heeded,
+    host_metrics, http_calls, live, manifest, oidc, output, parts, passwords, runs, script_checks, sessions,
+    setup, wake,
 };
 use crate::{
     clock,
@@ -105,6 +106,7 @@ pub(crate) async fn open(options: PgConnectOptions, data: &Path, boot: Boot) -> 
         chunks: output::Chunks::new(),
         samples: host_metrics::Samples::new(),
         manifests: manifest::Cache::default(),
+        calendars: heeded::Cache::default(),
         known: access::Known::default(),
         lookups: authenticate::Lookups::default(),
         access_keys: access_keys::AccessKeys::default(),

@@ -77,6 +77,8 @@ pub(crate) struct Failed {
     pub(crate) is_late: bool,
     /// The next try would end as this one did.
     pub(crate) is_final: bool,
+    /// It was not sent: what it asks for may not be reached from here.
+    pub(crate) is_refused: bool,
 }
 
 impl Egress {
@@ -108,10 +110,16 @@ impl Egress {
             _ => None,
         };
         if let Some(address) = address {
-            self.gate.check(address).map_err(|why| Failed { why, is_late: false, is_final: true })?;
+            self.gate.check(address).map_err(|why| Failed {
+                why,
+                is_late: false,
+                is_final: true,
+                is_refused: true,
+            })?;
         }
-        let method = reqwest::Method::from_bytes(request.method.as_str().as_bytes())
-            .map_err(|error| Failed { why: error.to_string(), is_late: false, is_final: true })?;
+        let method = reqwest::Method::from_bytes(request.method.as_str().as_bytes()).map_err(|error| {
+            Failed { why: error.to_string(), is_late: false, is_final: true, is_refused: false }
+        })?;
         let mut sent = self.client.request(method, request.url).timeout(within);
         for (name, value) in request.headers {
             sent = sent.header(name, value);
@@ -146,9 +154,9 @@ impl Failed {
         let is_late = error.is_timeout();
         let mut causes = Vec::new();
         let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
-        let mut is_final = error.is_builder();
+        let mut is_refused = false;
         while let Some(inner) = cause {
-            is_final |= inner.is::<NotAllowed>();
+            is_refused |= inner.is::<NotAllowed>();
             causes.push(inner.to_string());
             cause = inner.source();
         }
@@ -159,7 +167,7 @@ impl Failed {
         } else {
             format!("{what}: {}", causes.join(": "))
         };
-        Self { why, is_late, is_final }
+        Self { why, is_late, is_final: is_refused || error.is_builder(), is_refused }
     }
 }
 

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::{
     App,
     access::{Authorized, ExecutionCancel, ExecutionCreate, ExecutionRead, Hosts, Right},
-    dangers,
+    approvals, dangers,
     idempotency::check_key,
     manifest, start, target_groups,
 };
@@ -33,7 +33,7 @@ use crate::{
         self,
         agents::{Target, Wanted},
         audit,
-        executions::{NewExecution, NewRun, Work},
+        executions::{Because, NewExecution, NewRun, Work},
         progress::Ask,
         runs::Covered,
     },
@@ -74,8 +74,7 @@ pub(crate) async fn start(
         summary,
         work: Work::Command(request.command),
         runs: runs_on(targets, now),
-        retry_of: None,
-        parent: None,
+        because: Because::default(),
     };
     let Some(execution) = write(app, &mut tx, &by.into(), new, key.as_ref()).await? else {
         tx.rollback().await.during("rollback")?;
@@ -118,9 +117,7 @@ pub(super) struct Start {
     pub work: Work,
     /// In the order of their ids.
     pub runs: Vec<NewRun>,
-    pub retry_of: Option<ExecutionId>,
-    /// The run of another execution that starts it.
-    pub parent: Option<(ExecutionId, RunId)>,
+    pub because: Because,
 }
 
 /// Who starts an execution.
@@ -154,7 +151,11 @@ pub(super) async fn write(
     new: Start,
     key: Option<&Key>,
 ) -> Result<Option<Execution>> {
-    let Start { now, start_by, priority, summary, work, runs, retry_of, parent } = new;
+    let Start { now, start_by, priority, summary, work, runs, because } = new;
+    // What a step starts was looked at with the job that starts it.
+    if let (Work::Plan(plan), None) = (&work, &because.parent) {
+        approvals::check_roles(connection, by.org_id, plan).await?;
+    }
     let (org, id) = (by.org_id, ExecutionId::new(now, clock::entropy()));
     let (actor, actor_id) = (by.actor, by.actor_id.as_str());
     let covered: Vec<Covered> = runs.iter().map(|run| run.covered).collect();
@@ -189,8 +190,7 @@ pub(super) async fn write(
         priority,
         manifest: &manifest,
         runs: &runs,
-        retry_of,
-        parent,
+        because,
     };
     store::executions::insert(connection, &new).await?;
     let total = i32::try_from(runs.len()).unwrap_or(i32::MAX);
@@ -207,9 +207,13 @@ pub(super) async fn write(
         ended_at: None,
         paused: false,
         waits_for: None,
-        retry_of,
-        parent_id: parent.map(|(execution, _)| execution),
+        lock_held_by: None,
+        retry_of: because.retry_of,
+        parent_id: because.parent.map(|(execution, _)| execution),
+        schedule_id: because.schedule,
         stopped: false,
+        aborted: false,
+        left_out: Vec::new(),
         undoes: work.plan().and_then(|plan| plan.undoes),
         rollout: work.plan().map(|plan| plan.rollout.clone()),
         job: match work {
@@ -371,12 +375,20 @@ pub(crate) async fn ask(
     }
     let mut tx = pool.begin().await.during("begin")?;
     if !store::progress::ask(&mut tx, (id, org), ask, now).await? {
-        return Err(Error::Conflict("the execution is over".to_owned()));
+        // As it is now, not as it was before it was asked.
+        let now = store::executions::get(&pool, org, id).await?;
+        let is_aborted = now.is_some_and(|execution| execution.aborted && !execution.state.is_terminal());
+        let why = if is_aborted {
+            "the execution was aborted: nothing more of it begins"
+        } else {
+            "the execution is over"
+        };
+        return Err(Error::Conflict(why.to_owned()));
     }
     let verb = match ask {
         Ask::Pause => "execution.pause",
         Ask::Resume => "execution.resume",
-        Ask::Abort => "execution.abort",
+        Ask::Stop | Ask::Abort => "execution.abort",
     };
     audit::record(&mut tx, org, now, by.entry(verb, format!("execution/{id}"), json!({}))).await?;
     tx.commit().await.during("commit")?;
@@ -400,7 +412,7 @@ pub(crate) async fn seen_whole(app: &App, by: &Authorized<ExecutionRead>, id: Ex
 ///
 /// # Errors
 /// That there is none, where it is not seen either.
-async fn touched_whole<P: Right>(app: &App, by: &Authorized<P>, id: ExecutionId) -> Result<()> {
+pub(super) async fn touched_whole<P: Right>(app: &App, by: &Authorized<P>, id: ExecutionId) -> Result<()> {
     let denied = unreached(app, by, by.hosts(), id).await?;
     if denied == 0 {
         return Ok(());

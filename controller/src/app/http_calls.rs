@@ -240,10 +240,18 @@ async fn send(app: &App, taken: &Taken, call: &HttpCall, request: Ready, within:
         }
         Err(none) => {
             let state = if none.is_late { RunState::TimedOut } else { RunState::Failed };
-            let reason = if none.is_late { Reason::TimeLimit } else { Reason::NoAnswer };
+            let reason = match (none.is_refused, none.is_late) {
+                (true, _) => Reason::PolicyRefused,
+                (false, true) => Reason::TimeLimit,
+                (false, false) => Reason::NoAnswer,
+            };
             let answer = Answer { state, reason, detail: none.why, outputs: Outputs::default() };
             (answer, !none.is_final)
         }
+    };
+    let answer = match taken.tries {
+        0 | 1 => answer,
+        tries => Answer { detail: format!("{}; it was sent {tries} times", answer.detail), ..answer },
     };
     match &call.retry {
         Some(retry) if answer.state != RunState::Succeeded && may_try_again && taken.tries < call.tries() => {
@@ -275,10 +283,18 @@ fn judge(call: &HttpCall, answer: &egress::Answer) -> Answer {
     // What is too deep, or has what no database keeps, is told as the text that it was, as much of it as there is room for.
     let mut outputs = told(body);
     let mut rest = String::from_utf8_lossy(&answer.body).replace('\0', "\u{fffd}");
+    let mut is_cut = answer.is_cut;
+    let whole = rest.len();
     while outputs.is_err() {
+        is_cut |= rest.len() < whole;
         outputs = told(Value::String(rest.clone()));
         rest.truncate(rest.floor_char_boundary(rest.len() / 2));
     }
     let outputs = outputs.unwrap_or_default();
-    Answer { state, reason, detail: detail.trim_end().to_owned(), outputs }
+    let mut detail = detail.trim_end().to_owned();
+    if is_cut {
+        let kept = outputs.get("body").and_then(Value::as_str).map_or(0, str::len);
+        detail.push_str(&format!("; of its body the first {kept} bytes are kept"));
+    }
+    Answer { state, reason, detail, outputs }
 }

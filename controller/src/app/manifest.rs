@@ -84,6 +84,7 @@ impl Verified {
                 version: job.map_or(0, |job| job.version.into()),
                 actor: self.actor.clone(),
                 undoes: plan.undoes.map(|id| id.to_string()).unwrap_or_default(),
+                due: plan.due.map(|due| due.to_string()).unwrap_or_default(),
             },
             ..Context::default()
         }

@@ -12,6 +12,7 @@ pub(crate) mod audit;
 pub(crate) mod authenticate;
 pub(crate) mod boot;
 pub(crate) mod ca;
+pub(crate) mod calendars;
 pub(crate) mod clocks;
 pub(crate) mod dangers;
 pub(crate) mod egress;
@@ -19,7 +20,10 @@ pub(crate) mod enroll_tokens;
 pub(crate) mod enrollment;
 pub(crate) mod events;
 pub(crate) mod executions;
+pub(crate) mod firing;
+pub(crate) mod forecast;
 mod gathered;
+pub(crate) mod heeded;
 pub(crate) mod host_metrics;
 pub(crate) mod http_calls;
 pub(crate) mod idempotency;
@@ -40,6 +44,7 @@ pub(crate) mod reports;
 pub(crate) mod retry;
 pub(crate) mod roles;
 pub(crate) mod runs;
+pub(crate) mod schedules;
 pub(crate) mod script_checks;
 pub(crate) mod scripts;
 pub(crate) mod sessions;
@@ -76,6 +81,7 @@ pub(crate) struct App {
     pub(crate) chunks: output::Chunks,
     pub(crate) samples: host_metrics::Samples,
     pub(crate) manifests: manifest::Cache,
+    pub(crate) calendars: heeded::Cache,
     pub(crate) known: access::Known,
     pub(crate) lookups: authenticate::Lookups,
     pub(crate) access_keys: access_keys::AccessKeys,

@@ -30,8 +30,19 @@ use super::{
 use crate::{
     clock,
     error::{During, Error, Result},
-    store::{self, agents::Target, audit, executions::Work},
+    store::{
+        self,
+        agents::Target,
+        audit,
+        executions::{Because, Work},
+    },
 };
+
+/// What began, and the names of the hosts that it leaves out.
+type Begun = (Execution, Vec<String>);
+
+/// Why what was meant for some hosts begins on none.
+pub(super) const NONE_ENROLLED: &str = "no host that it is meant for is enrolled any more";
 
 /// Tries an execution again that is over: the same command, or the same version of the job with the same values. A repetition
 /// with the same `idempotency_key` answers the execution that the first one started.
@@ -70,13 +81,14 @@ pub(crate) async fn retry(
         }
         Work::Plan(plan) => plan_again(app, &mut tx, by, (&before, plan), request, key.as_ref()).await?,
     };
-    let Some(execution) = begun else {
+    let Some((mut execution, left_out)) = begun else {
         tx.rollback().await.during("rollback")?;
         return earlier(app, by, key.as_ref()).await?.ok_or(Error::StillRunning);
     };
     tx.commit().await.during("commit")?;
     tell(app, &execution, by.request_id());
     app.wake.everybody();
+    execution.left_out = left_out;
     Ok(execution)
 }
 
@@ -117,10 +129,19 @@ pub(super) async fn may_start(
     let reading: Authorized<JobRead> = by.also()?;
     let job = plan.job.as_ref().ok_or_else(|| Error::not_found("job", before.summary.clone()))?;
     let started = ExecuteJob { version: Some(job.version), ..ExecuteJob::default() };
-    let (job, _, document) = jobs::to_run(app, connection, &reading, &job.id.to_string(), &started).await?;
+    let found = jobs::to_run(app, connection, &reading, &job.id.to_string(), &started).await;
+    let (job, _, document) = found.map_err(|error| match error {
+        Error::NotFound { noun: "job", .. } => gone(&job.name),
+        other => other,
+    })?;
     // An old version does not bring back a right that its labels gave.
     let _: Authorized<ExecutionCreate> = by.for_job(&document.labels)?;
     by.for_job(&job.labels)
+}
+
+/// That the job is not there any more, or not for who asks.
+pub(super) fn gone(job: &str) -> Error {
+    Error::not_found("job", job)
 }
 
 /// That nothing of a command of its own is left out.
@@ -133,6 +154,10 @@ fn is_whole(request: &RetryExecution) -> Result<()> {
     Err(Invalid::new(field, "is for jobs, and this is a command of its own").into())
 }
 
+const fn again(before: ExecutionId) -> Because {
+    Because { retry_of: Some(before), parent: None, schedule: None }
+}
+
 async fn command_again(
     app: &App,
     connection: &mut PgConnection,
@@ -140,10 +165,10 @@ async fn command_again(
     (before, command, start_within): (&Execution, &Command, SignedDuration),
     request: &RetryExecution,
     key: Option<&Key>,
-) -> Result<Option<Execution>> {
+) -> Result<Option<Begun>> {
     let by: Authorized<ExecutionCreate> = by.also()?;
     dangers::check_commands(app, vec![(COMMAND.to_owned(), command.program.clone())]).await?;
-    let targets = hosts(connection, &by, before.id, request.hosts).await?;
+    let (targets, left_out) = hosts(connection, &by, before.id, request.hosts).await?;
     let now = clock::now();
     let detail = json!({
         "summary": before.summary, "targets": targets.len(), "user": command.user, "retry_of": before.id,
@@ -155,13 +180,12 @@ async fn command_again(
         summary: before.summary.clone(),
         work: Work::Command(command.clone()),
         runs: runs_on(targets, now),
-        retry_of: Some(before.id),
-        parent: None,
+        because: again(before.id),
     };
     let Some(execution) = write(app, connection, &(&by).into(), new, key).await? else { return Ok(None) };
     let entry = by.entry("execution.create", format!("execution/{}", execution.id), detail);
     audit::record(connection, by.org_id(), now, entry).await?;
-    Ok(Some(execution))
+    Ok(Some((execution, left_out)))
 }
 
 /// A command with a rollout, which begins anew on the hosts that are meant.
@@ -172,12 +196,13 @@ async fn rollout_again(
     (before, plan): (&Execution, &Plan),
     request: &RetryExecution,
     key: Option<&Key>,
-) -> Result<Option<Execution>> {
+) -> Result<Option<Begun>> {
     let by: Authorized<ExecutionCreate> = by.also()?;
     dangers::check_plan(app, plan).await?;
-    let targets = hosts(connection, &by, before.id, request.hosts).await?;
+    let (targets, left_out) = hosts(connection, &by, before.id, request.hosts).await?;
     let frozen = Frozen::new(by, plan.clone(), targets, before.priority)?;
-    launch(app, connection, frozen, Some(before.id), key).await
+    let begun = launch(app, connection, frozen, again(before.id), key).await?;
+    Ok(begun.map(|execution| (execution, left_out)))
 }
 
 async fn plan_again(
@@ -187,7 +212,7 @@ async fn plan_again(
     (before, plan): (&Execution, &Plan),
     request: &RetryExecution,
     key: Option<&Key>,
-) -> Result<Option<Execution>> {
+) -> Result<Option<Begun>> {
     if let Some(undone) = plan.undoes {
         // Where it went well it would undo twice, and beside another one.
         return Err(Error::Conflict(format!("it undoes the execution {undone}: undo that one again")));
@@ -199,43 +224,68 @@ async fn plan_again(
         None if request.only => return Err(Invalid::new("only", "is beside from: which step?").into()),
         None => plan.clone(),
     };
-    let targets = match hosts(connection, &by, before.id, request.hosts).await {
-        Err(Error::NoTargets(_)) if !plan.has_steps_on_hosts() => Vec::new(),
+    let (targets, left_out) = match hosts(connection, &by, before.id, request.hosts).await {
+        Err(Error::NoTargets(_)) if !plan.has_steps_on_hosts() => (Vec::new(), Vec::new()),
         found => found?,
     };
     let mut plan = dangers::guard(app, plan).await?;
     started::freeze(app, connection, &reading, &mut plan, &targets).await?;
     let frozen = Frozen::new(by, plan, targets, before.priority)?;
-    launch(app, connection, frozen, Some(before.id), key).await
+    let begun = launch(app, connection, frozen, again(before.id), key).await?;
+    Ok(begun.map(|execution| (execution, left_out)))
 }
 
-/// The hosts that are meant. One that is gone since is an error, never left out silently.
+/// The hosts that are meant, and the names of those of them that are not enrolled any more: these hold up nobody else.
+///
+/// # Errors
+/// When there are none, or one may not be touched.
 async fn hosts(
     connection: &mut PgConnection,
     by: &Authorized<ExecutionCreate>,
     id: ExecutionId,
     which: RetryHosts,
-) -> Result<Vec<Target>> {
+) -> Result<(Vec<Target>, Vec<String>)> {
     let meant = store::executions::hosts_again(connection, by.org_id(), id, which).await?;
     if meant.is_empty() {
         return Err(Error::NoTargets(match which {
             RetryHosts::Failed => {
-                "the request: it failed on no host; say unfinished or all, and from which step".to_owned()
+                "the request: it failed on no host; say --hosts unfinished, or --hosts all --from STEP"
+                    .to_owned()
             }
             RetryHosts::Unfinished => {
-                "the request: it succeeded on every host; say all, and from which step".to_owned()
+                "the request: it succeeded on every host; say --hosts all --from STEP".to_owned()
             }
             RetryHosts::All => "the request: the execution had no hosts".to_owned(),
         }));
     }
-    still_there(connection, by, meant).await
+    still_enrolled(connection, by, meant).await
 }
 
-/// The hosts that these were, by their ids and names then.
+/// Those of these hosts that are enrolled, whatever their names are now, and the names of the others.
+///
+/// # Errors
+/// When none is, or one may not be touched.
+pub(super) async fn still_enrolled(
+    connection: &mut PgConnection,
+    by: &Authorized<ExecutionCreate>,
+    meant: Vec<(Uuid, String)>,
+) -> Result<(Vec<Target>, Vec<String>)> {
+    let agents: Vec<Uuid> = meant.iter().map(|(agent, _)| *agent).collect();
+    let there = store::undo::enrolled(connection, by.org_id(), &agents).await?;
+    if there.is_empty() {
+        return Err(Error::Conflict(NONE_ENROLLED.to_owned()));
+    }
+    let known: BTreeSet<Uuid> = there.iter().map(|(agent, _)| *agent).collect();
+    let gone = meant.into_iter().filter(|(agent, _)| !known.contains(agent)).map(|(_, name)| name);
+    let left_out = gone.collect();
+    Ok((still_there(connection, by, there).await?, left_out))
+}
+
+/// The hosts that these are, by their ids and names.
 ///
 /// # Errors
 /// When one is gone, is another one, or may not be touched.
-pub(super) async fn still_there(
+async fn still_there(
     connection: &mut PgConnection,
     by: &Authorized<ExecutionCreate>,
     meant: Vec<(Uuid, String)>,

@@ -12,7 +12,7 @@ use model::{
         job::{ExecuteJob, JobPlan, PlanChanges, PlannedHost, PlannedStep},
     },
     command::{Command, within},
-    id::{AgentId, ExecutionId, RunId},
+    id::{AgentId, JobId, RunId, ScheduleId},
     job::{JobTargets, Length, Plan, Rollout, Work as StepWork, parameters::resolve as resolve_parameters},
     limits,
 };
@@ -23,7 +23,7 @@ use sqlx::PgConnection;
 use super::{
     App,
     access::{Authorized, ExecutionCreate, ExecutionRead, JobRead},
-    dangers,
+    approvals, dangers,
     executions::{Key, Start, Starter, earlier, parse_selector, resolve, seen_whole, touchable, write},
     jobs, scripts, started,
 };
@@ -34,7 +34,7 @@ use crate::{
         self,
         agents::Target,
         audit,
-        executions::{NewRun, Work},
+        executions::{Because, NewRun, Work},
         progress::NO_AGENT,
         runs::Covered,
     },
@@ -66,6 +66,7 @@ pub(crate) async fn plan(
     tx.rollback().await.during("rollback")?;
     let since = since(app, by, &frozen).await?;
     let dangers = dangers::of_plan(app, &frozen.plan).await?;
+    let warnings = approvals::without_roles(app, by.org_id(), &frozen.plan).await?;
     let (job, version) = match &frozen.plan.job {
         Some(job) => (job.name.clone(), job.version),
         None => return Err(Error::internal("a job has a plan of none", key.to_owned())),
@@ -75,6 +76,7 @@ pub(crate) async fn plan(
         name: target.name,
         batch,
         connected: target.connected,
+        draining: target.draining,
     });
     Ok(JobPlan {
         job,
@@ -86,6 +88,7 @@ pub(crate) async fn plan(
         runs: frozen.runs,
         since,
         dangers,
+        warnings,
     })
 }
 
@@ -165,13 +168,70 @@ pub(crate) async fn execute(
     }
     let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
     let frozen = freeze(app, &mut tx, by, key, request).await?;
-    let Some(execution) = launch(app, &mut tx, frozen, None, repeated.as_ref()).await? else {
+    let Some(execution) = launch(app, &mut tx, frozen, Because::default(), repeated.as_ref()).await? else {
         tx.rollback().await.during("rollback")?;
         return earlier(app, by, repeated.as_ref()).await?.ok_or(Error::StillRunning);
     };
     tx.commit().await.during("commit")?;
     tell(app, &execution, by.request_id());
     Ok(execution)
+}
+
+/// The schedule that starts a job.
+pub(super) struct Scheduled<'a> {
+    pub id: ScheduleId,
+    pub job_id: JobId,
+    /// What its document, which is signed, calls the job.
+    pub job: &'a str,
+    /// For when it was planned.
+    pub due: Option<Timestamp>,
+    /// Nothing starts when none of its hosts is connected.
+    pub needs_one_there: bool,
+}
+
+/// Starts a job for its schedule; none when no host is there and one is needed, or when another request with the same key was
+/// faster.
+///
+/// # Errors
+/// Those of [`execute`], and when the schedule names another job.
+pub(super) async fn scheduled(
+    app: &App,
+    connection: &mut PgConnection,
+    by: &Authorized<JobRead>,
+    schedule: Scheduled<'_>,
+    request: &ExecuteJob,
+    key: Option<&Key>,
+) -> Result<Option<Execution>> {
+    let mut frozen = freeze(app, connection, by, &schedule.job_id.to_string(), request).await?;
+    if let Some(due) = schedule.due {
+        frozen.plan.tell_due(due);
+    }
+    if frozen.plan.job.as_ref().is_none_or(|job| job.name != schedule.job) {
+        return Err(Error::Tampered(format!(
+            "the schedule is for the job '{}', and its row for another",
+            schedule.job
+        )));
+    }
+    let is_there = |(host, _): &(Target, u16)| host.connected;
+    if schedule.needs_one_there && !frozen.hosts.is_empty() && !frozen.hosts.iter().any(is_there) {
+        return Ok(None);
+    }
+    let because = Because { schedule: Some(schedule.id), ..Because::default() };
+    launch(app, connection, frozen, because, key).await
+}
+
+/// Whether a job could be started like this now.
+///
+/// # Errors
+/// Those of [`execute`].
+pub(super) async fn try_out(
+    app: &App,
+    connection: &mut PgConnection,
+    by: &Authorized<JobRead>,
+    key: &str,
+    request: &ExecuteJob,
+) -> Result<()> {
+    freeze(app, connection, by, key, request).await.map(drop)
 }
 
 /// Starts a command of its own that spreads over its hosts, as [`execute`] does a job.
@@ -195,7 +255,7 @@ pub(super) async fn command(
     let hosts = touchable(by, resolve(&mut tx, by, &request.targets, None).await?)?;
     let priority = i16::try_from(request.priority()).expect("it was validated");
     let frozen = Frozen::new(by.also()?, plan, hosts, priority)?;
-    let Some(execution) = launch(app, &mut tx, frozen, None, repeated.as_ref()).await? else {
+    let Some(execution) = launch(app, &mut tx, frozen, Because::default(), repeated.as_ref()).await? else {
         tx.rollback().await.during("rollback")?;
         return earlier(app, by, repeated.as_ref()).await?.ok_or(Error::StillRunning);
     };
@@ -212,19 +272,21 @@ pub(super) async fn launch(
     app: &App,
     connection: &mut PgConnection,
     frozen: Frozen,
-    retry_of: Option<ExecutionId>,
+    because: Because,
     key: Option<&Key>,
 ) -> Result<Option<Execution>> {
     let Frozen { by, plan, hosts, hash, priority, .. } = frozen;
     let (org, now) = (by.org_id(), clock::now());
-    let mut detail = json!({ "targets_hash": hash, "retry_of": retry_of });
+    let mut detail = json!({ "targets_hash": hash, "retry_of": because.retry_of });
+    if let Some(schedule) = because.schedule {
+        detail["schedule_id"] = json!(schedule);
+    }
     let new = PlanStart {
         start_by: now + SignedDuration::from_secs(limits::PLAN_SECONDS),
         priority,
         plan,
         hosts: hosts.into_iter().map(|(target, batch)| (target.id.into(), target.name, batch)).collect(),
-        retry_of,
-        parent: None,
+        because,
     };
     let written = write_plan(app, connection, &(&by).into(), (new, now), key, &mut detail).await?;
     let Some(execution) = written else { return Ok(None) };
@@ -240,9 +302,7 @@ pub(super) struct PlanStart {
     pub plan: Plan,
     /// In the order of their turns, each with its name and batch.
     pub hosts: Vec<(AgentId, String, u16)>,
-    pub retry_of: Option<ExecutionId>,
-    /// The run of another execution that starts it.
-    pub parent: Option<(ExecutionId, RunId)>,
+    pub because: Because,
 }
 
 /// Signs a plan and writes it with its runs and hosts; `detail` is filled up with what the audit has to say of it. None when
@@ -258,7 +318,7 @@ pub(super) async fn write_plan(
     key: Option<&Key>,
     detail: &mut Value,
 ) -> Result<Option<Execution>> {
-    let PlanStart { start_by, priority, plan, hosts: places, retry_of, parent } = new;
+    let PlanStart { start_by, priority, plan, hosts: places, because } = new;
     let plan = plan.normal().map_err(|error| Error::internal("cannot write a plan", error))?;
     let runs = runs(&plan, &places, now);
     detail["targets"] = places.len().into();
@@ -285,7 +345,7 @@ pub(super) async fn write_plan(
             summary
         }
     };
-    let new = Start { now, start_by, priority, summary, work: Work::Plan(plan), runs, retry_of, parent };
+    let new = Start { now, start_by, priority, summary, work: Work::Plan(plan), runs, because };
     let Some(mut execution) = write(app, connection, by, new, key).await? else { return Ok(None) };
     let org = by.org_id;
     store::progress::insert(connection, (execution.id, org), &places, now).await?;

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     clock,
     error::{During, Error, Result},
-    store::{self, agents::Target, audit, progress::Ask},
+    store::{self, agents::Target, audit, executions::Because, progress::Ask},
 };
 
 /// What stands above a job that is frozen.
@@ -232,8 +232,7 @@ pub(super) async fn begin(
         priority: frozen.priority,
         plan,
         hosts: hosts.collect(),
-        retry_of: None,
-        parent: Some((id, run)),
+        because: Because { parent: Some((id, run)), ..Because::default() },
     };
     let mut detail = json!({ "started_by": id });
     let written = write_plan(app, connection, &by, (new, now), None, &mut detail).await?;
@@ -267,14 +266,14 @@ pub(super) const fn end(state: ExecutionState) -> Option<RunEvent> {
     })
 }
 
-/// Lets nothing more begin of a job that was started by one that was stopped.
+/// Stops or aborts a job that was started by one that was.
 ///
 /// # Errors
 /// When the database does not answer.
-pub(super) async fn stop(app: &App, org: OrgId, child: ExecutionId) -> Result<()> {
+pub(super) async fn stop(app: &App, org: OrgId, child: ExecutionId, ask: Ask) -> Result<()> {
     let now = clock::now();
     let mut tx = app.db.worker().begin().await.during("begin")?;
-    store::progress::ask(&mut tx, (child, org), Ask::Abort, now).await?;
+    store::progress::ask(&mut tx, (child, org), ask, now).await?;
     tx.commit().await.during("commit")?;
     app.wake.advance.notify_one();
     Ok(())

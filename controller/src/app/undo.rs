@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use model::{
     api::{
         execution::Execution,
-        undo::{ChangedHost, Changes, UndoExecution, UndoHosts},
+        undo::{Changes, UndoExecution, UndoHosts},
     },
-    id::{AgentId, ExecutionId},
+    id::{AgentId, ExecutionId, OrgId},
     job::Plan,
 };
 use serde_json::json;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     clock,
     error::{During, Error, Result},
-    store::{self, audit},
+    store::{self, audit, executions::Because},
 };
 
 /// A page of the hosts on which something of it began and was not undone, by name, from behind `after`.
@@ -47,6 +48,10 @@ pub(crate) async fn list(
     let mut connection = pool.acquire().await.during("acquire of a connection")?;
     let (mut hosts, total) =
         store::undo::hosts(&mut connection, (id, org), &undoing, UndoHosts::All, after, limit).await?;
+    let refused = match refusal(&execution, plan.as_ref()) {
+        None if total > 0 => unable(&mut connection, org, &execution, plan.as_ref()).await?,
+        why => why,
+    };
     drop(connection);
     let agents: Vec<Uuid> = hosts.iter().map(|host| host.agent_id.0).collect();
     let places: HashMap<AgentId, usize> =
@@ -59,11 +64,30 @@ pub(crate) async fn list(
             hosts[*host].runs.push(run);
         }
     }
-    let refused = refusal(&execution, plan.as_ref()).map(|why| match why {
+    let refused = refused.map(|why| match why {
         Error::Conflict(text) => text,
         other => other.to_string(),
     });
     Ok(Changes { execution_id: id, total, refused, hosts, next_cursor: None })
+}
+
+/// What stands in the way of one that could be undone: its job is deleted, or none of its hosts is enrolled any more.
+async fn unable(
+    connection: &mut PgConnection,
+    org: OrgId,
+    execution: &Execution,
+    plan: Option<&Plan>,
+) -> Result<Option<Error>> {
+    let Some((plan, job)) = plan.and_then(|plan| Some((plan, plan.job.as_ref()?))) else { return Ok(None) };
+    if store::jobs::find(connection, org, &job.id.to_string(), false).await?.is_none() {
+        return Ok(Some(retry::gone(&job.name)));
+    }
+    let all = UndoHosts::All;
+    let (hosts, _) =
+        store::undo::hosts(connection, (execution.id, org), &undoing(plan), all, None, i64::MAX).await?;
+    let agents: Vec<Uuid> = hosts.iter().map(|host| host.agent_id.0).collect();
+    let is_somebody_there = !store::undo::enrolled(connection, org, &agents).await?.is_empty();
+    Ok((!is_somebody_there).then(|| Error::Conflict(retry::NONE_ENROLLED.to_owned())))
 }
 
 /// The places of the steps that undo.
@@ -142,13 +166,9 @@ pub(crate) async fn start(
         return Err(Error::Conflict(why.to_owned()));
     }
     let count = changed.len();
-    let agents: Vec<uuid::Uuid> = changed.iter().map(|ChangedHost { agent_id, .. }| agent_id.0).collect();
+    let meant = changed.into_iter().map(|host| (host.agent_id.0, host.target)).collect();
     // Who is not enrolled any more stays on the list and holds up nobody else; who has another name is still the same.
-    let meant = store::undo::enrolled(&mut tx, org, &agents).await?;
-    if meant.is_empty() {
-        return Err(Error::Conflict("no host that it changed is enrolled any more".to_owned()));
-    }
-    let targets = retry::still_there(&mut tx, &starting, meant).await?;
+    let (targets, left_out) = retry::still_enrolled(&mut tx, &starting, meant).await?;
     let plan = dangers::guard(app, plan.undo(id)?).await?;
     let entry = starting.entry(
         "execution.undo",
@@ -157,11 +177,13 @@ pub(crate) async fn start(
     );
     audit::record(&mut tx, org, clock::now(), entry).await?;
     let frozen = Frozen::new(starting, plan, targets, before.priority)?;
-    let Some(execution) = launch(app, &mut tx, frozen, Some(id), key.as_ref()).await? else {
+    let because = Because { retry_of: Some(id), ..Because::default() };
+    let Some(mut execution) = launch(app, &mut tx, frozen, because, key.as_ref()).await? else {
         tx.rollback().await.during("rollback")?;
         return earlier(app, by, key.as_ref()).await?.ok_or(Error::StillRunning);
     };
     tx.commit().await.during("commit")?;
     tell(app, &execution, by.request_id());
+    execution.left_out = left_out;
     Ok(execution)
 }

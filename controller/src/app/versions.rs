@@ -24,6 +24,7 @@ pub(super) struct Kind {
 
 pub(super) const JOB: Kind = Kind { signed_as: "job-version", noun: "job" };
 pub(super) const SCRIPT: Kind = Kind { signed_as: "script-version", noun: "script" };
+pub(super) const SCHEDULE: Kind = Kind { signed_as: "schedule-revision", noun: "schedule" };
 
 /// Signs that `by` saves this document as this version.
 pub(super) fn sign<P>(

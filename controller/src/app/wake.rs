@@ -23,6 +23,8 @@ pub(crate) struct Wake {
     pub(crate) advance: Notify,
     /// A request to a web server may be sent.
     pub(crate) http_calls: Notify,
+    /// A schedule was saved, or something is known to wait for a look at schedules.
+    pub(crate) schedules: Notify,
     pub(crate) revoke: Notify,
     /// Something happened that other controllers may wait for.
     pub(crate) others: Notify,

@@ -12,6 +12,10 @@ const PERIOD: Duration = Duration::from_secs(3600);
 const IDEMPOTENCY: SignedDuration = SignedDuration::from_hours(24);
 /// How long failures to enter are remembered: longer than they lock.
 const LOGIN_FAILURES: SignedDuration = SignedDuration::from_hours(1);
+/// How long it is told what became of firings.
+const OCCURRENCES: SignedDuration = SignedDuration::from_hours(400 * 24);
+/// Rows that one statement takes away.
+const BATCH: i64 = 10_000;
 /// How long sessions, one-time tokens and keys are kept after their end.
 const ENDED: SignedDuration = SignedDuration::from_hours(30 * 24);
 
@@ -25,6 +29,9 @@ pub(super) async fn round(app: &Arc<App>) -> Result<()> {
         store::one_time_tokens::forget(app.db.worker(), now - ENDED).await?;
         store::oidc_logins::forget(app.db.worker(), now).await?;
         store::access_keys::forget(app.db.worker(), now - ENDED).await?;
+        while store::occurrences::forget(app.db.worker(), now - OCCURRENCES, BATCH).await?
+            == BATCH.unsigned_abs()
+        {}
         store::http_calls::forget(app.db.worker(), now - ENDED).await?;
         store::idempotency::forget(app.db.worker(), now - IDEMPOTENCY).await
     })

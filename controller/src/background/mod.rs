@@ -13,6 +13,7 @@ mod listen;
 mod reap;
 mod repeat;
 mod revoke;
+mod schedule;
 mod sequence;
 
 use std::{
@@ -48,6 +49,7 @@ pub(crate) fn spawn(
     start.worker("dispatch", |app| async move { dispatch::round(&app).await });
     start.worker("advance", |app| async move { advance::round(&app).await });
     start.worker("http_calls", |app| async move { http_calls::round(&app).await });
+    start.worker("schedule", |app| async move { schedule::round(&app).await });
     start.worker("cancel", |app| async move { cancel::round(&app).await });
     start.worker("revoke", |app| async move { revoke::round(&app).await });
     start.worker("lease", |app| async move { lease::round(&app).await });

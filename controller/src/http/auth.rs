@@ -157,6 +157,7 @@ pub(super) async fn who_am_i(Access(by): Access<SelfRead>) -> Json<WhoAmI> {
     let credential = match actor.credential {
         Credential::ApiToken(_) => "api_token",
         Credential::Session(_) => "session",
+        Credential::Schedule(_) => "schedule",
     };
     Json(WhoAmI {
         actor: actor.name.clone(),

@@ -16,7 +16,10 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use model::{
-    api::output::{OutputEnd, OutputPiece},
+    api::{
+        execution::Execution,
+        output::{OutputEnd, OutputPiece},
+    },
     id::{ExecutionId, OrgId},
 };
 use tokio::{sync::watch, time::Instant};
@@ -185,7 +188,12 @@ impl Pages {
         let execution = store::executions::get(&pool, self.org, self.execution)
             .await?
             .ok_or_else(|| Failure::from(Error::not_found("execution", self.execution.to_string())))?;
-        Ok(Step::End(OutputEnd { state: execution.state, runs: execution.runs }))
+        let left_out = match execution.stopped {
+            true => store::progress::left_out(&pool, self.org, self.execution).await?,
+            false => 0,
+        };
+        let Execution { state, runs, aborted, .. } = execution;
+        Ok(Step::End(OutputEnd { state, runs, left_out, aborted }))
     }
 }
 

@@ -9,6 +9,7 @@ mod approvals;
 mod audit;
 mod auth;
 mod body;
+mod calendars;
 mod connections;
 mod controllers;
 mod cookies;
@@ -37,6 +38,7 @@ mod reports;
 mod request_id;
 mod results;
 mod roles;
+mod schedules;
 mod scripts;
 mod sessions;
 mod statistics;
@@ -177,6 +179,21 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(job_templates::fill))
         .routes(routes!(target_groups::list, target_groups::create))
         .routes(routes!(target_groups::show, target_groups::change, target_groups::delete))
+        .routes(routes!(calendars::list, calendars::create))
+        .routes(routes!(calendars::show, calendars::change, calendars::delete))
+        .routes(routes!(calendars::import))
+        .routes(routes!(calendars::at))
+        .routes(routes!(schedules::list, schedules::create))
+        .routes(routes!(schedules::of_job))
+        .routes(routes!(schedules::preview))
+        .routes(routes!(schedules::forecast))
+        .routes(routes!(schedules::show, schedules::save, schedules::delete))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::trigger))
+        .routes(routes!(schedules::backfill))
+        .routes(routes!(schedules::preview_saved))
+        .routes(routes!(schedules::history))
         .routes(routes!(scripts::list, scripts::create))
         .routes(routes!(scripts::validate))
         .routes(routes!(scripts::show, scripts::save, scripts::delete))

@@ -54,6 +54,7 @@ pub(crate) struct Target {
     /// It is among the hosts that the request may touch.
     pub allowed: bool,
     pub connected: bool,
+    pub draining: bool,
 }
 
 const COLUMNS: &str = "a.id, a.name, a.labels, a.facts, a.slots, a.version, a.pending,
@@ -189,8 +190,8 @@ pub(crate) async fn targets(
         None => drop(query.push("true")),
     }
     query
-        .push(" as allowed, exists (select from sessions s where s.agent_id = a.id and s.connected) as connected
-                from agents a where a.org_id = ")
+        .push(" as allowed, exists (select from sessions s where s.agent_id = a.id and s.connected) as connected,
+                a.draining_since is not null as draining from agents a where a.org_id = ")
         .push_bind(org.0)
         .push(" and a.revoked_at is null and not a.pending");
     match wanted {

@@ -51,7 +51,7 @@ impl<'a> Entry<'a> {
 }
 
 /// What the events of these kinds tell whoever may see events. Of all others the details are for those who may read the audit.
-const TOLD: [&str; 4] = ["agent.", "controller.", "enroll_token.", "execution."];
+const TOLD: [&str; 5] = ["agent.", "controller.", "enroll_token.", "execution.", "schedule."];
 
 /// Writes the entry, and the event of the same name for those who listen.
 pub(crate) async fn record(

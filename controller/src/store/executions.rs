@@ -9,7 +9,7 @@ use model::{
     },
     command::Command,
     execution::{ExecutionState, RunCounts},
-    id::{ExecutionId, OrgId, RunId},
+    id::{ExecutionId, OrgId, RunId, ScheduleId},
     job::{Plan, PlannedJob, Rollout},
     run::RunState,
     selector::Selector,
@@ -42,9 +42,17 @@ pub(crate) struct NewExecution<'a> {
     pub priority: i16,
     pub manifest: &'a SignedManifest,
     pub runs: &'a [NewRun],
+    pub because: Because,
+}
+
+/// What led to an execution, besides who started it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Because {
+    /// It tries that one again, or undoes it.
     pub retry_of: Option<ExecutionId>,
     /// The run of another execution that starts it.
     pub parent: Option<(ExecutionId, RunId)>,
+    pub schedule: Option<ScheduleId>,
 }
 
 /// A run to be.
@@ -116,8 +124,8 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>
              insert into executions (id, org_id, summary, command, actor, request_id, created_at, start_before,
                                      state, manifest, manifest_signature, manifest_certificate,
                                      runs_total, runs_waiting, priority, plan, job_id, retry_of, parent_id,
-                                     parent_run)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12, $16, $17, $18, $21, $22, $23)
+                                     parent_run, schedule_id)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12, $16, $17, $18, $21, $22, $23, $24)
          ), positions as (
              insert into output_positions (execution_id) values ($1)
          )
@@ -145,9 +153,10 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>
         plan.and_then(|plan| plan.job.as_ref()).map(|job| job.id.0),
         state.as_str(),
         &steps as _,
-        new.retry_of.map(|id| id.0),
-        new.parent.map(|(execution, _)| execution.0),
-        new.parent.map(|(_, run)| run.0)
+        new.because.retry_of.map(|id| id.0),
+        new.because.parent.map(|(execution, _)| execution.0),
+        new.because.parent.map(|(_, run)| run.0),
+        new.because.schedule.map(|id| id.0)
     )
     .execute(connection)
     .await
@@ -164,6 +173,7 @@ struct Row {
     job: Option<Json<PlannedJob>>,
     rollout: Option<Json<Rollout>>,
     stopped: Option<bool>,
+    aborted: Option<bool>,
     actor: String,
     request_id: String,
     created_at: jiff_sqlx::Timestamp,
@@ -172,6 +182,7 @@ struct Row {
     priority: i16,
     retry_of: Option<Uuid>,
     parent_id: Option<Uuid>,
+    schedule_id: Option<Uuid>,
     undoes: Option<Uuid>,
     paused: Option<bool>,
     waits_for: Option<String>,
@@ -216,6 +227,7 @@ macro_rules! row {
             job: $r.job,
             rollout: $r.rollout,
             stopped: $r.stopped,
+            aborted: $r.aborted,
             id: $r.id,
             state: $r.state,
             summary: $r.summary,
@@ -227,6 +239,7 @@ macro_rules! row {
             priority: $r.priority,
             retry_of: $r.retry_of,
             parent_id: $r.parent_id,
+            schedule_id: $r.schedule_id,
             undoes: $r.undoes,
             paused: $r.paused,
             waits_for: $r.waits_for,
@@ -262,12 +275,16 @@ impl From<Row> for Execution {
             ended_at: row.ended_at.map(jiff_sqlx::Timestamp::to_jiff),
             paused: row.paused == Some(true),
             waits_for: row.waits_for,
+            lock_held_by: None,
             retry_of: row.retry_of.map(ExecutionId),
             parent_id: row.parent_id.map(ExecutionId),
+            schedule_id: row.schedule_id.map(ScheduleId),
             undoes: row.undoes.map(ExecutionId),
             job: row.job.map(|job| executed(job.0)),
             rollout: row.rollout.map(|rollout| rollout.0),
             stopped: row.stopped == Some(true),
+            aborted: row.aborted == Some(true),
+            left_out: Vec::new(),
             command: row.command.map(|command| without_values(command.0)),
         }
     }
@@ -292,13 +309,17 @@ pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Op
                   coalesce(command, case when not plan ? 'job' then plan->'steps'->0->'work'->'command' end)
                       as "command: Json<Command>", plan->'job' as "job: Json<PlannedJob>",
                   plan->'rollout' as "rollout: Json<Rollout>", actor, request_id, created_at, ended_at,
-                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of, parent_id, (plan->>'undoes')::uuid as undoes,
+                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of, parent_id, schedule_id, (plan->>'undoes')::uuid as undoes,
                   (select p.paused_at is not null from execution_progress p
                    where p.execution_id = executions.id and ended_at is null) as "paused",
                   (select p.stopped_at is not null from execution_progress p
                    where p.execution_id = executions.id) as "stopped",
+                  (select p.aborted_at is not null from execution_progress p
+                   where p.execution_id = executions.id) as "aborted",
                   (select p.waits_for from execution_progress p
-                   where p.execution_id = executions.id and ended_at is null) as "waits_for", runs_total, runs_waiting, runs_active,
+                   where p.execution_id = executions.id and ended_at is null) as "waits_for",
+                  (select l.execution_id from execution_progress p join locks l on l.org_id = $1 and l.key = p.waits_for
+                   where p.execution_id = executions.id and ended_at is null) as "held_by", runs_total, runs_waiting, runs_active,
                   runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
                   runs_unknown
            from executions where org_id = $1 and id = $2"#,
@@ -308,7 +329,10 @@ pub(crate) async fn get(pool: &PgPool, org: OrgId, id: ExecutionId) -> Result<Op
     .fetch_optional(pool)
     .await
     .during("query for the execution")?;
-    Ok(record.map(|r| Execution::from(row!(r, r.command))))
+    Ok(record.map(|r| {
+        let lock_held_by = r.held_by.map(ExecutionId);
+        Execution { lock_held_by, ..Execution::from(row!(r, r.command)) }
+    }))
 }
 
 /// The newest execution of a job that undoes none, with the names of its hosts.
@@ -374,11 +398,13 @@ pub(crate) async fn page(
     let records = sqlx::query!(
         r#"select id, state, summary, plan->'job' as "job: Json<PlannedJob>",
                   plan->'rollout' as "rollout: Json<Rollout>", actor, request_id, created_at, ended_at,
-                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of, parent_id, (plan->>'undoes')::uuid as undoes,
+                  cancel_requested_at is not null as "cancel_requested!", priority, retry_of, parent_id, schedule_id, (plan->>'undoes')::uuid as undoes,
                   (select p.paused_at is not null from execution_progress p
                    where p.execution_id = executions.id and ended_at is null) as "paused",
                   (select p.stopped_at is not null from execution_progress p
                    where p.execution_id = executions.id) as "stopped",
+                  (select p.aborted_at is not null from execution_progress p
+                   where p.execution_id = executions.id) as "aborted",
                   (select p.waits_for from execution_progress p
                    where p.execution_id = executions.id and ended_at is null) as "waits_for", runs_total, runs_waiting, runs_active,
                   runs_succeeded, runs_failed, runs_cancelled, runs_timed_out, runs_skipped, runs_expired,
@@ -589,7 +615,10 @@ pub(crate) async fn set_counts(
                  runs_succeeded = $6, runs_failed = $7, runs_cancelled = $8, runs_timed_out = $9, runs_skipped = $10,
                  runs_expired = $11, runs_unknown = $12
              where id = $1
-             returning org_id, actor, summary, runs_total, ended_at, parent_id
+             returning org_id, actor, summary, runs_total, ended_at, parent_id, schedule_id
+         ), of_schedule as (
+             insert into schedule_ends (schedule_id, org_id, execution_id, state, at)
+             select schedule_id, org_id, $1, $2, $3 from changed where ended_at = $3 and schedule_id is not null
          ), told as (
              insert into advance_queue (execution_id, agent_id, org_id)
              select parent_id, $13, org_id from changed where ended_at = $3 and parent_id is not null

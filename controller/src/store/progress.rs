@@ -54,6 +54,8 @@ pub(crate) struct StepRun {
     pub exit_code: Option<i32>,
     /// It was offered to its host once at least.
     pub is_tried: bool,
+    /// It was skipped although its condition held.
+    pub is_left_out: bool,
 }
 
 /// Makes the rows of an execution that begins; it is due at once.
@@ -143,7 +145,7 @@ pub(crate) async fn due(pool: &PgPool, now: Timestamp, limit: i64) -> Result<Vec
 pub(crate) async fn lock(connection: &mut PgConnection, execution: ExecutionId) -> Result<Option<Progress>> {
     let row = sqlx::query!(
         r#"select batch, pause_until, paused_at is not null as "is_paused!", stopped_at is not null as "is_stopped!",
-                  waits_for is not null as "is_waiting!"
+                  aborted_at is not null as "is_aborted!", waits_for is not null as "is_waiting!"
            from execution_progress where execution_id = $1 for update skip locked"#,
         execution.0
     )
@@ -155,6 +157,7 @@ pub(crate) async fn lock(connection: &mut PgConnection, execution: ExecutionId) 
             batch: u16::try_from(r.batch).unwrap_or(0),
             pause_until: r.pause_until.map(jiff_sqlx::Timestamp::to_jiff),
             is_stopped: r.is_stopped,
+            is_aborted: r.is_aborted,
         },
         is_paused: r.is_paused,
         is_waiting: r.is_waiting,
@@ -201,6 +204,29 @@ pub(crate) async fn hosts(connection: &mut PgConnection, execution: ExecutionId)
         .collect()
 }
 
+/// The hosts whose turn has come and that were offered nothing yet, although something waits for them, each with the time since when
+/// it is away, if it is.
+pub(crate) async fn unbegun(
+    connection: &mut PgConnection,
+    execution: ExecutionId,
+) -> Result<Vec<(AgentId, Option<Timestamp>)>> {
+    let rows = sqlx::query!(
+        r#"select h.agent_id, case when not s.connected then s.closed_at end as "gone_at"
+           from execution_hosts h left join sessions s on s.agent_id = h.agent_id
+           where h.execution_id = $1 and h.state = 'active'
+             and exists (select from runs r where r.execution_id = $1 and r.agent_id = h.agent_id and r.step is not null
+                             and r.state = 'queued' and r.attempt = 0)
+             and not exists (select from runs r where r.execution_id = $1 and r.agent_id = h.agent_id and r.step is not null
+                                 and (r.attempt > 0 or r.state not in ('blocked', 'queued', 'skipped')))"#,
+        execution.0
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for hosts that have not begun")?;
+    let since = |at: Option<jiff_sqlx::Timestamp>| at.map(jiff_sqlx::Timestamp::to_jiff);
+    Ok(rows.into_iter().map(|row| (row.agent_id.into(), since(row.gone_at))).collect())
+}
+
 /// The runs of these hosts, or of the controller's own steps; those of a host in the order of the steps.
 ///
 /// A subquery for each host, which wants its order: the planner knows nothing of an execution that has just begun, takes it for
@@ -213,7 +239,8 @@ pub(crate) async fn runs(
     let rows = sqlx::query!(
         r#"select r.agent_id as "agent_id!", r.id as "id!", r.step as "step!", r.state as "state!",
                   r.generation as "generation!", r.started_at, r.exit_code,
-                  r.attempt > 0 as "is_tried!"
+                  r.attempt > 0 as "is_tried!",
+                  r.state = 'skipped' and r.reason is distinct from 'condition_false' as "is_left_out!"
            from unnest($2::uuid[]) as h(agent_id) cross join lateral (
                select * from runs
                where execution_id = $1 and agent_id = h.agent_id and step is not null order by execution_id, agent_id, step
@@ -237,6 +264,7 @@ pub(crate) async fn runs(
                 started_at: r.started_at.map(jiff_sqlx::Timestamp::to_jiff),
                 exit_code: r.exit_code,
                 is_tried: r.is_tried,
+                is_left_out: r.is_left_out,
             })
         })
         .collect()
@@ -351,6 +379,20 @@ pub(crate) async fn results_of_step(
     Ok(each.collect())
 }
 
+/// How many runs were skipped because the rollout was stopped or aborted. What would have undone something is not missed.
+pub(crate) async fn left_out(pool: &PgPool, org: OrgId, execution: ExecutionId) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from runs r join executions e on e.id = r.execution_id
+           where r.org_id = $1 and r.execution_id = $2 and r.state = 'skipped' and r.reason = 'rollout_stopped'
+             and (e.plan->'steps'->r.step::int->>'is_rollback')::boolean is not true"#,
+        org.0,
+        execution.0
+    )
+    .fetch_one(pool)
+    .await
+    .during("count of the runs that were left out")
+}
+
 /// Writes the new states of hosts.
 pub(crate) async fn set_hosts(
     connection: &mut PgConnection,
@@ -450,10 +492,14 @@ pub(crate) async fn set(
 pub(crate) enum Ask {
     Pause,
     Resume,
+    /// No further host begins.
+    Stop,
+    /// Nothing more begins on hosts at work either.
     Abort,
 }
 
-/// Does what people ask, unless the execution is over or has no plan; answers whether it was done.
+/// Does what is asked, unless the execution is over or has no plan, or was aborted and is to be held or to go on; answers whether it
+/// was done.
 pub(crate) async fn ask(
     connection: &mut PgConnection,
     (execution, org): (ExecutionId, OrgId),
@@ -464,15 +510,18 @@ pub(crate) async fn ask(
         "update execution_progress p
          set paused_at = case $3 when 'pause' then coalesce(p.paused_at, $4) else null end,
              pause_until = case $3 when 'resume' then null else p.pause_until end,
-             stopped_at = case $3 when 'abort' then coalesce(p.stopped_at, $4) else p.stopped_at end,
+             stopped_at = case when $3 in ('stop', 'abort') then coalesce(p.stopped_at, $4) else p.stopped_at end,
+             aborted_at = case $3 when 'abort' then coalesce(p.aborted_at, $4) else p.aborted_at end,
              advance_at = $4
          from executions e
-         where p.org_id = $1 and p.execution_id = $2 and e.org_id = $1 and e.id = $2 and e.ended_at is null",
+         where p.org_id = $1 and p.execution_id = $2 and e.org_id = $1 and e.id = $2 and e.ended_at is null
+           and (p.aborted_at is null or $3 in ('stop', 'abort'))",
         org.0,
         execution.0,
         match ask {
             Ask::Pause => "pause",
             Ask::Resume => "resume",
+            Ask::Stop => "stop",
             Ask::Abort => "abort",
         },
         now.to_sqlx()

@@ -22,6 +22,18 @@ pub(crate) async fn list(pool: &PgPool, org: OrgId) -> Result<Vec<Role>> {
         .during("query for roles")
 }
 
+/// Those of these names that are roles of the organization's own.
+pub(crate) async fn existing(
+    connection: &mut PgConnection,
+    org: OrgId,
+    names: &[String],
+) -> Result<Vec<String>> {
+    sqlx::query_scalar!("select name from roles where org_id = $1 and name = any($2)", org.0, names)
+        .fetch_all(connection)
+        .await
+        .during("query for roles by name")
+}
+
 /// The permissions of a role; its row is locked until the transaction ends.
 pub(crate) async fn lock(
     connection: &mut PgConnection,

@@ -46,6 +46,18 @@ pub(crate) async fn find(
     Ok(id.map(ServiceAccountId))
 }
 
+/// The name of one.
+pub(crate) async fn name(
+    connection: &mut PgConnection,
+    org: OrgId,
+    id: ServiceAccountId,
+) -> Result<Option<String>> {
+    sqlx::query_scalar!("select name from service_accounts where org_id = $1 and id = $2", org.0, id.0)
+        .fetch_optional(connection)
+        .await
+        .during("query for the service account")
+}
+
 /// With its tokens and bindings.
 pub(crate) async fn delete(connection: &mut PgConnection, org: OrgId, id: ServiceAccountId) -> Result<()> {
     sqlx::query!("delete from service_accounts where org_id = $1 and id = $2", org.0, id.0)

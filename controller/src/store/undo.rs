@@ -132,7 +132,7 @@ pub(crate) async fn enrolled(
     agents: &[Uuid],
 ) -> Result<Vec<(Uuid, String)>> {
     let rows = sqlx::query!(
-        "select id, name from agents where org_id = $1 and id = any($2) and revoked_at is null order by name",
+        "select id, name from agents where org_id = $1 and id = any($2) and revoked_at is null and not pending order by name",
         org.0,
         agents
     )

@@ -149,6 +149,23 @@ pub(crate) async fn find_member(
     Ok(id.map(UserId))
 }
 
+/// The name of a member who is not disabled.
+pub(crate) async fn name_of_member(
+    connection: &mut PgConnection,
+    org: OrgId,
+    user: UserId,
+) -> Result<Option<String>> {
+    sqlx::query_scalar!(
+        "select u.name from memberships m join users u on u.id = m.user_id
+         where m.org_id = $1 and u.id = $2 and u.disabled_at is null",
+        org.0,
+        user.0
+    )
+    .fetch_optional(connection)
+    .await
+    .during("query for the member")
+}
+
 /// Of which organizations somebody is a member, by name.
 pub(crate) async fn memberships(connection: &mut PgConnection, user: UserId) -> Result<Vec<Membership>> {
     sqlx::query_as!(

@@ -10,7 +10,7 @@ use crate::{
     attempt::AttemptState,
     command::{Command, within},
     execution::{ExecutionState, RunCounts},
-    id::{AgentId, ExecutionId, RunId},
+    id::{AgentId, ExecutionId, RunId, ScheduleId},
     job::Rollout,
     label::validate_name,
     limits,
@@ -123,12 +123,18 @@ pub struct Execution {
     /// The lock that it waits for, which another execution holds: `job/ID` or `name/NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// The execution that holds that lock; only where one execution is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_held_by: Option<ExecutionId>,
     /// The execution that it tries again, or that it undoes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<ExecutionId>,
     /// The execution of which a step started this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<ExecutionId>,
+    /// The schedule that started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_id: Option<ScheduleId>,
     /// The execution that it undoes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undoes: Option<ExecutionId>,
@@ -141,6 +147,12 @@ pub struct Execution {
     /// No further host begins: too many have failed, or somebody said so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
+    /// And nothing more begins on the hosts at work either: somebody said so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub aborted: bool,
+    /// Only in the answer to a retry or an undo: the hosts that it leaves out, for they are not enrolled any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// What it runs, with the values of the environment left out; only where one execution is asked for, and it is none of
     /// a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,7 +181,7 @@ pub enum RetryHosts {
     /// Where it failed.
     #[default]
     Failed,
-    /// Where it failed, and where it was not their turn before it was stopped.
+    /// Where it failed, and where nothing began.
     Unfinished,
     All,
 }

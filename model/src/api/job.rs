@@ -206,6 +206,9 @@ pub struct JobPlan {
     /// What of it is dangerous.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dangers: Vec<Danger>,
+    /// Why a start would be refused, each as a sentence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// How a start now differs from an earlier one.
@@ -235,6 +238,9 @@ pub struct PlannedHost {
     /// From 0.
     pub batch: u16,
     pub connected: bool,
+    /// It takes no new runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
 }
 
 /// A step of a plan, or of an execution.

@@ -86,4 +86,15 @@ pub struct OutputPage {
 pub struct OutputEnd {
     pub state: ExecutionState,
     pub runs: RunCounts,
+    /// Runs that were skipped because the rollout was stopped or aborted; those of steps that undo are not counted.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub left_out: i64,
+    /// The rollout was aborted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub aborted: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+const fn is_none(count: &i64) -> bool {
+    *count == 0
 }

@@ -71,6 +71,8 @@ pub struct ExecutionFacts {
     pub actor: String,
     /// The execution that it undoes; empty where it undoes none.
     pub undoes: String,
+    /// For when a schedule planned it, as `2026-12-01T02:30:00Z`; empty where none did.
+    pub due: String,
 }
 
 /// The names that a job defines: what a template or a condition is checked against before it is stored.
@@ -106,7 +108,7 @@ impl Names {
             "params" => known(&self.params),
             "matrix" => known(&self.matrix),
             "host" => !self.is_on_no_host && one_of(&["name", "labels", "facts"]),
-            "execution" => one_of(&["id", "job", "version", "actor", "undoes"]),
+            "execution" => one_of(&["id", "job", "version", "actor", "undoes", "due"]),
             "steps" => {
                 let told = name.map(|name| self.steps.get(name));
                 match (told, below, parts.next()) {

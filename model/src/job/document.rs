@@ -583,6 +583,19 @@ impl Job {
                 }
             }
         }
+        // Each combination of a matrix is a step with a name of its own.
+        let plain = self.steps.iter().chain(&self.rollback).filter(|step| step.matrix.is_empty());
+        let mut made: BTreeSet<String> = plain.map(|step| step.name.clone()).collect();
+        for (index, step) in self.steps.iter().enumerate().filter(|(_, step)| !step.matrix.is_empty()) {
+            for number in 1..=combinations(step) {
+                let name = matrix::name(&step.name, number);
+                if made.contains(&name) {
+                    let why = format!("makes a step '{name}', and another one has that name");
+                    return Err(Invalid::new(format!("steps[{index}].matrix"), why));
+                }
+                made.insert(name);
+            }
+        }
         for (index, step) in self.rollback.iter().enumerate() {
             let wrong = |field: &str, why| Err(Invalid::new(format!("rollback[{index}].{field}"), why));
             if step.is_controllers() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A length of time in whole seconds, never negative.
@@ -27,7 +27,8 @@ impl Length {
             return Ok(Self(seconds.into()));
         }
         let wrong = || format!("'{text}' is no length of time; write 90s, 5m or 1h 30m");
-        let length: SignedDuration = text.parse().map_err(|_| wrong())?;
+        let span: Span = text.parse().map_err(|_| wrong())?;
+        let length = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
         if length.is_negative() || length.subsec_nanos() != 0 {
             return Err(format!("'{text}' is not a whole number of seconds from 0"));
         }
@@ -96,9 +97,15 @@ mod tests {
 
     #[test]
     fn reads_what_people_write() {
-        for (text, want) in
-            [("90s", 90), ("5m", 300), ("1h 30m", 5400), ("45", 45), ("0", 0), ("1h30m", 5400)]
-        {
+        for (text, want) in [
+            ("90s", 90),
+            ("5m", 300),
+            ("1h 30m", 5400),
+            ("45", 45),
+            ("0", 0),
+            ("1h30m", 5400),
+            ("2 days", 172_800),
+        ] {
             assert_eq!(Length::parse(text), Ok(Length(want)), "{text}");
         }
         for text in ["", "soon", "-5m", "1.5s", "5 parsecs", "99999999999999999999h"] {

@@ -80,6 +80,11 @@ pub(super) fn cells(matrix: &Matrix) -> Vec<Cell> {
     cells
 }
 
+/// The name that the step of a combination has, which are numbered from 1.
+pub(super) fn name(step: &str, number: usize) -> String {
+    format!("{step}.{number}")
+}
+
 /// What a step finds of its combination in its environment: `OPSC_MATRIX_NAME`.
 pub(super) fn environment(cell: &Cell) -> impl Iterator<Item = (String, String)> {
     cell.iter().map(|(name, value)| {

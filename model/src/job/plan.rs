@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -33,6 +34,9 @@ pub struct Plan {
     /// The execution that it undoes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undoes: Option<ExecutionId>,
+    /// The planned time for which a schedule started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
     pub order: Order,
     pub rollout: Rollout,
     /// How long each run may wait for its host once it is its turn.
@@ -108,6 +112,11 @@ impl Work {
         matches!(self, Self::Command(_))
     }
 
+    /// Whether others do something for it that nobody can take back: web servers, and other executions.
+    pub const fn is_of_others(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::Job(_))
+    }
+
     pub(super) fn command_mut(&mut self) -> Option<&mut Command> {
         match self {
             Self::Command(command) => Some(command),
@@ -139,12 +148,13 @@ impl Plan {
             for (index, cell) in cells[place].iter().enumerate() {
                 let mut planned = planned(step, needs.clone(), &environment, cell)?;
                 if !cell.is_empty() {
-                    planned.name = format!("{}.{}", step.name, index + 1);
+                    planned.name = matrix::name(&step.name, index + 1);
                 }
                 steps.push(planned);
             }
         }
         let mut names = BTreeSet::new();
+        // Of a version that was saved before it was looked at then.
         if let Some(twice) = steps.iter().find(|step| !names.insert(step.name.clone())) {
             let why = format!("makes a step '{}', and another one has that name", twice.name);
             return Err(Invalid::new("steps", why));
@@ -165,6 +175,7 @@ impl Plan {
         Ok(Self {
             job: Some(PlannedJob { id, name: job.name.clone(), version, parameters }),
             undoes: None,
+            due: None,
             order: job.order,
             rollout: frozen(job.rollout.clone().unwrap_or_default()),
             start_within: job.start_within.unwrap_or(Length(limits::DEFAULT_START_WITHIN_SECONDS)),
@@ -200,6 +211,7 @@ impl Plan {
         Ok(Self {
             job: None,
             undoes: None,
+            due: None,
             order: Order::Host,
             rollout: frozen(rollout.clone()),
             start_within,
@@ -266,6 +278,16 @@ impl Plan {
             steps.push(step);
         }
         Ok(Self { steps, ..self.clone() })
+    }
+
+    /// Tells the steps for when a schedule planned the start: those on hosts find it as `OPSC_DUE`.
+    pub fn tell_due(&mut self, due: Timestamp) {
+        self.due = Some(due);
+        for step in &mut self.steps {
+            if let Work::Command(command) = &mut step.work {
+                command.env.insert(format!("{OWN_VARIABLES}DUE"), due.to_string());
+            }
+        }
     }
 
     /// What undoes it on hosts where nothing of it goes on any more, as a plan of its own: the steps of the rollback, each host by

@@ -2,7 +2,8 @@
 //! the plan and of the states that the runs have.
 //!
 //! Invariants: nothing begins before all that it needs has ended; on a host that was stopped nothing begins but what runs
-//! always, and what undoes; when more hosts have failed than may, or one of the canary, no further host begins.
+//! always, and what undoes; when more hosts have failed than may, or one of the canary, no further host begins; once somebody
+//! has aborted it nothing begins but what runs always, where something has begun, and what undoes, where that is under way.
 
 use jiff::Timestamp;
 
@@ -31,6 +32,8 @@ pub enum Why {
     NoHostLeft,
     /// The rollout was stopped before its host's turn.
     RolloutStopped,
+    /// The rollout was aborted before it began.
+    Aborted,
     /// Its host was away when its turn came.
     HostOffline,
     /// Another execution held its host then.
@@ -109,6 +112,28 @@ pub fn on_host(
     }
 }
 
+/// The places of the steps of a host at work that never begin once the rollout was aborted. What is queued has not begun unless
+/// `is_tried`: it was offered to the host before.
+pub fn aborted_on_host(plan: &Plan, states: &[RunState], is_tried: impl Fn(usize) -> bool) -> Vec<usize> {
+    let has_not_begun = |place: usize| match states[place] {
+        RunState::Blocked => true,
+        RunState::Queued => !is_tried(place),
+        _ => false,
+    };
+    let is_under_way =
+        plan.steps.iter().enumerate().any(|(place, step)| {
+            step.is_rollback && !has_not_begun(place) && states[place] != RunState::Skipped
+        });
+    let steps = plan.steps.iter().enumerate().filter(|(_, step)| step.work.is_on_hosts());
+    steps
+        .filter(|(place, step)| {
+            let goes_on = if step.is_rollback { is_under_way } else { step.always };
+            has_not_begun(*place) && !goes_on
+        })
+        .map(|(place, _)| place)
+        .collect()
+}
+
 fn next_on_host(plan: &Plan, place: usize, states: &[RunState], gathered: &[Gathered]) -> Option<Move> {
     let step = &plan.steps[place];
     let ended = |place: &usize| states[*place].is_terminal();
@@ -119,7 +144,22 @@ fn next_on_host(plan: &Plan, place: usize, states: &[RunState], gathered: &[Gath
         return Some(Move::Skip(Why::HostStopped));
     }
     let everywhere = |place: &usize| plan.order == Order::Host || gathered[*place].open == 0;
-    (step.needs.iter().all(ended) && step.needs.iter().all(everywhere)).then_some(Move::Begin)
+    // Steps that it needs may have been skipped while others that these need still run.
+    let before = if step.always { all_before(plan, place) } else { step.needs.clone() };
+    (before.iter().all(ended) && before.iter().all(everywhere)).then_some(Move::Begin)
+}
+
+/// The steps that the one at `place` needs, and those that these need.
+fn all_before(plan: &Plan, place: usize) -> Vec<usize> {
+    let (mut found, mut seen) = (plan.steps[place].needs.clone(), vec![false; plan.steps.len()]);
+    let mut next = 0;
+    found.retain(|before| !std::mem::replace(&mut seen[*before], true));
+    while let Some(before) = found.get(next).copied() {
+        next += 1;
+        let more = plan.steps[before].needs.iter().filter(|more| !std::mem::replace(&mut seen[**more], true));
+        found.extend(more.copied().collect::<Vec<_>>());
+    }
+    found
 }
 
 /// What undoes begins when all else has ended, one behind the other.
@@ -147,13 +187,28 @@ fn next_of_rollback(plan: &Plan, place: usize, states: &[RunState]) -> Option<Mo
 }
 
 /// What becomes of a step of the controller's own that is blocked: it begins when all that it needs has ended on all hosts,
-/// and went well on one.
-pub fn of_controller(plan: &Plan, place: usize, states: &[RunState], gathered: &[Gathered]) -> Option<Move> {
+/// and went well on one. Once the rollout was aborted nobody is asked or waited for any more, and nothing else begins but what
+/// runs always.
+pub fn of_controller(
+    plan: &Plan,
+    place: usize,
+    states: &[RunState],
+    gathered: &[Gathered],
+    is_aborted: bool,
+) -> Option<Move> {
     let step = &plan.steps[place];
-    let (mut open, mut went_well) = (false, true);
+    if is_aborted && !(step.always && step.work.is_of_others()) {
+        return Some(Move::Skip(Why::Aborted));
+    }
+    let is_open = |place: usize| {
+        let is_own = !plan.steps[place].work.is_on_hosts();
+        gathered[place].open > 0 || is_own && !states[place].is_terminal()
+    };
+    let mut open = step.always && all_before(plan, place).into_iter().any(is_open);
+    let mut went_well = true;
     for needed in &step.needs {
         let (before, all) = (&plan.steps[*needed], gathered[*needed]);
-        open |= all.open > 0 || !before.work.is_on_hosts() && !states[*needed].is_terminal();
+        open |= is_open(*needed);
         went_well &= all.succeeded > 0 || all.others == 0 || before.on_failure == OnFailure::Continue;
     }
     if open {
@@ -201,20 +256,26 @@ impl HostState {
     }
 }
 
-/// How a host stands whose turn has come, by the states of its runs.
-pub fn host_state(plan: &Plan, states: &[RunState]) -> HostState {
+/// How a host stands whose turn has come, by the states of its runs. `is_left_out` has the steps that were skipped although their
+/// conditions held: something that they need has failed, or somebody aborted it. Where that happened it did not succeed.
+pub fn host_state(plan: &Plan, states: &[RunState], is_left_out: impl Fn(usize) -> bool) -> HostState {
     let on_host = || plan.steps.iter().zip(states).filter(|(step, _)| step.work.is_on_hosts());
     if on_host().any(|(_, state)| !state.is_terminal()) {
         return HostState::Active;
     }
     let failed = on_host().any(|(step, state)| is_bad(*state) && step.on_failure != OnFailure::Continue);
-    if failed {
-        HostState::Failed
-    } else if is_stopped(plan, states) && on_host().all(|(_, state)| *state == RunState::Skipped) {
+    let counts = |place: usize| {
+        let step = &plan.steps[place];
+        step.work.is_on_hosts() && !step.is_rollback && !step.is_probe
+    };
+    let is_unfinished = (0..plan.steps.len()).any(|place| counts(place) && is_left_out(place));
+    if !failed && !is_unfinished {
+        HostState::Succeeded
+    } else if !failed && on_host().all(|(_, state)| *state == RunState::Skipped) {
         // Nothing was done there, for what the controller was to do before did not come.
         HostState::Skipped
     } else {
-        HostState::Succeeded
+        HostState::Failed
     }
 }
 
@@ -234,6 +295,8 @@ pub struct Standing {
     pub pause_until: Option<Timestamp>,
     /// Nobody more begins.
     pub is_stopped: bool,
+    /// Somebody said so, of those at work too. What is aborted is stopped.
+    pub is_aborted: bool,
 }
 
 /// What a rollout does next.

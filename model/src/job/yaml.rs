@@ -50,7 +50,19 @@ pub(crate) fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, BadD
 
 /// Why a document cannot be read, without the place: that is told apart.
 pub(crate) fn reason(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error as E;
+    match error.without_snippet() {
+        E::Budget { .. } => return "is too large or too deep".to_owned(),
+        E::DuplicateMappingKey { key, .. } => {
+            let key = key.as_ref().map_or_else(|| "a key".to_owned(), |key| format!("the key '{key}'"));
+            return format!("{key} stands twice");
+        }
+        _ => {}
+    }
     let text = error.without_snippet().to_string();
+    if text.starts_with("recursion limit") {
+        return "is too large or too deep".to_owned();
+    }
     text.split(" at line ").next().unwrap_or_default().trim_end_matches([':', ' ']).to_owned()
 }
 
@@ -102,6 +114,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_much_says_so() {
+        let deep = format!("name: a\nsteps: {}{}\n", "[".repeat(3000), "]".repeat(3000));
+        let bad = parse(&deep).expect_err("it is deep");
+        assert!(bad.to_string().ends_with("is too large or too deep"), "{bad}");
+        let large = format!("[{}0]\n", "0,".repeat(260_000));
+        assert_eq!(reason(&yaml::read(&large).expect_err("it is large")), "is too large or too deep");
+    }
+
+    #[test]
     fn what_is_wrong_has_a_place() {
         for (document, line, column, words) in [
             ("name: a\nsteps:\n  - name: one\n    rnu: uptime\n", 4, 5, "rnu"),
@@ -120,6 +141,7 @@ mod tests {
             ("name: a\nsteps: []\n", 2, 8, "empty"),
             ("name: a\nsteps:\n  - {name: one, run: x, timeout: 0}\n", 3, 34, "timeout"),
             ("name: a\n  steps: [\n", 2, 8, ""),
+            ("name: a\nname: b\nsteps: []\n", 2, 1, "the key 'name' stands twice"),
         ] {
             let bad = parse(document).expect_err(document);
             assert_eq!((bad.line, bad.column), (line, column), "{document}{bad}");

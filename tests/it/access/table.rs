@@ -166,6 +166,33 @@ impl Things {
                 self.admin.post("/api/v1/jobs", &json!({ "document": document })).await.accepted();
                 job
             }
+            "calendar" | "shared_calendar" => {
+                let calendar = self.fresh();
+                let document = json!({ "name": calendar, "kind": "blackout", "entries": [] });
+                let body = json!({ "calendar": document, "shared": name == "shared_calendar" });
+                let made = self.admin.post("/api/v1/calendars", &body).await.accepted().value();
+                if name == "calendar" {
+                    self.secrets.insert(made["id"].as_str().expect("an id").to_owned());
+                }
+                calendar
+            }
+            "job_id" => {
+                let job = Box::pin(self.thing("job", filled)).await;
+                let job = self.admin.get(&format!("/api/v1/jobs/{job}")).await.accepted().value();
+                job["id"].as_str().expect("an id").to_owned()
+            }
+            "schedule" => {
+                let job = Box::pin(self.thing("job", filled)).await;
+                let agent =
+                    self.admin.get(&format!("/api/v1/agents/{}", self.agent)).await.accepted().value();
+                let schedule = self.fresh();
+                let body = json!({ "schedule": {
+                    "name": schedule, "job": job, "when": { "cron": "0 3 * * *" },
+                    "targets": { "hosts": [agent["name"]] },
+                } });
+                self.made("/api/v1/schedules", &body).await;
+                schedule
+            }
             // Not a digit that stands in every path.
             "version" => "0001".to_owned(),
             // It waits: so it can be held.

@@ -18,7 +18,7 @@ fn asking(world: &World, approval: &str) -> String {
     )
 }
 
-async fn asked(api: &Api, id: ExecutionId) -> ApprovalRequest {
+pub(super) async fn asked(api: &Api, id: ExecutionId) -> ApprovalRequest {
     let path = format!("/api/v1/executions/{id}/approvals");
     eventually(SOON, "somebody is asked", async || {
         let mut asked: Vec<ApprovalRequest> = api.get(&path).await.accepted().json();
@@ -28,7 +28,7 @@ async fn asked(api: &Api, id: ExecutionId) -> ApprovalRequest {
     .await
 }
 
-fn decision(asked: &ApprovalRequest, decision: &str) -> (String, Value) {
+pub(super) fn decision(asked: &ApprovalRequest, decision: &str) -> (String, Value) {
     let path = format!("/api/v1/executions/{}/approvals/{}", asked.execution_id, asked.step);
     (path, json!({ "decision": decision, "hash": asked.hash, "reason": "it is fine" }))
 }
@@ -108,6 +108,8 @@ async fn a_rejection_ends_it_for_all_hosts() {
     let after = results(&ada, &execution).await;
     assert_eq!(states(&after), ["one: succeeded - skipped succeeded"], "what runs always does");
     assert_eq!(after.controller[1].as_ref().expect("a run").reason, Some(Reason::Rejected));
+    let shown = world.opsctl(&["execution", "show", &execution.id.to_string()]).await.ended(0).text();
+    assert!(shown.contains("ada rejected it: not today"), "{shown}");
 }
 
 #[tokio::test]
@@ -291,4 +293,49 @@ async fn what_is_dangerous_needs_one_or_is_refused_where_the_policy_says_so() {
         .accepted();
     let execution = execute(&api, "risky", json!({})).await;
     assert_eq!(asked(&ada, execution.id).await.step, "own");
+}
+
+#[tokio::test]
+async fn who_breaks_the_glass_says_what_is_asked_for() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    let ada = world.person("ada", Some("administrator")).await;
+    save(
+        &world.api(),
+        &asking(&world, "{input: {ticket: {type: string, required: true}, n: {type: integer}}}"),
+    )
+    .await;
+    let execution = execute(&world.api(), "ask", json!({})).await;
+    let (path, mut broken) = decision(&asked(&ada, execution.id).await, "break_glass");
+    ada.post(&path, &broken).await.refused(400, "invalid");
+    broken["input"] = json!({ "ticket": "OPS-7", "other": "x" });
+    ada.post(&path, &broken).await.refused(400, "invalid");
+    let id = execution.id.to_string();
+    let said = world
+        .opsctl(&["approval", "break-glass", &id, "--reason", "now", "-i", "ticket=OPS-7", "-i", "n=3"])
+        .await;
+    said.ended(0);
+    let finished = ada.finished(execution.id).await;
+    let run = finished.runs.iter().find(|run| run.step_name.as_deref() == Some("sign-off")).expect("a run");
+    assert_eq!((&run.outputs["ticket"], &run.outputs["n"]), (&json!("OPS-7"), &json!(3)));
+}
+
+#[tokio::test]
+async fn a_role_that_is_not_there_is_told_and_refused() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    let api = world.api();
+    let inner = asking(&world, "{roles: [approver, night-watch]}");
+    save(&api, &inner).await;
+    save(&api, "name: outer\ntargets: {all: true}\nsteps:\n  - {name: call, job: {name: ask}}\n").await;
+    for job in ["ask", "outer"] {
+        let told = world.opsctl(&["job", "plan", job]).await.ended(0).text();
+        let want = "warning: the approval 'sign-off' of the job 'ask' is for the role 'night-watch', and there is no such role";
+        assert!(told.contains(want), "{told}");
+        api.post(&format!("/api/v1/jobs/{job}/execute"), &json!({})).await.refused(409, "conflict");
+    }
+    api.put("/api/v1/roles/night-watch", &json!({ "permissions": ["approval.decide"] })).await.accepted();
+    let told = world.opsctl(&["job", "plan", "outer"]).await.ended(0).text();
+    assert!(!told.contains("warning"), "{told}");
+    execute(&api, "outer", json!({})).await;
 }

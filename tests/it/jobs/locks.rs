@@ -1,7 +1,7 @@
 //! What only one execution holds at a time, hosts that are away, and steps that are done for each combination of values.
 
 use model::{Reason, execution::ExecutionState};
-use opsconductor_tests::{Api, SOON, World, eventually};
+use opsconductor_tests::{Api, SOON, World, eventually, player::Player};
 use serde_json::json;
 
 use super::{agents, execute, hosts_are, results, save, states};
@@ -49,6 +49,8 @@ async fn one_execution_at_a_time_the_oldest_first() {
     hosts_are(&api, &free, &["active"]).await;
     let held = execute(&api, "free", json!({})).await;
     waits_for(&api, &held, "job/").await;
+    let shown = world.opsctl(&["execution", "show", &held.id.to_string()]).await.ended(0).text();
+    assert!(shown.contains("which runs once at a time: the execution "), "{shown}");
 
     open(&world);
     for execution in [&first, &second, &third, &free, &held] {
@@ -150,6 +152,36 @@ async fn a_host_that_is_away_is_skipped_or_has_failed() {
         states(&results(&api, &failed).await),
         ["here: succeeded succeeded skipped", "there: failed skipped skipped"]
     );
+}
+
+#[tokio::test]
+async fn a_host_that_has_only_just_gone_is_asked_again() {
+    let world = World::builder().impatient_but_for_absence().start().await;
+    let player = Player::enroll(&world, "gone").await;
+    let _here = world.agent("here").start().await;
+    let api = world.api();
+    for (offline, want) in [("skip", "skipped"), ("fail", "failed")] {
+        drop(player.play(&[]).await);
+        eventually(SOON, "it is gone", async || {
+            let agents = api.get("/api/v1/agents").await.accepted().value();
+            let agents = agents["items"].as_array()?.clone();
+            agents.iter().any(|agent| agent["name"] == "gone" && agent["connected"] == false).then_some(())
+        })
+        .await;
+        let document = format!(
+            "name: brief-{offline}\ntargets: {{all: true}}\noffline: {offline}\nsteps: [{{name: a, run: 'true'}}]\n"
+        );
+        save(&api, &document).await;
+        let execution = execute(&api, &format!("brief-{offline}"), json!({})).await;
+        eventually(SOON, "it is waited for at first", async || {
+            (results(&api, &execution).await.hosts[0].state == "active").then_some(())
+        })
+        .await;
+        hosts_are(&api, &execution, &[want, "succeeded"]).await;
+        let run = &results(&api, &execution).await.hosts[0].runs[0];
+        assert_eq!(run.as_ref().and_then(|run| run.reason), Some(Reason::HostOffline));
+        api.finished(execution.id).await;
+    }
 }
 
 #[tokio::test]

@@ -98,6 +98,7 @@ async fn what_is_not_expected_is_a_failure_and_hosts_do_not_begin() {
     let server = WebServer::start(|asked, _| match asked.path.as_str() {
         "/elsewhere" => Says::Elsewhere("http://127.0.0.1:1/".to_owned()),
         "/slow" => Says::Nothing,
+        "/long" => Says::text(200, &"x".repeat(9000)),
         _ => Says::text(404, "not here"),
     })
     .await;
@@ -124,6 +125,13 @@ async fn what_is_not_expected_is_a_failure_and_hosts_do_not_begin() {
     let execution = execute(&api, "asks", json!({})).await;
     let (state, reason, _) = said(&api, &execution, 0).await;
     assert_eq!((state, reason), (RunState::TimedOut, Some(Reason::TimeLimit)));
+    // Of a long answer the beginning is kept, and that is said.
+    api.put("/api/v1/jobs/asks", &json!({ "document": asks(&server.url("/long"), "") })).await.accepted();
+    let execution = execute(&api, "asks", json!({})).await;
+    let (state, _, detail) = said(&api, &execution, 0).await;
+    assert_eq!(state, RunState::Succeeded);
+    assert!(detail.starts_with("the server answered 200 OK; of its body the first "), "{detail}");
+    assert!(detail.ends_with(" bytes are kept"), "{detail}");
     // Nobody listens there.
     let nobody = asks("http://127.0.0.1:1/", "");
     api.put("/api/v1/jobs/asks", &json!({ "document": nobody })).await.accepted();
@@ -145,8 +153,9 @@ async fn it_is_tried_again_as_often_as_the_step_says() {
     .await;
     let retry = "    retry: {attempts: 3, backoff_seconds: 1, max_backoff_seconds: 1}\n";
     let execution = run(&api, &asks(&server.url("/"), retry)).await;
-    let (state, ..) = said(&api, &execution, 0).await;
+    let (state, _, detail) = said(&api, &execution, 0).await;
     assert_eq!((state, server.asked().len()), (RunState::Succeeded, 3));
+    assert_eq!(detail, "the server answered 200 OK; it was sent 3 times");
     // What would be refused again is not asked again.
     let refusing = WebServer::start(|_, _| Says::text(400, "no")).await;
     api.put("/api/v1/jobs/asks", &json!({ "document": asks(&refusing.url("/"), retry) })).await.accepted();
@@ -169,7 +178,7 @@ async fn nothing_leads_to_addresses_that_are_not_public() {
         api.put("/api/v1/jobs/asks", &json!({ "document": document })).await.accepted();
         let execution = execute(&api, "asks", json!({})).await;
         let (state, reason, detail) = said(&api, &execution, 0).await;
-        assert_eq!((state, reason), (RunState::Failed, Some(Reason::NoAnswer)), "{host}: {detail}");
+        assert_eq!((state, reason), (RunState::Failed, Some(Reason::PolicyRefused)), "{host}: {detail}");
         assert!(detail.contains("[egress] allow"), "{host}: {detail}");
     }
     assert!(server.asked().is_empty(), "nothing was sent");
@@ -210,6 +219,44 @@ async fn one_that_is_cancelled_while_it_waits_is_not_asked_again() {
     api.post(&format!("/api/v1/executions/{}/cancel", execution.id), &json!({})).await.accepted();
     let (state, ..) = said(&api, &execution, 0).await;
     assert_eq!((state, server.asked().len()), (RunState::Cancelled, 1));
+}
+
+#[tokio::test]
+async fn after_an_abort_what_was_sent_is_seen_to_its_end_and_nothing_else_is_sent() {
+    let world = world().await;
+    let _agents = agents(&world, &["one"]).await;
+    let api = world.api();
+    let server = WebServer::start(|asked, _| match asked.path.as_str() {
+        "/slow" => Says::Nothing,
+        _ => Says::text(200, "ok"),
+    })
+    .await;
+    let ask = |name: &str, more: &str| {
+        format!("  - name: {name}\n    http: {{url: \"{}\"}}\n{more}", server.url(&format!("/{name}")))
+    };
+    let document = format!(
+        "name: sends\ntargets: {{all: true}}\nsteps:\n{}{}{}  - {{name: work, run: 'true'}}\n{}",
+        ask("slow", "    timeout: 3s\n"),
+        ask("then", "    on_failure: continue\n"),
+        ask("tell", "    always: true\n"),
+        super::step(&world, "tidy", "\n    always: true"),
+    );
+    let execution = run(&api, &document).await;
+    eventually(SOON, "it is under way", async || (server.asked().len() == 1).then_some(())).await;
+    api.post(&format!("/api/v1/executions/{}/abort", execution.id), &json!({})).await.accepted();
+    let finished = api.finished(execution.id).await;
+    let state = |name: &str| {
+        let run = finished.runs.iter().find(|run| run.step_name.as_deref() == Some(name)).expect("a run");
+        (run.state, run.reason)
+    };
+    assert_eq!(state("slow"), (RunState::TimedOut, Some(Reason::TimeLimit)), "it came to its end");
+    assert_eq!(state("then"), (RunState::Skipped, Some(Reason::RolloutStopped)));
+    assert_eq!(state("tell"), (RunState::Succeeded, Some(Reason::Done)), "it runs always");
+    // Nothing had begun on the host.
+    assert_eq!(states(&results(&api, &execution).await), ["one: - - - skipped skipped"]);
+    assert!(written(&world).is_empty());
+    let asked: Vec<String> = server.asked().iter().map(|asked| asked.path.clone()).collect();
+    assert_eq!(asked, ["/slow", "/tell"]);
 }
 
 #[tokio::test]

@@ -114,3 +114,71 @@ async fn a_command_of_its_own() {
     let audit = api.get("/api/v1/audit?verb=execution.create").await.accepted().value();
     assert!(audit.to_string().contains(&format!("\"retry_of\":\"{}\"", first.id)), "{audit}");
 }
+
+#[tokio::test]
+async fn a_host_that_is_gone_is_left_out_and_named() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one", "two"]).await;
+    let api = world.api();
+    save(&api, "name: bad\ntargets: {all: true}\nsteps: [{name: a, run: 'false'}]\nrollback: [{name: u, run: 'true'}]\n").await;
+    let first = execute(&api, "bad", json!({})).await;
+    api.finished(first.id).await;
+    world.opsctl(&["agent", "revoke", "two"]).await.ended(0);
+    let again = retry(&api, &first, json!({})).await;
+    assert_eq!(again.left_out, ["two"]);
+    api.finished(again.id).await;
+    assert_eq!(states(&results(&api, &again).await), ["one: failed skipped"]);
+    let id = first.id.to_string();
+    let said = world.opsctl(&["execution", "retry", &id]).await;
+    assert!(said.stderr.contains("without 1 host not enrolled any more: two"), "{}", said.stderr);
+    world.opsctl(&["agent", "revoke", "one"]).await.ended(0);
+    let path = format!("/api/v1/executions/{id}/retry");
+    api.post(&path, &json!({})).await.refused(409, "conflict");
+    let listed = world.opsctl(&["execution", "undo", &id, "--list"]).await.ended(0).text();
+    assert!(
+        listed.contains("cannot be undone from here: no host that it is meant for is enrolled"),
+        "{listed}"
+    );
+    api.delete("/api/v1/jobs/bad").await.accepted();
+    let listed = world.opsctl(&["execution", "undo", &id, "--list"]).await.ended(0).text();
+    assert!(listed.contains("cannot be undone from here: there is no job 'bad'"), "{listed}");
+    let undone = api.post(&format!("/api/v1/executions/{id}/undo"), &json!({})).await;
+    assert!(undone.text().contains("there is no job 'bad'"), "{}", undone.text());
+}
+
+#[tokio::test]
+async fn hosts_that_an_approval_kept_from_their_steps() {
+    let world = World::start().await;
+    let _agents = agents(&world, &["one"]).await;
+    let ada = world.person("ada", Some("approver")).await;
+    let api = world.api();
+    for (before, state, meant) in
+        [("  - {name: a, run: 'true'}\n", "failed", "failed"), ("", "skipped", "unfinished")]
+    {
+        let name = format!("gate-{state}");
+        let document = format!(
+            "name: {name}\ntargets: {{all: true}}\nsteps:\n{before}  - {{name: ok, approval: {{}}}}\n  \
+             - {{name: b, run: 'true'}}\n"
+        );
+        let execution = run(&api, &document).await;
+        let (path, no) =
+            super::approvals::decision(&super::approvals::asked(&ada, execution.id).await, "reject");
+        ada.post(&path, &no).await.accepted();
+        api.finished(execution.id).await;
+        super::hosts_are(&api, &execution, &[state]).await;
+        let again = retry(&api, &execution, json!({ "hosts": meant })).await;
+        let (path, yes) =
+            super::approvals::decision(&super::approvals::asked(&ada, again.id).await, "approve");
+        ada.post(&path, &yes).await.accepted();
+        assert_eq!(api.finished(again.id).await.execution.state, ExecutionState::Succeeded);
+    }
+    // What the controller does behind all hosts is nobody's failure there.
+    let execution = run(
+        &api,
+        "name: end\ntargets: {all: true}\nsteps:\n  - {name: a, run: 'true'}\n  - {name: ok, approval: {expires: 1s}}\n",
+    )
+    .await;
+    api.finished(execution.id).await;
+    let refused = api.post(&format!("/api/v1/executions/{}/retry", execution.id), &json!({})).await;
+    assert!(refused.text().contains("--hosts all --from STEP"), "{}", refused.text());
+}

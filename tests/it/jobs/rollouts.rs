@@ -1,6 +1,6 @@
 //! Whose turn it is: batches, how many at a time, when it stops, and what people ask meanwhile.
 
-use model::{Reason, execution::ExecutionState};
+use model::{Reason, api::execution::Execution, execution::ExecutionState, run::RunState};
 use opsconductor_tests::{
     SOON, World, eventually,
     player::{Player, Playing},
@@ -122,6 +122,74 @@ async fn people_pause_resume_and_abort() {
 }
 
 #[tokio::test]
+async fn after_an_abort_hosts_at_work_begin_nothing_more() {
+    let world = World::start().await;
+    let players = players(&world, 3).await;
+    // The third is away: what waits for it was never offered.
+    let (mut first, mut second) = (players[0].play(&[]).await, players[1].play(&[]).await);
+    let api = world.api();
+    let document = "name: stop\ntargets: {all: true}\nsteps:\n  - {name: a, run: x, on_failure: rollback}\n  \
+                    - {name: b, run: x}\n  - {name: c, run: x, always: true}\nrollback:\n  - {name: u, run: x}\n  \
+                    - {name: v, run: x}\n";
+    let execution = run(&api, document).await;
+    let order = first.order().await;
+    does(&mut second, 1).await;
+    does(&mut second, 0).await;
+    // The second is undoing already.
+    let undoing = second.order().await;
+    let path = |verb: &str| format!("/api/v1/executions/{}/{verb}", execution.id);
+    api.act(&path("pause")).await.accepted();
+    api.act(&path("abort")).await.accepted();
+    hosts_are(&api, &execution, &["active", "active", "skipped"]).await;
+    for verb in ["resume", "pause"] {
+        let refused = api.act(&path(verb)).await;
+        refused.refused(409, "conflict");
+    }
+    let shown: Execution = api.get(&format!("/api/v1/executions/{}", execution.id)).await.accepted().json();
+    assert!(shown.stopped && shown.aborted && !shown.paused);
+    first.finish(&order, 0).await;
+    does(&mut first, 0).await;
+    second.finish(&undoing, 0).await;
+    does(&mut second, 0).await;
+    let finished = api.finished(execution.id).await;
+    assert!(finished.execution.aborted);
+    let after = results(&api, &execution).await;
+    let want = [
+        "p0: succeeded skipped succeeded skipped skipped",
+        "p1: failed skipped succeeded succeeded succeeded",
+        "p2: skipped skipped skipped skipped skipped",
+    ];
+    assert_eq!(states(&after), want);
+    hosts_are(&api, &execution, &["failed", "failed", "skipped"]).await;
+    let run = finished.runs.iter().find(|run| run.target == "p0" && run.step_name.as_deref() == Some("b"));
+    let run = run.expect("a run");
+    assert_eq!(run.reason, Some(Reason::RolloutStopped));
+    assert_eq!(run.detail.as_deref(), Some("the rollout was aborted before it began"));
+}
+
+#[tokio::test]
+async fn after_an_abort_nobody_is_asked_or_waited_for() {
+    let world = World::start().await;
+    let _agents = super::agents(&world, &["one"]).await;
+    let ada = world.person("ada", Some("approver")).await;
+    let api = world.api();
+    let document = "name: waits\ntargets: {all: true}\nsteps:\n  - {name: ask, approval: {}}\n  - {name: rest, wait: 1h, needs: []}\n  \
+                    - {name: after, run: 'true', needs: [ask]}\n  - {name: then, run: 'true', needs: [rest]}\n";
+    let execution = run(&api, document).await;
+    let asked = super::approvals::asked(&ada, execution.id).await;
+    api.act(&format!("/api/v1/executions/{}/abort", execution.id)).await.accepted();
+    let finished = api.finished(execution.id).await;
+    assert_eq!(states(&results(&api, &execution).await), ["one: - - skipped skipped"]);
+    for step in ["ask", "rest"] {
+        let run = finished.runs.iter().find(|run| run.step_name.as_deref() == Some(step)).expect("a run");
+        assert_eq!((run.state, run.reason), (RunState::Cancelled, Some(Reason::RolloutStopped)), "{step}");
+        assert_eq!(run.detail.as_deref(), Some("the rollout was aborted"), "{step}");
+    }
+    let (path, yes) = super::approvals::decision(&asked, "approve");
+    ada.post(&path, &yes).await.refused(409, "conflict");
+}
+
+#[tokio::test]
 async fn a_host_that_is_away_does_not_begin_after_the_stop() {
     let world = World::start().await;
     let players = players(&world, 2).await;
@@ -137,6 +205,34 @@ async fn a_host_that_is_away_does_not_begin_after_the_stop() {
     let finished = api.finished(execution.id).await;
     assert_eq!(finished.execution.state, ExecutionState::Failed);
     assert_eq!(states(&results(&api, &execution).await), ["p0: failed", "p1: skipped"]);
+}
+
+#[tokio::test]
+async fn who_follows_hears_of_what_was_left_out() {
+    let world = World::start().await;
+    let _agents = super::agents(&world, &["one", "two"]).await;
+    let api = world.api();
+    // The first host fails, which is one too many: its second step is not missed, both of the other host are.
+    let document = "name: few\ntargets: {all: true}\nrollout: {batches: [1, 2], max_failures: 0}\nsteps:\n  \
+                    - {name: a, run: 'false', on_failure: rollback}\n  - {name: b, run: 'true'}\nrollback:\n  - {name: u, run: 'true'}\n";
+    save(&api, document).await;
+    let said = world.opsctl(&["run", "few"]).await.ended(1);
+    assert!(said.stderr.contains("the rollout was stopped: 2 runs were skipped"), "{}", said.stderr);
+    // All that ran went well, and that is not all that was asked for.
+    let name = "name: long\ntargets: {all: true}\nrollout: {batches: [1, 2], pause: 1h}\nsteps: [{name: a, run: 'true'}]\n";
+    save(&api, name).await;
+    let aborting = async {
+        let execution = eventually(SOON, "it began", async || {
+            let all = api.get("/api/v1/executions?limit=1").await.accepted().value();
+            let newest: Execution = serde_json::from_value(all["items"][0].clone()).ok()?;
+            (newest.summary == "long v1" && newest.runs.succeeded == 1).then_some(newest)
+        })
+        .await;
+        api.act(&format!("/api/v1/executions/{}/abort", execution.id)).await.accepted();
+    };
+    let (said, ()) = tokio::join!(async { world.opsctl(&["run", "long"]).await }, aborting);
+    let said = said.ended(1);
+    assert!(said.stderr.contains("the rollout was aborted: 1 run was skipped"), "{}", said.stderr);
 }
 
 #[tokio::test]

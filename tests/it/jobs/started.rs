@@ -117,7 +117,7 @@ async fn it_goes_on_where_the_controller_died() {
     let api = world.api();
     let gate = world.folder().join("gate");
     let inner = format!(
-        "name: inner\ntargets: {{all: true}}\nsteps:\n  - {{name: do, timeout: 60s, run: \"until test -e {}; do sleep 0.1; done\"}}\n",
+        "name: inner\ntargets: {{all: true}}\nsteps:\n  - {{name: do, timeout: 60s, run: \"until test -e {}; do sleep 0.1; done\"}}\n  - {{name: more, run: 'true'}}\n",
         gate.display()
     );
     save(&api, &inner).await;
@@ -228,11 +228,12 @@ async fn who_stops_one_stops_what_it_has_started() {
     let api = world.api();
     let gate = world.folder().join("gate");
     let inner = format!(
-        "name: inner\ntargets: {{all: true}}\nrollout: {{batches: [1]}}\nsteps:\n  - {{name: do, timeout: 60s, run: \"until test -e {}; do sleep 0.1; done\"}}\n",
+        "name: inner\ntargets: {{all: true}}\nrollout: {{batches: [1]}}\nsteps:\n  - {{name: do, timeout: 60s, run: \"until test -e {}; do sleep 0.1; done\"}}\n  - {{name: more, run: 'true'}}\n",
         gate.display()
     );
     save(&api, &inner).await;
-    let execution = run(&api, "name: outer\nsteps:\n  - {name: call, job: {name: inner}}\n").await;
+    let outer = "name: outer\nsteps:\n  - {name: call, job: {name: inner}}\n  - {name: rest, wait: 1h}\n";
+    let execution = run(&api, outer).await;
     let child = eventually(SOON, "the inner one is at work", async || {
         started(&api, &execution).await.pop().filter(|child| child.state == ExecutionState::Running)
     })
@@ -241,8 +242,11 @@ async fn who_stops_one_stops_what_it_has_started() {
     api.post(&format!("/api/v1/executions/{}/abort", execution.id), &json!({})).await.accepted();
     super::hosts_are(&api, &child, &["active", "skipped"]).await;
     std::fs::write(&gate, "").expect("written");
-    super::hosts_are(&api, &child, &["succeeded", "skipped"]).await;
-    api.finished(execution.id).await;
+    super::hosts_are(&api, &child, &["failed", "skipped"]).await;
+    assert_eq!(states(&results(&api, &child).await), ["one: succeeded skipped", "two: skipped skipped"]);
+    let finished = api.finished(execution.id).await;
+    let rest = finished.runs.iter().find(|run| run.step_name.as_deref() == Some("rest")).expect("a run");
+    assert_eq!(rest.state, RunState::Skipped, "nothing goes on behind it");
 }
 
 #[tokio::test]

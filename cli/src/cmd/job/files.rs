@@ -49,7 +49,7 @@ impl Document {
     }
 }
 
-pub(super) fn shown(path: &Path) -> String {
+pub(in crate::cmd) fn shown(path: &Path) -> String {
     if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() }
 }
 
@@ -128,7 +128,7 @@ pub(super) fn check_as<T>(
 }
 
 /// Lines on stderr without our name in front, for editors.
-pub(super) fn complain(lines: &[String]) {
+pub(in crate::cmd) fn complain(lines: &[String]) {
     for line in lines {
         // That stderr is gone changes nothing about what is wrong.
         let _ = output::write(Stream::Stderr, format!("{}\n", output::plain(line)).as_bytes());
@@ -165,7 +165,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Usage {
 ///
 /// # Errors
 /// When it cannot be read, is too long, or no text.
-pub(super) fn text_of(path: &Path) -> Result<String> {
+pub(in crate::cmd) fn text_of(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     // One byte more than is allowed is enough to find out that it is too much.
     let most = FILE_BYTES as u64 + 1;

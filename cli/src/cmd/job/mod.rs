@@ -1,9 +1,9 @@
 //! `opsctl job`: work that a team keeps, and starts of it.
 
 mod apply;
-mod files;
+pub(super) mod files;
 mod import;
-mod start;
+pub(super) mod start;
 mod template;
 mod validate;
 mod versions;

@@ -50,7 +50,12 @@ fn describe(plan: &JobPlan) -> String {
     }
     let mut hosts = Table::new(&["BATCH", "HOST", "CONNECTED"]);
     for host in &plan.hosts {
-        let connected = if host.connected { "yes" } else { "no" };
+        let connected = match (host.connected, host.draining) {
+            (true, false) => "yes",
+            (true, true) => "draining",
+            (false, true) => "no, draining",
+            (false, false) => "no",
+        };
         let batch =
             if plan.rollout.is_canary(host.batch) { "canary".to_owned() } else { host.batch.to_string() };
         hosts.row([batch, host.name.clone(), connected.to_owned()]);
@@ -75,6 +80,10 @@ fn describe(plan: &JobPlan) -> String {
         whole.push('\n');
         whole.push_str(&dangers.take());
     }
+    let warnings: String = plan.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+    if !warnings.is_empty() {
+        whole.push_str(&format!("\n{warnings}"));
+    }
     whole
 }
 
@@ -86,14 +95,20 @@ fn changes(version: i32, since: &PlanChanges) -> String {
     let named = |what: &str, names: &[String]| {
         let more = if names.len() > NAMES { " …" } else { "" };
         let first: Vec<&str> = names.iter().take(NAMES).map(String::as_str).collect();
-        (!names.is_empty()).then(|| format!("{} {what} ({}{more})", names.len(), first.join(", ")))
+        (!names.is_empty()).then(|| {
+            format!(
+                "{} ({}{more})",
+                human::count(i64::try_from(names.len()).unwrap_or(i64::MAX), what),
+                first.join(", ")
+            )
+        })
     };
     let version = (version != since.version).then(|| format!("version {} became {version}", since.version));
     let all: Vec<String> = [
         version,
-        named("more hosts", &since.more_hosts),
-        named("fewer hosts", &since.fewer_hosts),
-        named("other values", &since.parameters),
+        named("more host", &since.more_hosts),
+        named("fewer host", &since.fewer_hosts),
+        named("other value", &since.parameters),
     ]
     .into_iter()
     .flatten()
@@ -115,7 +130,7 @@ pub(super) async fn run(client: &Client, args: RunJobArgs) -> Result<Exit> {
 }
 
 /// Where it runs; `None`: where the job says. What only narrows is put on what the job says.
-async fn targets(
+pub(in crate::cmd) async fn targets(
     client: &Client,
     name: &str,
     version: Option<i32>,
@@ -135,7 +150,7 @@ async fn targets(
 }
 
 /// The values that were given, as the types of the job's parameters read them.
-async fn parameters(
+pub(in crate::cmd) async fn parameters(
     client: &Client,
     name: &str,
     version: Option<i32>,
@@ -274,7 +289,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             changes(3, &since),
-            "version 2 became 3; 6 more hosts (a, b, c, d, e …); 1 other values (mode)"
+            "version 2 became 3; 6 more hosts (a, b, c, d, e …); 1 other value (mode)"
         );
         let same = PlanChanges { more_hosts: Vec::new(), parameters: Vec::new(), ..since };
         assert_eq!(changes(2, &same), "the same hosts, version and values");

@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeSet,
     fmt,
+    str::FromStr,
     sync::{Arc, OnceLock},
 };
 
 use model::{
     access::{Permission, Permissions, Reach},
-    id::{ApiTokenId, LoginSessionId, OrgId, RoleBindingId, ServiceAccountId, UserId},
+    id::{ApiTokenId, LoginSessionId, OrgId, RoleBindingId, ScheduleId, ServiceAccountId, UserId},
     label::{Facts, Labels},
     selector::Selector,
 };
@@ -31,11 +32,26 @@ impl fmt::Display for Subject {
     }
 }
 
+impl FromStr for Subject {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (noun, id) = text.split_once('/').ok_or(())?;
+        match noun {
+            "user" => id.parse().map(Self::User).map_err(drop),
+            "service-account" => id.parse().map(Self::ServiceAccount).map_err(drop),
+            _ => Err(()),
+        }
+    }
+}
+
 /// By what somebody entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Credential {
     ApiToken(ApiTokenId),
     Session(LoginSessionId),
+    /// None: a schedule acts for who saved it.
+    Schedule(ScheduleId),
 }
 
 impl Credential {
@@ -44,6 +60,7 @@ impl Credential {
         match self {
             Self::ApiToken(id) => id.0,
             Self::Session(id) => id.0,
+            Self::Schedule(id) => id.0,
         }
     }
 }
@@ -53,6 +70,7 @@ impl fmt::Display for Credential {
         match self {
             Self::ApiToken(id) => write!(f, "api-token/{id}"),
             Self::Session(id) => write!(f, "session/{id}"),
+            Self::Schedule(id) => write!(f, "schedule/{id}"),
         }
     }
 }
@@ -140,6 +158,11 @@ impl Actor {
         Self { org_id, organization, is_home, subject, name, credential, narrowed, grants, verdicts }
     }
 
+    /// The same one, acting for another schedule.
+    pub(crate) fn for_schedule(&self, schedule: ScheduleId) -> Self {
+        Self { credential: Credential::Schedule(schedule), ..self.clone() }
+    }
+
     /// For which hosts the permission is held. It is judged once.
     ///
     /// # Errors
@@ -184,7 +207,7 @@ impl Actor {
         permission: Permission,
         mut giving: impl Iterator<Item = &'a Grant>,
     ) -> Result<Hosts, &'static str> {
-        if permission == Permission::JobRead {
+        if is_for_any_host(permission) {
             return Ok(Hosts::All);
         }
         // Others run on all hosts what is written in a job.
@@ -196,7 +219,7 @@ impl Actor {
 
     /// Whether the permission, of those about jobs, is held for a job with these labels.
     pub(crate) fn reaches_job(&self, permission: Permission, labels: &Labels) -> bool {
-        let anywhere = permission == Permission::JobRead;
+        let anywhere = is_for_any_host(permission);
         self.narrowed.permissions.is_none_or(|kept| kept.contains(permission))
             && self.grants.iter().any(|grant| {
                 grant.permissions.contains(permission)
@@ -207,7 +230,12 @@ impl Actor {
 
     /// The jobs that somebody may know of; `None`: all of the organization.
     pub(crate) fn jobs_seen(&self) -> Option<Selector> {
-        let giving = self.grants.iter().filter(|grant| grant.permissions.contains(Permission::JobRead));
+        self.jobs_with(Permission::JobRead)
+    }
+
+    /// The jobs for which `permission`, one about jobs, is held by some binding; `None`: all of the organization.
+    pub(crate) fn jobs_with(&self, permission: Permission) -> Option<Selector> {
+        let giving = self.grants.iter().filter(|grant| grant.permissions.contains(permission));
         // One without a scope makes it none.
         let scopes: Option<Vec<Selector>> = giving.map(|grant| grant.jobs.clone()).collect();
         scopes.map(Selector::any_of)
@@ -305,6 +333,12 @@ impl Actor {
     pub(crate) fn held(&self) -> Permissions {
         Permission::ALL.into_iter().filter(|permission| self.judge(*permission).is_ok()).collect()
     }
+}
+
+/// Whether a permission about jobs is held by a binding for some hosts too: to see what is saved, and to schedule it, for which
+/// each start is judged by its hosts.
+pub(super) const fn is_for_any_host(permission: Permission) -> bool {
+    matches!(permission, Permission::JobRead | Permission::ScheduleRead | Permission::ScheduleManage)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use model::{
     },
 };
 
-use super::{Actor, Grant, Hosts};
+use super::{Actor, Grant, Hosts, actor::is_for_any_host};
 
 /// Whether `actor` may do this, on `host` if one is named, and which bindings speak for it.
 pub(crate) fn explain(actor: &Actor, permission: Permission, host: Option<&Agent>) -> Verdict {
@@ -72,7 +72,7 @@ fn by(bindings: &[BindingReason]) -> String {
 fn why_not(actor: &Actor, permission: Permission, grant: &Grant) -> Option<String> {
     match permission.reach() {
         Reach::Everyone => None,
-        Reach::Jobs => (permission != Permission::JobRead && grant.hosts.is_some())
+        Reach::Jobs => (!is_for_any_host(permission) && grant.hosts.is_some())
             .then(|| "what a job does is not confined to hosts, and it is".to_owned()),
         Reach::Hosts => {
             grant.jobs.as_ref().map(|_| "it is for some jobs only, and a command is no job".to_owned())

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Invalid, Reason,
+    api::approval::Decision,
     id::{ExecutionId, RunId},
     job::{
-        Work as StepWork, condition,
+        Choice, Work as StepWork, condition,
         context::Context,
         outputs::Outputs,
         progress::{self, Gathered, HostState, Move, Standing, Why},
@@ -28,7 +29,7 @@ use crate::{
     store::{
         self,
         http_calls::Standing as CallStanding,
-        progress::{Host, NO_AGENT, StepRun},
+        progress::{Ask, Host, NO_AGENT, StepRun},
     },
 };
 
@@ -56,6 +57,19 @@ impl End {
     }
 }
 
+/// Who ended an approval by a word of his own, and why.
+fn said(made: &[Decision], reason: Reason) -> String {
+    let (choice, did) = match reason {
+        Reason::Rejected => (Choice::Reject, "rejected it"),
+        Reason::BrokenGlass => (Choice::BreakGlass, "broke the glass"),
+        _ => return String::new(),
+    };
+    let of = made.iter().find(|made| made.decision == choice);
+    of.map_or_else(String::new, |made| {
+        format!("{} {did}: {}", made.actor, made.reason.as_deref().unwrap_or_default())
+    })
+}
+
 /// What is known of what the controller's own steps wait for.
 #[derive(Default)]
 struct Known {
@@ -74,7 +88,8 @@ impl Going<'_> {
         &mut self,
         app: &App,
         connection: &mut PgConnection,
-        (is_cancelled, is_stopped): (bool, bool),
+        is_cancelled: bool,
+        standing: Standing,
     ) -> Result<()> {
         let active: Vec<StepRun> =
             self.own.values().filter(|run| run.state == RunState::Active).copied().collect();
@@ -83,7 +98,7 @@ impl Going<'_> {
         }
         let known = self.known(app, connection, &active).await?;
         for run in active {
-            let Some(end) = self.end_of(connection, &run, &known, (is_cancelled, is_stopped)).await? else {
+            let Some(end) = self.end_of(connection, &run, &known, is_cancelled, standing).await? else {
                 continue;
             };
             if let Some(told) = end.told {
@@ -123,13 +138,23 @@ impl Going<'_> {
         connection: &mut PgConnection,
         run: &StepRun,
         known: &Known,
-        (is_cancelled, is_stopped): (bool, bool),
+        is_cancelled: bool,
+        Standing { is_stopped, is_aborted, .. }: Standing,
     ) -> Result<Option<End>> {
         let plan = self.plan;
         let is_over = self.wait_ends(run).is_some_and(|ends| self.now >= ends);
-        let cancelled = || End::of(RunOutcome::Cancelled, Reason::Cancelled);
+        let cancelled = || {
+            if is_cancelled {
+                End::of(RunOutcome::Cancelled, Reason::Cancelled)
+            } else {
+                let end = End::of(RunOutcome::Cancelled, Reason::RolloutStopped);
+                End { detail: "the rollout was aborted".to_owned(), ..end }
+            }
+        };
+        // Nobody is waited for any more.
+        let is_left = is_cancelled || is_aborted;
         Ok(match &plan.steps[run.step].work {
-            StepWork::Wait(_) if is_cancelled => Some(cancelled()),
+            StepWork::Wait(_) if is_left => Some(cancelled()),
             StepWork::Wait(_) => is_over.then(|| End::of(RunOutcome::Succeeded, Reason::Done)),
             StepWork::Approval(approval) => {
                 let made = known.decisions.get(&run.step).map_or(&[][..], Vec::as_slice);
@@ -138,8 +163,10 @@ impl Going<'_> {
                 let told =
                     verdict.is_some().then(|| made.iter().flat_map(|made| made.input.clone()).collect());
                 let end = match verdict {
-                    _ if is_cancelled => Some(cancelled()),
-                    Some((outcome, reason)) => Some(End::of(outcome, reason)),
+                    _ if is_left => Some(cancelled()),
+                    Some((outcome, reason)) => {
+                        Some(End { detail: said(made, reason), ..End::of(outcome, reason) })
+                    }
                     None => is_over.then(|| End::of(RunOutcome::TimedOut, Reason::ApprovalExpired)),
                 };
                 end.map(|end| End { told, ..end })
@@ -178,7 +205,8 @@ impl Going<'_> {
                     if end.is_none() && is_cancelled {
                         self.cancel_started.insert(*execution);
                     } else if end.is_none() && is_stopped {
-                        self.stop_started.insert(*execution);
+                        let ask = if is_aborted { Ask::Abort } else { Ask::Stop };
+                        self.stop_started.insert(*execution, ask);
                     }
                     end.map(|event| End {
                         event,
@@ -221,7 +249,7 @@ impl Going<'_> {
     }
 
     fn is_others(&self, run: &StepRun) -> bool {
-        matches!(self.plan.steps[run.step].work, StepWork::Http(_) | StepWork::Job(_))
+        self.plan.steps[run.step].work.is_of_others()
     }
 
     /// When somebody has to look at the controller's own steps again although nothing happens.
@@ -234,10 +262,10 @@ impl Going<'_> {
     }
 
     /// Where it was stopped and no host is at work any more, nobody waits for what the controller does itself; what others do
-    /// for it is seen to its end.
+    /// for it is seen to its end. (What was aborted has left all already that need not run.)
     pub(super) fn leave_own(&mut self, standing: Standing) {
         let at_work = |host: &Host| matches!(host.state, HostState::Waiting | HostState::Active);
-        if !standing.is_stopped || self.hosts.iter().any(at_work) {
+        if !standing.is_stopped || standing.is_aborted || self.hosts.iter().any(at_work) {
             return;
         }
         let open: Vec<StepRun> = self.own.values().filter(|run| !run.state.is_terminal()).copied().collect();
@@ -259,6 +287,7 @@ impl Going<'_> {
         &mut self,
         app: &App,
         connection: &mut PgConnection,
+        standing: Standing,
         gathered: &[Gathered],
     ) -> Result<()> {
         // What looks at other steps looks at the tables, where what ended in this look does not stand yet.
@@ -268,7 +297,10 @@ impl Going<'_> {
             let states = self.states(NO_AGENT);
             let blocked = |run: &&StepRun| run.state == RunState::Blocked && !later.contains(&run.step);
             let next = self.own.values().filter(blocked).find_map(|run| {
-                Some((*run, progress::of_controller(self.plan, run.step, &states, gathered)?))
+                Some((
+                    *run,
+                    progress::of_controller(self.plan, run.step, &states, gathered, standing.is_aborted)?,
+                ))
             });
             let Some((run, step)) = next else { return Ok(()) };
             let planned = &self.plan.steps[run.step];
@@ -306,7 +338,7 @@ impl Going<'_> {
                 return Ok(());
             }
         };
-        let acts = matches!(step.work, StepWork::Http(_) | StepWork::Job(_));
+        let acts = step.work.is_of_others();
         if acts && !approvals::is_open(app, connection, (self.id, self.verified), run.step).await? {
             self.fail(run, Reason::ManifestMismatch, "nobody has approved it");
             return Ok(());

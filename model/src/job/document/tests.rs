@@ -27,6 +27,17 @@ fn too_many_steps_are_named() {
 }
 
 #[test]
+fn a_matrix_makes_no_step_that_is_there_already() {
+    let job =
+        |steps: &str| format!("name: a\nsteps:\n  - {{name: a, run: x, matrix: {{n: [1, 2]}}}}\n{steps}");
+    let clash = wrong(&job("  - {name: a.2, run: y}\n"));
+    assert!(clash.starts_with("line 3,"), "{clash}");
+    assert!(clash.contains("steps[0].matrix makes a step 'a.2', and another one has that name"), "{clash}");
+    parse(&job("  - {name: a.3, run: y}\n")).expect("another name");
+    parse(&job("  - {name: a.1, run: y, matrix: {n: [1]}}\n")).expect("it makes a.1.1");
+}
+
+#[test]
 fn what_undoes_stands_apart() {
     let head = "name: a\nsteps:\n  - {name: one, run: x, on_failure: rollback}\n";
     assert!(wrong(head).contains("no steps under rollback"));

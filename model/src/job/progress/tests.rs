@@ -111,11 +111,78 @@ fn the_controllers_steps_stand_between() {
         vec![one, Gathered::default(), Gathered::default()]
     };
     let states = states("bbb");
-    assert_eq!(of_controller(&plan, 1, &states, &gathered(1, 1, 1)), None);
-    assert_eq!(of_controller(&plan, 1, &states, &gathered(0, 1, 1)), Some(Move::Begin));
-    assert_eq!(of_controller(&plan, 1, &states, &gathered(0, 0, 2)), Some(Move::Skip(Why::NoHostLeft)));
+    assert_eq!(of_controller(&plan, 1, &states, &gathered(1, 1, 1), false), None);
+    assert_eq!(of_controller(&plan, 1, &states, &gathered(0, 1, 1), false), Some(Move::Begin));
+    assert_eq!(
+        of_controller(&plan, 1, &states, &gathered(0, 0, 2), false),
+        Some(Move::Skip(Why::NoHostLeft))
+    );
     assert_eq!(after(&plan, "sbb"), "sbb");
     assert_eq!(after(&plan, "ssb"), "ssq");
+}
+
+/// The states after an abort and all that follows from it; `tried` has the places that were offered before.
+fn after_abort(plan: &Plan, letters: &str, tried: &[usize]) -> String {
+    let mut here = states(letters);
+    for place in aborted_on_host(plan, &here, |place| tried.contains(&place)) {
+        here[place] = RunState::Skipped;
+    }
+    let gathered = vec![Gathered::default(); here.len()];
+    on_host(plan, &mut here, &gathered, true, |_, _| Move::Begin);
+    written(&here)
+}
+
+#[test]
+fn after_an_abort_nothing_begins_that_need_not() {
+    let sequence = plan("steps:\n  - {name: a, run: x}\n  - {name: b, run: x}\n  - {name: c, run: x}\n");
+    assert_eq!(after_abort(&sequence, "abb", &[]), "a--", "what runs goes on");
+    assert_eq!(after_abort(&sequence, "sqb", &[]), "s--", "nobody was offered it");
+    assert_eq!(after_abort(&sequence, "sqb", &[1]), "sq-", "it is between two tries");
+    assert_eq!(after_abort(&sequence, "sss", &[]), "sss");
+    let cleans = plan(
+        "steps:\n  - {name: a, run: x}\n  - {name: b, run: x}\n  - {name: c, run: x, always: true}\n\
+         rollback:\n  - {name: u, run: x}\n",
+    );
+    assert_eq!(after_abort(&cleans, "abbb", &[]), "a-b-", "first what runs has to end");
+    assert_eq!(after_abort(&cleans, "f-b-", &[]), "f-q-");
+    assert_eq!(after_abort(&cleans, "s-b-", &[]), "s-q-");
+    assert_eq!(after_abort(&cleans, "s-q-", &[]), "s-q-", "what runs always is left in the queue");
+    let undoes = plan(
+        "steps:\n  - {name: a, run: x, on_failure: rollback}\n  - {name: b, run: x}\n\
+         rollback:\n  - {name: u, run: x}\n  - {name: v, run: x}\n",
+    );
+    assert_eq!(after_abort(&undoes, "abbb", &[]), "a---", "it does not begin to undo");
+    assert_eq!(after_abort(&undoes, "f-bb", &[]), "f---");
+    assert_eq!(after_abort(&undoes, "f-qb", &[]), "f---", "nobody was offered it");
+    assert_eq!(after_abort(&undoes, "f-ab", &[]), "f-ab", "it is under way");
+    assert_eq!(after_abort(&undoes, "f-qb", &[2]), "f-qb");
+    assert_eq!(after_abort(&undoes, "f-sb", &[]), "f-sq");
+    assert_eq!(after_abort(&undoes, "f-sq", &[]), "f-sq");
+}
+
+#[test]
+fn after_an_abort_the_controller_asks_nobody() {
+    let plan = plan(
+        "steps:\n  - {name: a, run: x}\n  - {name: ask, approval: {}}\n  - {name: rest, wait: 5s, always: true, needs: [a]}\n  \
+         - {name: send, http: {url: 'https://x'}, needs: [a]}\n  \
+         - {name: tell, http: {url: 'https://x'}, needs: [a], always: true}\n",
+    );
+    let ended = vec![Gathered { others: 1, ..Gathered::default() }; 5];
+    let open = vec![Gathered { open: 1, ..Gathered::default() }; 5];
+    let of = |place, gathered: &[Gathered]| of_controller(&plan, place, &states("sbbbb"), gathered, true);
+    for place in 1..4 {
+        assert_eq!(of(place, &open), Some(Move::Skip(Why::Aborted)), "{place}");
+    }
+    assert_eq!(of(4, &open), None);
+    let sequence = self::plan(
+        "steps:\n  - {name: a, run: x}\n  - {name: b, run: x}\n  - {name: tell, http: {url: 'https://x'}, always: true}\n",
+    );
+    let mut behind = vec![Gathered { others: 1, ..Gathered::default() }; 3];
+    assert_eq!(of_controller(&sequence, 2, &states("--b"), &behind, true), Some(Move::Begin));
+    behind[0].open = 1;
+    let told = of_controller(&sequence, 2, &states("--b"), &behind, true);
+    assert_eq!(told, None, "the second step is skipped while the first still runs somewhere");
+    assert_eq!(of(4, &ended), Some(Move::Begin));
 }
 
 #[test]
@@ -172,6 +239,27 @@ const PROBED: &str = "rollout: {canary: {hosts: 1, soak: 60s, probe: {run: ok, o
                       - {name: a, run: x}\n  - {name: b, run: x, needs: []}\nrollback:\n  - {name: u, run: x}\n";
 
 #[test]
+fn a_host_where_something_was_left_out_has_not_succeeded() {
+    let plan = plan(
+        "steps:\n  - {name: a, run: x}\n  - {name: ask, approval: {}}\n  - {name: b, run: x}\n  \
+         - {name: c, run: x, always: true}\nrollback:\n  - {name: u, run: x}\n",
+    );
+    for (letters, left_out, want) in [
+        ("ss---", &[][..], HostState::Succeeded),
+        ("-f---", &[], HostState::Succeeded),
+        ("sf-s-", &[2], HostState::Failed),
+        ("sf---", &[2, 3], HostState::Failed),
+        ("-f---", &[0, 2, 3], HostState::Skipped),
+        ("ssss-", &[4], HostState::Succeeded),
+        ("sf-a-", &[2], HostState::Active),
+        ("fs-s-", &[2], HostState::Failed),
+    ] {
+        let now = host_state(&plan, &states(letters), |place| left_out.contains(&place));
+        assert_eq!(now, want, "{letters} {left_out:?}");
+    }
+}
+
+#[test]
 fn the_probe_comes_behind_all_steps_and_the_soak() {
     let plan = plan(PROBED);
     let shape: Vec<_> = plan.steps.iter().map(|step| (step.name.as_str(), step.needs.as_slice())).collect();
@@ -191,9 +279,13 @@ fn the_probe_comes_behind_all_steps_and_the_soak() {
         on_host(&plan, &mut states, &gathered, false, |_, _| Move::Begin);
         assert_eq!(written(&states), unsoaked, "{before}");
     }
-    assert_eq!(host_state(&plan, &states("ssb-")), HostState::Active, "a host is not over before its probe");
-    assert_eq!(host_state(&plan, &states("ssfs")), HostState::Failed);
-    assert_eq!(host_state(&plan, &states("ss--")), HostState::Succeeded);
+    assert_eq!(
+        host_state(&plan, &states("ssb-"), |_| false),
+        HostState::Active,
+        "a host is not over before its probe"
+    );
+    assert_eq!(host_state(&plan, &states("ssfs"), |_| false), HostState::Failed);
+    assert_eq!(host_state(&plan, &states("ss--"), |_| false), HostState::Succeeded);
 }
 
 #[test]

@@ -1,0 +1,237 @@
+//! Controllers and databases that die while schedules fire: exactly one row for each planned firing, at most one execution each.
+
+use std::collections::HashSet;
+
+use jiff::SignedDuration;
+use model::{
+    api::schedule::{Occurrence, OccurrenceState, Origin},
+    id::ExecutionId,
+};
+use opsconductor_tests::{SOON, World, agent::clock_in, eventually, postgres::Mortal};
+use serde_json::json;
+
+use super::{create, decided, history, in_seconds, nobody_was_there, save_job, show, without_gaps};
+use crate::crash_matrix::points;
+
+/// The points at which a controller that fires can die.
+pub(crate) const POINTS: &str = "controller.schedule.";
+/// It starts and ends at the controller alone.
+const ALONE: &str = "name: alone\nsteps: [{name: rest, wait: 0s}]\n";
+
+/// Checks that rows and executions belong together, one to one.
+async fn one_to_one(world: &World, name: &str, all: &[Occurrence]) {
+    let schedule = show(&world.api(), name).await.id;
+    let mut sql = world.sql().await;
+    let ids: Vec<uuid::Uuid> = sqlx::query_scalar("select id from executions where schedule_id = $1")
+        .bind(schedule.0)
+        .fetch_all(&mut sql)
+        .await
+        .expect("the owner may");
+    let started: HashSet<ExecutionId> = ids.iter().map(|id| ExecutionId(*id)).collect();
+    let told: Vec<ExecutionId> = all.iter().filter_map(|one| one.execution_id).collect();
+    let distinct: HashSet<ExecutionId> = told.iter().copied().collect();
+    assert_eq!(told.len(), distinct.len(), "{name}: an execution stands in two rows");
+    assert_eq!(distinct, started, "{name}: rows and executions are the same ones");
+    for one in all {
+        let has_started = matches!(one.state, OccurrenceState::Fired | OccurrenceState::CaughtUp);
+        assert_eq!(has_started, one.execution_id.is_some(), "{one:?}");
+        assert!(has_started || one.cause.is_some(), "no reason: {one:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_controller_dies_at_each_step_of_a_firing() {
+    points::check_that_they_are_built();
+    let points: Vec<String> = points::all().into_iter().filter(|point| point.starts_with(POINTS)).collect();
+    assert!(points.len() >= 4, "{points:?}");
+    let world = World::start().await;
+    let api = world.api();
+    let log = world.folder().join("fault.log");
+    save_job(&api, ALONE).await;
+    for (number, point) in points.iter().enumerate() {
+        let name = format!("at-{number}");
+        let more = json!({ "overlap": "allow", "max_lateness": "15m" });
+        create(&api, &name, "alone", json!({ "every": "1s" }), more).await;
+        decided(&api, &name, OccurrenceState::Fired, 1).await;
+        // A log that is not there is as good as an empty one.
+        let _ = std::fs::remove_file(&log);
+        world.kill_controller();
+        world.run_controller_with(&[
+            ("OPSC_FAULT", point),
+            ("OPSC_FAULT_LOG", log.to_str().expect("our paths are UTF-8")),
+        ]);
+        eventually(SOON, &format!("the controller has died at {point}"), async || {
+            world.controller_ended().is_some().then_some(())
+        })
+        .await;
+        assert_eq!(std::fs::read_to_string(&log).expect("it is there").trim(), point);
+        world.start_controller().await;
+        let before = history(&api, &name).await.len();
+        decided(&api, &name, OccurrenceState::Fired, before + 2).await;
+        api.post(&format!("/api/v1/schedules/{name}/pause"), &json!({})).await.accepted();
+        let all = history(&api, &name).await;
+        without_gaps(&all, 1);
+        one_to_one(&world, &name, &all).await;
+        api.delete(&format!("/api/v1/schedules/{name}")).await.accepted();
+    }
+}
+
+#[tokio::test]
+async fn two_controllers_and_many_schedules_that_are_due_at_once() {
+    const MANY: usize = 300;
+    let first = World::builder().impatient_but_for_absence().announcing().start().await;
+    let api = first.api();
+    save_job(&api, ALONE).await;
+    let at = in_seconds(3600);
+    for number in 0..MANY {
+        let more = json!({ "overlap": "allow" });
+        create(&api, &format!("many-{number}"), "alone", json!({ "at": at }), more).await;
+    }
+    let second = first.second_controller().await;
+    // All of them are due now; the rule itself says a time that is to come, so each fires once at most.
+    let now = opsconductor_tests::clock::now();
+    let mut sql = first.sql().await;
+    sqlx::query("update schedules set next_due = $1::timestamptz, next_at = $1::timestamptz")
+        .bind(now.to_string())
+        .execute(&mut sql)
+        .await
+        .expect("the owner may");
+    // One dies in the middle of it, and comes back.
+    second.kill_controller();
+    second.start_controller().await;
+    eventually(SOON, "all have fired", async || {
+        let count: i64 = sqlx::query_scalar("select count(*) from occurrences where due = $1::timestamptz")
+            .bind(now.to_string())
+            .fetch_one(&mut sql)
+            .await
+            .expect("the owner may");
+        (usize::try_from(count) == Ok(MANY)).then_some(())
+    })
+    .await;
+    let (rows, executions): (i64, i64) = sqlx::query_as(
+        "select (select count(*) from occurrences where state = 'fired'),
+                (select count(*) from executions where schedule_id is not null)",
+    )
+    .fetch_one(&mut sql)
+    .await
+    .expect("the owner may");
+    assert_eq!((usize::try_from(rows), usize::try_from(executions)), (Ok(MANY), Ok(MANY)));
+}
+
+#[tokio::test]
+async fn a_database_that_was_away_leaves_nothing_out() {
+    let mut postgres = Mortal::start();
+    let world = World::builder().database(postgres.url()).start().await;
+    let api = world.api();
+    save_job(&api, ALONE).await;
+    let more = json!({ "overlap": "allow" });
+    create(&api, "steady", "alone", json!({ "every": "1s" }), more).await;
+    for _ in 0..3 {
+        let before = history(&api, "steady").await.len();
+        postgres.die_and_start();
+        eventually(SOON, "it goes on", async || {
+            let all = api.try_get("/api/v1/schedules/steady/history?limit=1000").await?;
+            if all.status != 200 {
+                return None;
+            }
+            let page = all.value();
+            (page["items"].as_array()?.len() > before + 1).then_some(())
+        })
+        .await;
+    }
+    // Ten minutes, as the row tells it.
+    let since = show(&api, "steady").await.next.expect("a firing") - SignedDuration::from_mins(10);
+    api.post("/api/v1/schedules/steady/pause", &json!({})).await.accepted();
+    let mut sql = world.sql().await;
+    sqlx::query("delete from occurrences").execute(&mut sql).await.expect("the owner may");
+    sqlx::query("update schedules set paused_at = null, paused_because = null")
+        .execute(&mut sql)
+        .await
+        .expect("the owner may");
+    nobody_was_there(&world, "steady", since).await;
+    eventually(SOON, "all is accounted for", async || {
+        let all = history(&api, "steady").await;
+        (all.len() > 600).then_some(())
+    })
+    .await;
+    let all = history(&api, "steady").await;
+    assert_eq!(all[0].due, since);
+    assert!(all.iter().all(|one| one.origin == Origin::Planned));
+    without_gaps(&all, 1);
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_fires_nothing_twice_and_loses_nothing() {
+    let world = World::builder().prepare();
+    let file = world.folder().join("clock");
+    let set = |offset: &str| std::fs::write(&file, offset).expect("the folder is ours");
+    set("+0");
+    let clocked = clock_in(&file);
+    let variables: Vec<(&str, &str)> = clocked.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    world.start_controller_with(&variables).await;
+    let api = world.api();
+    save_job(&api, ALONE).await;
+    let more = json!({ "overlap": "allow" });
+    create(&api, "steady", "alone", json!({ "every": "1s" }), more.clone()).await;
+    decided(&api, "steady", OccurrenceState::Fired, 1).await;
+
+    set("+3600s");
+    let all = eventually(SOON, "the hour that was skipped is accounted for", async || {
+        let all = history(&api, "steady").await;
+        (all.len() > 3600).then_some(all)
+    })
+    .await;
+    assert!(all.iter().any(|one| one.state == OccurrenceState::Missed));
+
+    set("-3600s");
+    // Under this clock another one fires; saved anew or not, the first one has done all that this clock still has to come.
+    create(&api, "other", "alone", json!({ "every": "1s" }), more.clone()).await;
+    decided(&api, "other", OccurrenceState::Fired, 1).await;
+    let until = history(&api, "steady").await.last().expect("a row").due;
+    let saved = super::document("steady", "alone", json!({ "every": "1s" }), more);
+    api.put("/api/v1/schedules/steady", &saved).await.accepted();
+    let fired = history(&api, "other").await.len();
+    decided(&api, "other", OccurrenceState::Fired, fired + 2).await;
+    assert_eq!(history(&api, "steady").await.last().expect("a row").due, until);
+
+    set("+3660s");
+    let all = eventually(SOON, "it goes on", async || {
+        let all = history(&api, "steady").await;
+        all.last().is_some_and(|last| last.due > until + SignedDuration::from_secs(30)).then_some(all)
+    })
+    .await;
+    without_gaps(&all, 1);
+    world.kill_controller();
+    world.start_controller().await;
+    one_to_one(&world, "steady", &history(&world.api(), "steady").await).await;
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_fired_holds_up_nobody() {
+    let world = World::start().await;
+    let api = world.api();
+    save_job(&api, ALONE).await;
+    let more = json!({ "overlap": "allow" });
+    let at = in_seconds(5);
+    let stuck = create(&api, "stuck", "alone", json!({ "at": at }), more.clone()).await;
+    // Somebody wrote a row for its firing: it can have none of its own.
+    let mut sql = world.sql().await;
+    sqlx::query(
+        "insert into occurrences (id, schedule_id, org_id, origin, due, state, cause, at)
+         select gen_random_uuid(), id, org_id, 'planned', next_due, 'skipped', 'overlap', now() from schedules where id = $1",
+    )
+    .bind(stuck.id.0)
+    .execute(&mut sql)
+    .await
+    .expect("the owner may");
+    create(&api, "steady", "alone", json!({ "every": "1s" }), more).await;
+    eventually(SOON, "the one was tried", async || {
+        world.controller_log().contains("a schedule cannot be fired").then_some(())
+    })
+    .await;
+    let before = history(&api, "steady").await.len();
+    let all = decided(&api, "steady", OccurrenceState::Fired, before + 3).await;
+    without_gaps(&all, 1);
+    one_to_one(&world, "steady", &all).await;
+    assert_eq!(history(&api, "stuck").await.len(), 1);
+}
