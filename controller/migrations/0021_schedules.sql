@@ -21,6 +21,8 @@ create table schedules (
     next_due timestamptz,
     -- When somebody has to look at it; null: never. Who has not come to an end is looked at again behind the others.
     next_at timestamptz,
+    -- It could not be fired, and is not tried again before this.
+    put_off_until timestamptz,
     paused_at timestamptz,
     paused_because text,
     -- Executions in a row, up to the newest, that did not succeed.

@@ -415,3 +415,69 @@ async fn a_time_that_is_over_is_filled_up() {
         assert!(refused.detail.contains(want), "{refused:?}");
     }
 }
+
+#[tokio::test]
+async fn people_type_it() {
+    let (world, _agent) = world_of_one().await;
+    let api = world.api();
+    save_job(&api, "name: sized\nparameters: {size: {type: integer}}\ntargets: {all: true}\nsteps: [{name: do, run: 'true'}]\n").await;
+    let types = async |words: &[&str]| world.opsctl(words).await;
+    let create = [
+        "schedule",
+        "create",
+        "office",
+        "--job",
+        "sized",
+        "--when",
+        "weekdays 9:00 Europe/Warsaw",
+        "-p",
+        "size=3",
+        "--jitter",
+        "5m",
+        "--overlap",
+        "queue-one",
+        "--pause-after-failures",
+        "3",
+    ];
+    let said = types(&create).await.ended(0);
+    for want in ["Europe/Warsaw", "5m", "queue_one", "Parameter size", "paused at 3"] {
+        assert!(said.text().contains(want), "{want}: {}", said.text());
+    }
+    let made = show(&api, "office").await.schedule;
+    assert_eq!((made.parameters["size"].clone(), made.jitter.seconds()), (json!(3), 300));
+    let changed = types(&["schedule", "update", "office", "--max-lateness", "2m"]).await.ended(0);
+    assert!(changed.text().contains("after 2m"), "{}", changed.text());
+    assert_eq!(show(&api, "office").await.schedule.jitter.seconds(), 300, "what is not said stays");
+    assert!(types(&["schedule", "list"]).await.ended(0).text().contains("office"));
+    let preview = types(&["schedule", "preview", "--when", "daily at 02:30 Europe/Warsaw", "--count", "3"])
+        .await
+        .ended(0);
+    assert_eq!(
+        preview.text().lines().filter(|line| line.contains("02:30:00+0")).count(),
+        3,
+        "{}",
+        preview.text()
+    );
+    assert!(
+        types(&["schedule", "forecast", "-t", "one", "--hours", "168"])
+            .await
+            .ended(0)
+            .text()
+            .contains("office")
+    );
+    let id = types(&["schedule", "trigger", "office"]).await.ended(0);
+    api.finished(id.text().trim()).await;
+    let history = types(&["schedule", "history", "office"]).await.ended(0);
+    assert!(
+        history.text().contains("manual") && history.text().contains("(succeeded)"),
+        "{}",
+        history.text()
+    );
+    types(&["schedule", "pause", "office", "--reason", "moving house"]).await.ended(0);
+    assert!(types(&["schedule", "show", "office"]).await.ended(0).text().contains("moving house"));
+    types(&["schedule", "resume", "office"]).await.ended(0);
+    let wrong = types(&["schedule", "create", "bad", "--job", "sized", "--when", "every blue moon"]).await;
+    assert_eq!(wrong.code, 2, "{}", wrong.text());
+    types(&["schedule", "delete", "office"]).await.ended(0);
+    assert_eq!(types(&["schedule", "show", "office"]).await.code, 5);
+}

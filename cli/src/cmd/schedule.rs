@@ -30,7 +30,7 @@ use crate::{
 
 const SCHEDULES: [&str; 3] = ["api", "v1", "schedules"];
 /// Stands for a schedule that is only looked at.
-const UNSAVED: &str = "preview";
+const UNSAVED: &str = "unsaved";
 
 /// The path of a schedule, by name or id, and of what is below it.
 fn path<'a>(schedule: &'a str, below: &[&'a str]) -> Vec<&'a str> {

@@ -14,6 +14,7 @@ use std::{
 use futures_util::{FutureExt as _, future::try_join_all};
 use jiff::{SignedDuration, Timestamp};
 use model::{
+    access::Permission,
     api::{
         execution::Execution,
         job::ExecuteJob,
@@ -79,7 +80,7 @@ async fn fire_on(app: &App) -> Result<usize> {
             Ok(0) => return Ok(count),
             Ok(fired) => count += fired,
             Err((_, error)) if !is_about_it(&error) => return Err(error),
-            Err((taken, error)) if limit == 1 => {
+            Err((taken, error)) if taken.len() == 1 => {
                 for id in taken.into_iter().map(ScheduleId) {
                     tracing::error!(schedule.id = %id, %error, "a schedule cannot be fired");
                     let until = clock::now().saturating_add(PUT_OFF).unwrap_or(Timestamp::MAX);
@@ -97,11 +98,17 @@ async fn fire_on(app: &App) -> Result<usize> {
 /// Whether an error is about what was fired, and would come again, or about the database, which will answer.
 fn is_about_it(error: &Error) -> bool {
     match error {
-        // 22: data, 23: constraints, 42: what the statement is.
-        Error::Database(_, sqlx::Error::Database(error)) => {
-            error.code().is_some_and(|code| ["22", "23", "42"].iter().any(|class| code.starts_with(class)))
+        // 08: connection, 25P03: idle for too long, 40: rolled back, 53: resources, 57: somebody stops it.
+        Error::Database(_, sqlx::Error::Database(error)) => error.code().is_none_or(|code| {
+            code != "25P03" && !["08", "40", "53", "57"].iter().any(|class| code.starts_with(class))
+        }),
+        Error::Database(_, error) => {
+            matches!(
+                error,
+                sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_)
+            )
         }
-        Error::Database(..) | Error::Fatal(_) => false,
+        Error::Fatal(_) => false,
         _ => true,
     }
 }
@@ -235,9 +242,7 @@ impl<'a> Round<'a> {
         };
         let (failures, paused_because) = self.count_ends(connection, due, &schedule).await?;
         let is_paused = due.is_paused || paused_because.is_some();
-        if !is_paused {
-            self.start_waiting(connection, due, &schedule).await?;
-        }
+        let more_waits = !is_paused && self.start_waiting(connection, due, &schedule).await?;
         let (mut next, mut accounted_until) = (due.next_due, due.accounted_until);
         let (mut firings, begun) = (0, self.started.len());
         while let Some(at) = next
@@ -256,8 +261,9 @@ impl<'a> Round<'a> {
             firings += 1;
         }
         // What is left over is for another turn, behind those that are due by now.
-        let next = next.map(|at| (at, begins(due.id, &schedule, at).max(self.now)));
-        Ok(Standing { id: due.id, accounted_until, next, failures, paused_because })
+        let look_at = next.map(|at| begins(due.id, &schedule, at).max(self.now));
+        let look_at = if more_waits { Some(self.now) } else { look_at };
+        Ok(Standing { id: due.id, accounted_until, next_due: next, look_at, failures, paused_because })
     }
 
     /// What becomes of the firing planned for `at`.
@@ -329,17 +335,20 @@ impl<'a> Round<'a> {
         next
     }
 
-    /// Starts what waits, as far as nothing is in its way any more: what was planned first.
+    /// Starts what waits, as far as nothing is in its way any more: what was planned first. Answers whether more of it could begin
+    /// in another turn.
     async fn start_waiting(
         &mut self,
         connection: &mut PgConnection,
         due: &Due,
         schedule: &Schedule,
-    ) -> Result<()> {
-        let begun = self.started.len();
+    ) -> Result<bool> {
+        let (begun, mut tried) = (self.started.len(), 0);
         while self.started.len() - begun < STARTS
+            && tried < FIRINGS
             && let Some(next) = self.next_waiting(due.id, schedule.overlap)
         {
+            tried += 1;
             let late = next.at.duration_since(begins(due.id, schedule, next.due));
             let is_planned = next.origin == Origin::Planned;
             let was_late = is_planned && late > schedule.max_lateness.duration();
@@ -354,20 +363,26 @@ impl<'a> Round<'a> {
             };
             self.become_of(due, next, outcome);
         }
-        Ok(())
+        Ok(self.place_of_next(due.id, schedule.overlap).is_some())
     }
 
     /// Takes the next one that waits and may begin.
     fn next_waiting(&mut self, id: ScheduleId, overlap: Overlap) -> Option<Waiting> {
+        let place = self.place_of_next(id, overlap)?;
+        self.waiting.get_mut(&id)?.remove(place)
+    }
+
+    /// The place of the next one that waits, if it may begin.
+    fn place_of_next(&self, id: ScheduleId, overlap: Overlap) -> Option<usize> {
         let open = self.open.get(&id).map_or(0, Vec::len);
-        let may_begin = |waiting: &Waiting| match waiting.at_a_time {
+        let waiting = self.waiting.get(&id)?;
+        let planned = waiting.iter().position(|one| one.at_a_time.is_none());
+        let place = planned.or(if waiting.is_empty() { None } else { Some(0) })?;
+        let may_begin = match waiting[place].at_a_time {
             Some(most) => open < usize::try_from(most).unwrap_or(0),
             None => open == 0 || overlap == Overlap::Allow,
         };
-        let waiting = self.waiting.get_mut(&id)?;
-        let planned = waiting.iter().position(|one| one.at_a_time.is_none());
-        let place = planned.or(if waiting.is_empty() { None } else { Some(0) })?;
-        if may_begin(&waiting[place]) { waiting.remove(place) } else { None }
+        may_begin.then_some(place)
     }
 
     /// Lets a firing wait for the end of what runs, which is cancelled: where its author may do both, and nothing else speaks
@@ -451,7 +466,14 @@ impl<'a> Round<'a> {
             return Ok(Err((Cause::NotAllowed, detail)));
         };
         let origin = access::Origin { request_id: format!("schedule/{}", due.id), address: None };
-        let by = authorize::<ScheduleManage>(author, origin).and_then(|by| by.also());
+        let by = authorize::<ScheduleManage>(author, origin).and_then(|by| {
+            if by.reaches_job(&due.labels) {
+                return by.also();
+            }
+            Err(by
+                .actor()
+                .refusal(Permission::ScheduleManage, "theirs is for schedules of jobs with other labels"))
+        });
         Ok(by.map_err(|error| (Cause::NotAllowed, error.to_string())))
     }
 
@@ -559,7 +581,7 @@ impl<'a> Round<'a> {
             accounted_until = Some(at);
         }
         let (failures, paused_because) = (due.failures, Some(why.to_owned()));
-        Ok(Standing { id: due.id, accounted_until, next: None, failures, paused_because })
+        Ok(Standing { id: due.id, accounted_until, next_due: None, look_at: None, failures, paused_because })
     }
 
     async fn tell_of_pause(

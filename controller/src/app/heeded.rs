@@ -71,9 +71,11 @@ pub(super) async fn read(
     }
     let names: Vec<_> = names.into_iter().collect();
     let named = store::calendars::named(connection, &names).await?;
-    let unknown =
-        named.iter().filter(|one| app.calendars.get(one.id, (one.version, one.updated_at)).is_none());
-    let unknown: Vec<Uuid> = unknown.map(|one| one.id.0).collect();
+    // Asked once: what is in the cache now may not be there any more in a moment.
+    let known: Vec<Option<Ready>> =
+        named.iter().map(|one| app.calendars.get(one.id, (one.version, one.updated_at))).collect();
+    let unknown = named.iter().zip(&known).filter(|(_, known)| known.is_none());
+    let unknown: Vec<Uuid> = unknown.map(|(one, _)| one.id.0).collect();
     let mut fresh = HashMap::new();
     if !unknown.is_empty() {
         for (id, document) in store::calendars::documents(connection, &unknown).await? {
@@ -81,15 +83,16 @@ pub(super) async fn read(
         }
     }
     let mut heeded = Heeded::default();
-    for one in named {
-        let state = (one.version, one.updated_at);
-        let ready = match fresh.get(&one.id) {
+    for (one, known) in named.into_iter().zip(known) {
+        let ready = match (known, fresh.get(&one.id)) {
+            (Some(known), _) => known,
             // One that changed between the two statements is kept under the older state, and read again the next time.
-            Some(ready) => {
-                app.calendars.insert(one.id, state, ready.clone());
+            (None, Some(ready)) => {
+                app.calendars.insert(one.id, (one.version, one.updated_at), ready.clone());
                 ready.clone()
             }
-            None => app.calendars.get(one.id, state).flatten(),
+            // It was deleted between the two.
+            (None, None) => continue,
         };
         heeded.calendars.insert((one.org_id, one.name), ready);
     }

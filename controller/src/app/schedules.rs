@@ -274,7 +274,8 @@ async fn let_go<P>(
     while let Some(due) = next
         && due <= now
     {
-        if begins(before.id, &schedule, due) <= now || pending.len() > LOOKED_AT {
+        let is_firing = begins(before.id, &schedule, due) <= now && !before.is_put_off;
+        if is_firing || pending.len() > LOOKED_AT {
             let why = format!("the schedule '{}' is firing at this moment: try again", before.name);
             return Err(Error::Conflict(why));
         }
@@ -402,6 +403,9 @@ pub(crate) async fn trigger(
     let (org, now) = (by.org_id(), clock::now());
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let schedule = find(&mut tx, by, key).await?;
+    // Nobody starts, under his name, what somebody else wrote into the row.
+    let saved = store::schedules::saved(&mut tx, (org, schedule.id)).await?;
+    versions::verify(app, org, versions::SCHEDULE, schedule.id.0, &saved)?;
     let reading: Authorized<JobRead> = by.also()?;
     let of = Scheduled {
         id: schedule.id,
@@ -454,6 +458,10 @@ pub(crate) async fn backfill(
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let locked = lock(app, &mut tx, by, key).await?;
     let schedule = store::schedules::read(&locked.document)?;
+    if locked.is_paused {
+        let why = format!("the schedule '{}' is paused, and starts nothing: resume it first", locked.name);
+        return Err(Error::Conflict(why));
+    }
     let now = clock::now();
     if request.from >= request.to {
         return Err(Invalid::new("from", "is not before 'to'").into());

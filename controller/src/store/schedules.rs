@@ -49,6 +49,8 @@ pub(crate) struct Due {
     pub failures: i32,
     /// Executions that began before count for nothing.
     pub counted_from: Timestamp,
+    /// Of its job.
+    pub labels: Labels,
 }
 
 /// A row that is to be changed, locked, whether its document can be read or not.
@@ -62,6 +64,9 @@ pub(crate) struct Locked {
     pub author: String,
     pub accounted_until: Option<Timestamp>,
     pub next_due: Option<Timestamp>,
+    pub is_paused: bool,
+    /// It could not be fired.
+    pub is_put_off: bool,
     /// Of its job.
     pub labels: Labels,
 }
@@ -71,8 +76,10 @@ pub(crate) struct Locked {
 pub(crate) struct Standing {
     pub id: ScheduleId,
     pub accounted_until: Option<Timestamp>,
-    /// The next firing that is not accounted for, and when somebody has to look at it.
-    pub next: Option<(Timestamp, Timestamp)>,
+    /// The next firing that is not accounted for.
+    pub next_due: Option<Timestamp>,
+    /// When somebody has to look at it.
+    pub look_at: Option<Timestamp>,
     pub failures: i32,
     /// Why it is paused from now on.
     pub paused_because: Option<String>,
@@ -120,7 +127,7 @@ pub(crate) async fn update(connection: &mut PgConnection, new: &Saved<'_>) -> Re
         "update schedules
          set name = $3, job_id = $4, document = $5, revision = $6, author = $7, author_id = $8, saved_at = $9, signed = $10,
              signature = $11, certificate = $12, next_due = $13, next_at = $14, updated_at = $9, failures = 0,
-             counted_from = $9, paused_at = case when next_due is not null then paused_at end,
+             counted_from = $9, put_off_until = null, paused_at = case when next_due is not null then paused_at end,
              paused_because = case when next_due is not null then paused_because end
          where org_id = $2 and id = $1",
         new.id.0,
@@ -309,7 +316,8 @@ pub(crate) async fn lock(connection: &mut PgConnection, org: OrgId, key: &str) -
     let id = key.parse::<ScheduleId>().ok().map(|id| id.0);
     let row = sqlx::query!(
         r#"select s.id, s.name, s.job_id, s.document, s.revision, s.author, s.accounted_until, s.next_due,
-                  j.labels as "labels: Json<Labels>"
+                  s.paused_at is not null as "is_paused!",
+                  s.put_off_until is not null as "is_put_off!", j.labels as "labels: Json<Labels>"
            from schedules s join jobs j on j.org_id = s.org_id and j.id = s.job_id
            where s.org_id = $1 and s.deleted_at is null and (s.id = $2 or s.name = $3) for update of s"#,
         org.0,
@@ -328,6 +336,8 @@ pub(crate) async fn lock(connection: &mut PgConnection, org: OrgId, key: &str) -
         author: r.author,
         accounted_until: r.accounted_until.map(jiff_sqlx::Timestamp::to_jiff),
         next_due: r.next_due.map(jiff_sqlx::Timestamp::to_jiff),
+        is_paused: r.is_paused,
+        is_put_off: r.is_put_off,
         labels: r.labels.0,
     }))
 }
@@ -360,7 +370,11 @@ pub(crate) async fn page(
     }
     query.push(" order by s.name limit ").push_bind(limit);
     let rows: Vec<Row> = query.build_query_as().fetch_all(pool).await.during("query for schedules")?;
-    rows.into_iter().map(Row::read).collect()
+    let unreadable = |id: Uuid, error: &Error| {
+        tracing::error!(schedule.id = %id, %error, "a schedule is left out of a list");
+    };
+    let each = rows.into_iter().map(|row| (row.id, row.read()));
+    Ok(each.filter_map(|(id, read)| read.inspect_err(|error| unreadable(id, error)).ok()).collect())
 }
 
 /// When the next firing of all begins.
@@ -379,9 +393,13 @@ pub(crate) async fn next_at(pool: &PgPool) -> Result<Option<Timestamp>> {
 pub(crate) async fn take(connection: &mut PgConnection, now: Timestamp, limit: i64) -> Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         r#"with due as (
-               select id from schedules where next_at <= $1 order by next_at limit $2 for update skip locked
+               select id from schedules where next_at <= $1 and (put_off_until is null or put_off_until <= $1)
+               order by next_at limit $2 for update skip locked
            ), ended as (
-               select id from schedules where id in (select schedule_id from schedule_ends limit $2) for update skip locked
+               select s.id from (select distinct schedule_id from schedule_ends limit 1000) e
+                   join schedules s on s.id = e.schedule_id
+               where s.put_off_until is null or s.put_off_until <= $1
+               limit $2 for update of s skip locked
            )
            select id as "id!" from due union select id from ended"#,
         now.to_sqlx(),
@@ -397,8 +415,10 @@ pub(crate) async fn taken(connection: &mut PgConnection, ids: &[Uuid]) -> Result
     let rows = sqlx::query!(
         r#"select s.id, s.org_id, o.name as organization, coalesce(s.org_id = i.home_org_id, false) as "is_home!", s.job_id,
                   s.document, s.revision, s.author, s.author_id, s.saved_at, s.signed, s.signature, s.certificate,
-                  s.accounted_until, s.next_due, s.paused_at is not null as "is_paused!", s.failures, s.counted_from
-           from schedules s join organizations o on o.id = s.org_id left join installation i on true
+                  s.accounted_until, s.next_due, s.paused_at is not null as "is_paused!", s.failures, s.counted_from,
+                  j.labels as "labels: Json<Labels>"
+           from schedules s join organizations o on o.id = s.org_id join jobs j on j.org_id = s.org_id and j.id = s.job_id
+                left join installation i on true
            where s.id = any($1) order by s.next_at"#,
         ids
     )
@@ -426,6 +446,7 @@ pub(crate) async fn taken(connection: &mut PgConnection, ids: &[Uuid]) -> Result
         is_paused: r.is_paused,
         failures: r.failures,
         counted_from: r.counted_from.to_jiff(),
+        labels: r.labels.0,
     });
     Ok(due.collect())
 }
@@ -448,10 +469,36 @@ pub(crate) async fn look_at(
     Ok(())
 }
 
-/// Looks at one only later: something is wrong with it, and it must not hold up the others.
+/// What its author saved of a schedule.
+pub(crate) async fn saved(
+    connection: &mut PgConnection,
+    (org, id): (OrgId, ScheduleId),
+) -> Result<SavedVersion> {
+    let r = sqlx::query!(
+        "select document, revision, author, author_id, saved_at, signed, signature, certificate from schedules
+         where org_id = $1 and id = $2",
+        org.0,
+        id.0
+    )
+    .fetch_one(connection)
+    .await
+    .during("query for what was saved of a schedule")?;
+    Ok(SavedVersion {
+        version: r.revision,
+        sha256: Vec::new(),
+        comment: None,
+        document: r.document,
+        author: r.author,
+        author_id: r.author_id,
+        created_at: r.saved_at.to_jiff(),
+        signed: SignedManifest { manifest: r.signed, signature: r.signature, certificate: r.certificate },
+    })
+}
+
+/// Looks at one only later, whatever it waits for: something is wrong with it, and it must not hold up the others.
 pub(crate) async fn put_off(pool: &PgPool, id: ScheduleId, until: Timestamp) -> Result<()> {
     sqlx::query!(
-        "update schedules set next_at = $2 where id = $1 and next_at is not null",
+        "update schedules set put_off_until = $2, next_at = case when next_at is not null then $2::timestamptz end where id = $1",
         id.0,
         until.to_sqlx()
     )
@@ -498,29 +545,27 @@ pub(crate) async fn open(
 /// Writes where these schedules stand now.
 pub(crate) async fn set(connection: &mut PgConnection, standings: &[Standing], now: Timestamp) -> Result<()> {
     let ids: Vec<Uuid> = standings.iter().map(|standing| standing.id.0).collect();
-    let time = |of: fn(&(Timestamp, Timestamp)) -> Timestamp| -> Vec<Option<jiff_sqlx::Timestamp>> {
-        standings.iter().map(|standing| standing.next.as_ref().map(|next| of(next).to_sqlx())).collect()
+    let time = |of: fn(&Standing) -> Option<Timestamp>| -> Vec<Option<jiff_sqlx::Timestamp>> {
+        standings.iter().map(|standing| of(standing).map(ToSqlx::to_sqlx)).collect()
     };
-    let accounted: Vec<Option<jiff_sqlx::Timestamp>> =
-        standings.iter().map(|standing| standing.accounted_until.map(ToSqlx::to_sqlx)).collect();
     let failures: Vec<i32> = standings.iter().map(|standing| standing.failures).collect();
     let because: Vec<Option<&str>> =
         standings.iter().map(|standing| standing.paused_because.as_deref()).collect();
     sqlx::query!(
         "update schedules s
-         set accounted_until = n.accounted_until, next_due = n.next_due, next_at = n.next_at, failures = n.failures,
+         set put_off_until = null, accounted_until = n.accounted_until, next_due = n.next_due, next_at = n.next_at, failures = n.failures,
              paused_at = case when n.because is null then s.paused_at else $6::timestamptz end,
              paused_because = coalesce(n.because, s.paused_because)
          from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::int[], $5::text[], $7::timestamptz[])
               as n(id, next_due, next_at, failures, because, accounted_until)
          where s.id = n.id",
         &ids,
-        &time(|next| next.0) as _,
-        &time(|next| next.1) as _,
+        &time(|standing| standing.next_due) as _,
+        &time(|standing| standing.look_at) as _,
         &failures,
         &because as _,
         now.to_sqlx(),
-        &accounted as _
+        &time(|standing| standing.accounted_until) as _
     )
     .execute(connection)
     .await

@@ -149,7 +149,8 @@ fn next_on_host(plan: &Plan, place: usize, states: &[RunState], gathered: &[Gath
     (before.iter().all(ended) && before.iter().all(everywhere)).then_some(Move::Begin)
 }
 
-/// The steps that the one at `place` needs, and those that these need.
+/// The steps that the one at `place` needs, and those on hosts that these need: what runs always waits for nobody's answer that it
+/// does not ask for itself.
 fn all_before(plan: &Plan, place: usize) -> Vec<usize> {
     let (mut found, mut seen) = (plan.steps[place].needs.clone(), vec![false; plan.steps.len()]);
     let mut next = 0;
@@ -159,6 +160,7 @@ fn all_before(plan: &Plan, place: usize) -> Vec<usize> {
         let more = plan.steps[before].needs.iter().filter(|more| !std::mem::replace(&mut seen[**more], true));
         found.extend(more.copied().collect::<Vec<_>>());
     }
+    found.retain(|before| plan.steps[place].needs.contains(before) || plan.steps[*before].work.is_on_hosts());
     found
 }
 

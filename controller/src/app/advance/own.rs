@@ -142,6 +142,7 @@ impl Going<'_> {
         Standing { is_stopped, is_aborted, .. }: Standing,
     ) -> Result<Option<End>> {
         let plan = self.plan;
+        let is_always = plan.steps[run.step].always;
         let is_over = self.wait_ends(run).is_some_and(|ends| self.now >= ends);
         let cancelled = || {
             if is_cancelled {
@@ -185,7 +186,7 @@ impl Going<'_> {
                 }),
                 // What is under way nobody can take back: it ends as it ends.
                 Some(CallStanding::Waiting)
-                    if (is_cancelled || is_stopped)
+                    if (is_cancelled || is_stopped && !is_always)
                         && store::http_calls::take_back(connection, self.id, run.id).await? =>
                 {
                     let reason = if is_cancelled { Reason::Cancelled } else { Reason::RolloutStopped };
@@ -204,7 +205,7 @@ impl Going<'_> {
                     let end = started::end(*state);
                     if end.is_none() && is_cancelled {
                         self.cancel_started.insert(*execution);
-                    } else if end.is_none() && is_stopped {
+                    } else if end.is_none() && is_stopped && !is_always {
                         let ask = if is_aborted { Ask::Abort } else { Ask::Stop };
                         self.stop_started.insert(*execution, ask);
                     }

@@ -409,3 +409,18 @@ proptest::proptest! {
         proptest::prop_assert!(hosts.iter().all(|host| host.state.has_ended()));
     }
 }
+
+#[test]
+fn what_runs_always_waits_for_no_answer_that_it_does_not_ask_for() {
+    let chain = plan(
+        "steps:\n  - {name: a, run: x}\n  - {name: ok, approval: {}}\n  - {name: b, run: x}\n  \
+         - {name: c, run: x, always: true}\n",
+    );
+    assert_eq!(after(&chain, "fbbb"), "fb-q", "b never comes, and with it the approval");
+    assert_eq!(after(&chain, "sbbb"), "sbbb", "it may still come");
+    let beside = plan(
+        "steps:\n  - {name: a, run: x}\n  - {name: ok, wait: 5m, needs: []}\n  - {name: b, run: x, needs: [a, ok]}\n  \
+         - {name: c, run: x, needs: [b], always: true}\n",
+    );
+    assert_eq!(after(&beside, "fabb"), "fa-q");
+}
