@@ -401,7 +401,10 @@ pub(crate) async fn take(connection: &mut PgConnection, now: Timestamp, limit: i
                where s.put_off_until is null or s.put_off_until <= $1
                limit $2 for update of s skip locked
            )
-           select id as "id!" from due union select id from ended"#,
+           select id as "id!" from (
+               select id, 0 as turn from due
+               union all select id, 1 from ended where id not in (select id from due)
+           ) as taken order by turn limit $2"#,
         now.to_sqlx(),
         limit
     )
