@@ -18,10 +18,12 @@ use serde_json::{Value, json};
 
 /// A schedule as it is sent, with what is said besides its name, job and time.
 fn document(name: &str, job: &str, when: Value, more: Value) -> Value {
-    let mut schedule = json!({ "name": name, "job": job, "when": when });
-    let (Value::Object(all), Value::Object(more)) = (&mut schedule, more) else { panic!("objects") };
+    let mut all =
+        serde_json::Map::from_iter([("name".to_owned(), name.into()), ("job".to_owned(), job.into())]);
+    all.insert("when".to_owned(), when);
+    let Value::Object(more) = more else { panic!("an object") };
     all.extend(more);
-    json!({ "schedule": schedule })
+    json!({ "schedule": all })
 }
 
 async fn create(api: &Api, name: &str, job: &str, when: Value, more: Value) -> Schedule {

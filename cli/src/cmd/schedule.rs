@@ -9,7 +9,7 @@ use model::{
         execution::Execution,
         job::Job,
         schedule::{
-            Backfill, Backfilled, Forecast, Occurrence, PauseSchedule, PlannedFiring, Preview,
+            Backfill, Backfilled, Cause, Forecast, Occurrence, PauseSchedule, PlannedFiring, Preview,
             PreviewSchedule, SaveSchedule, Schedule,
         },
     },
@@ -120,7 +120,7 @@ pub(crate) async fn run(client: &Client, command: ScheduleCommand) -> Result<Exi
                     one.state.as_str().to_owned(),
                     one.origin.as_str().to_owned(),
                     human::or_dash(execution),
-                    why(one.cause.map(|cause| cause.as_str()), one.detail.as_deref()),
+                    why(one.cause.map(Cause::as_str), one.detail.as_deref()),
                 ]
             })
             .await?;
@@ -252,7 +252,7 @@ fn firings(preview: &Preview) -> String {
     let mut table = Table::new(&["LOCAL TIME", "UTC", "BEGINS", "SKIPPED"]);
     for PlannedFiring { due, local, begins, skipped, detail } in &preview.firings {
         let begins = if begins == due { "at once".to_owned() } else { begins.to_string() };
-        let skipped = why(skipped.map(|cause| cause.as_str()), detail.as_deref());
+        let skipped = why(skipped.map(Cause::as_str), detail.as_deref());
         table.row([local.clone(), due.to_string(), begins, skipped]);
     }
     table.take()
@@ -272,7 +272,7 @@ fn backfilled(done: &Backfilled, dry_run: bool) -> String {
 fn foreseen(forecast: &Forecast) -> String {
     let mut table = Table::new(&["LOCAL TIME", "UTC", "SCHEDULE", "JOB", "SKIPPED"]);
     for one in &forecast.firings {
-        let skipped = why(one.skipped.map(|cause| cause.as_str()), one.detail.as_deref());
+        let skipped = why(one.skipped.map(Cause::as_str), one.detail.as_deref());
         table.row([one.local.clone(), one.due.to_string(), one.schedule.clone(), one.job.clone(), skipped]);
     }
     table.take()

@@ -361,7 +361,7 @@ impl<'a> Round<'a> {
                 },
                 Err((cause, detail)) => skipped(cause, Some(detail)),
             };
-            self.become_of(due, next, outcome);
+            self.become_of(due, &next, outcome);
         }
         Ok(self.place_of_next(due.id, schedule.overlap).is_some())
     }
@@ -419,7 +419,7 @@ impl<'a> Round<'a> {
             .partition(|one| one.at_a_time.is_none());
         self.waiting.insert(due.id, others);
         for old in planned {
-            self.become_of(due, old, skipped(Cause::Superseded, None));
+            self.become_of(due, &old, skipped(Cause::Superseded, None));
         }
         self.to_cancel.extend(open.into_iter().map(|id| (id, (due.org_id, due.id))));
         Ok(waits(held))
@@ -562,7 +562,7 @@ impl<'a> Round<'a> {
         if let Some(why) = &because {
             self.tell_of_pause(connection, due, "done", why).await?;
             for old in self.waiting.remove(&due.id).unwrap_or_default() {
-                self.become_of(due, old, skipped(Cause::Paused, None));
+                self.become_of(due, &old, skipped(Cause::Paused, None));
             }
         }
         Ok((failures, because))
@@ -573,7 +573,7 @@ impl<'a> Round<'a> {
         tracing::error!(schedule.id = %due.id, why, "a schedule that nobody saved like this fires no more");
         self.tell_of_pause(connection, due, "alarm", why).await?;
         for old in self.waiting.remove(&due.id).unwrap_or_default() {
-            self.become_of(due, old, skipped(Cause::Tampered, Some(why.to_owned())));
+            self.become_of(due, &old, skipped(Cause::Tampered, Some(why.to_owned())));
         }
         let mut accounted_until = due.accounted_until;
         if let Some(at) = due.next_due.filter(|at| *at <= self.now) {
@@ -635,7 +635,7 @@ impl<'a> Round<'a> {
     }
 
     /// What one that waited has become.
-    fn become_of(&mut self, due: &Due, waited: Waiting, outcome: Outcome) {
+    fn become_of(&mut self, due: &Due, waited: &Waiting, outcome: Outcome) {
         let decided = Decided {
             at_a_time: waited.at_a_time,
             ..decided(waited.id, due, waited.origin, waited.due, outcome)
