@@ -144,7 +144,9 @@ async fn create(client: &Client, args: CreateScheduleArgs) -> Result<()> {
         (None, ..) => return Err(Usage("say --job and --when, or --file".to_owned()).into()),
     };
     let base = schedule::Schedule { name: args.schedule.name.clone(), ..base };
-    let new = changed(client, base, args.job, args.when.as_deref(), args.fields).await?;
+    // Without a file they are in it already.
+    let when = args.when.as_deref().filter(|_| args.fields.file.is_some());
+    let new = changed(client, base, args.job, when, args.fields).await?;
     let request = SaveSchedule { schedule: new, expected_revision: None };
     let saved: Schedule = client.post(&SCHEDULES, &request).await?;
     show(&args.schedule, &saved)
