@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) in_flight: usize,
     pub(crate) job_hosts: usize,
     pub(crate) job_steps: usize,
+    /// Rollouts with planted failures, each on all hosts of a job.
+    pub(crate) rollouts: usize,
     pub(crate) matrix_hosts: usize,
     pub(crate) matrix_steps: usize,
     /// Due in the same second, and in the table besides.
@@ -78,6 +80,7 @@ impl Plan {
             in_flight: 16,
             job_hosts: 500,
             job_steps: 20,
+            rollouts: 200,
             matrix_hosts: 10_000,
             matrix_steps: 10,
             schedules_due: 2000,
@@ -123,6 +126,7 @@ impl Plan {
             in_flight: 16,
             job_hosts: 20,
             job_steps: 4,
+            rollouts: 5,
             matrix_hosts: 250,
             matrix_steps: 3,
             schedules_due: 20,

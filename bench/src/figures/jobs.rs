@@ -1,6 +1,9 @@
 //! Jobs: what the engine takes beyond the steps themselves, and how soon people see a plan and the matrix of many hosts.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 use model::{api::execution::Execution, id::ExecutionId};
@@ -8,6 +11,7 @@ use serde_json::json;
 
 use super::{NOTHING, millis};
 use crate::{
+    clock,
     figure::Book,
     lab::{Connection, Database, Lab, Request, SIMULATED, check_succeeded},
     plan::Plan,
@@ -70,6 +74,70 @@ pub(super) async fn overhead(lab: &mut Lab, plan: &Plan, book: &mut Book) -> any
         format!("{steps} steps of no duration on {hosts} simulated hosts in batches of 1, 10% and all");
     book.enter("job_overhead_s", samples, note, json!({ "runs": hosts * steps }));
     Ok(())
+}
+
+/// Rollouts with planted failures, budgets and numbers of hosts at a time drawn at random. What counts is on how many hosts something
+/// was started, as the hosts themselves count it.
+///
+/// Hosts begin in the order of their turns, so those that have begun are the first ones. One more failure than the budget stops the
+/// rollout, and of those at work then each may fail too: for one host at a time that is a single number.
+pub(super) async fn budgets(lab: &mut Lab, plan: &Plan, book: &mut Book) -> anyhow::Result<()> {
+    let (swarm, mut database) = connected(lab, plan.job_hosts).await?;
+    let mut exact = 0;
+    for number in 0..plan.rollouts {
+        let (budget, at_a_time) = match number % 4 {
+            0 => (usize::from(draw(4)), 1),
+            _ => (usize::from(draw(12)), 2 + usize::from(draw(40))),
+        };
+        let document = json!({
+            "name": format!("budget-{number}"),
+            "parameters": { "bad": { "type": "list", "default": [] } },
+            "targets": { "selector": SIMULATED, "limit": plan.job_hosts },
+            "rollout": { "max_parallel": at_a_time, "max_failures": budget },
+            "steps": [{
+                "name": "do", "template": true,
+                "argv": ["{{ 'false' if host.name[-2:] in params.bad else '/bin/true' }}"],
+            }],
+        });
+        lab.api.save_job(document.to_string()).await?;
+        // One ending of a name in twenty, of 256.
+        let bad: Vec<String> =
+            (0..=255_u8).filter(|_| draw(20) == 0).map(|end| format!("{end:02x}")).collect();
+        let before = swarm.counts().finished.load(Ordering::Relaxed);
+        let id = lab.api.execute_with(&format!("budget-{number}"), json!({ "bad": bad })).await?.id;
+        database.wait_ended(id, JOB_WITHIN).await?;
+        let started = usize::try_from(swarm.counts().finished.load(Ordering::Relaxed) - before)?;
+        let hosts = database.hosts_in_turn(id).await?;
+        let failing = |name: &&String| bad.iter().any(|end| name.ends_with(end.as_str()));
+        let places: Vec<usize> =
+            hosts.iter().enumerate().filter(|(_, name)| failing(name)).map(|(place, _)| place).collect();
+        // Of those that had ended before the last look so many may have failed as the budget says, and all that were at work then.
+        let (least, most) = match (places.get(budget), at_a_time) {
+            (None, _) => (hosts.len(), hosts.len()),
+            (Some(last), 1) => (last + 1, last + 1),
+            (Some(last), _) => (last + 1, places.get(budget + at_a_time).copied().unwrap_or(hosts.len())),
+        };
+        ensure!(
+            (least..=most).contains(&started),
+            "a rollout with a budget of {budget}, {at_a_time} at a time, began on {started} hosts: {least} to {most} are right"
+        );
+        exact += 1;
+    }
+    swarm.check()?;
+    swarm.stop().await;
+    database.wait_sessions(0, CONNECT_WITHIN).await?;
+    let note = format!(
+        "of {} rollouts on {} simulated hosts, each with failures, a budget and hosts at a time of its own; starts as the hosts count them",
+        plan.rollouts, plan.job_hosts
+    );
+    book.enter("rollouts_exact", vec![super::number(exact)], note, json!({ "rollouts": plan.rollouts }));
+    Ok(())
+}
+
+/// A number below `below`.
+fn draw(below: u8) -> u8 {
+    let [random, ..] = clock::entropy();
+    random % below
 }
 
 /// The plan of a job on many hosts, and the pages of its matrix when it has run there.

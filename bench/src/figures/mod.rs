@@ -87,6 +87,7 @@ pub(crate) async fn measure(
         ["audit_verify_1m_s"] => audit::verification;
         ["fanout_1000_ms"] => fanout::to_1000;
         ["job_overhead_s"] => jobs::overhead;
+        ["rollouts_exact"] => jobs::budgets;
         ["schedules_idle_cpu_percent"] => schedules::idle;
         ["schedules_late_p99_ms"] => schedules::lateness;
         ["schedules_due_2000_s"] => schedules::at_once;

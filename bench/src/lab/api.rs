@@ -136,6 +136,18 @@ impl Api {
         self.post(&format!("jobs/{job}/execute"), &ExecuteJob::default()).await
     }
 
+    /// Starts a job on the hosts that it names, with these values.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub(crate) async fn execute_with(
+        &self,
+        job: &str,
+        values: serde_json::Value,
+    ) -> anyhow::Result<Execution> {
+        self.post(&format!("jobs/{job}/execute"), &serde_json::json!({ "parameters": values })).await
+    }
+
     /// A page of the matrix of an execution, with what `query` says.
     ///
     /// # Errors

@@ -155,6 +155,18 @@ impl Database {
         Ok(Instant::now())
     }
 
+    /// The names of an execution's hosts, in the order of their turns.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub(crate) async fn hosts_in_turn(&mut self, id: ExecutionId) -> anyhow::Result<Vec<String>> {
+        sqlx::query_scalar("select target from execution_hosts where execution_id = $1 order by place")
+            .bind(id.0)
+            .fetch_all(&mut self.0)
+            .await
+            .context("cannot read the execution's hosts")
+    }
+
     /// Which of these executions have all of their results committed.
     ///
     /// # Errors
