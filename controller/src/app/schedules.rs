@@ -403,18 +403,19 @@ pub(crate) async fn trigger(
     let (org, now) = (by.org_id(), clock::now());
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let schedule = find(&mut tx, by, key).await?;
-    // Nobody starts, under his name, what somebody else wrote into the row.
+    // Nobody starts, under his name, what somebody else wrote into the row: what is looked at is what starts.
     let saved = store::schedules::saved(&mut tx, (org, schedule.id)).await?;
     versions::verify(app, org, versions::SCHEDULE, schedule.id.0, &saved)?;
+    let document = store::schedules::read(&saved.document)?;
     let reading: Authorized<JobRead> = by.also()?;
     let of = Scheduled {
         id: schedule.id,
         job_id: schedule.job_id,
-        job: &schedule.schedule.job,
+        job: &document.job,
         due: None,
         needs_one_there: false,
     };
-    let request = as_request(&schedule.schedule);
+    let request = as_request(&document);
     let Some(execution) = start::scheduled(app, &mut tx, &reading, of, &request, repeated.as_ref()).await?
     else {
         tx.rollback().await.during("rollback")?;
@@ -433,7 +434,7 @@ pub(crate) async fn trigger(
         execution_id: Some(execution.id),
     };
     store::occurrences::write(&mut tx, &[occurrence], now).await?;
-    let detail = json!({ "name": schedule.schedule.name, "execution_id": execution.id });
+    let detail = json!({ "name": document.name, "execution_id": execution.id });
     audit::record(&mut tx, org, now, by.entry("schedule.trigger", object(schedule.id), detail)).await?;
     tx.commit().await.during("commit")?;
     start::tell(app, &execution, by.request_id());
