@@ -45,14 +45,16 @@ async fn supersede(world: &World, agent: &Agent, key: AttemptKey, old: u32, line
     agent.to_executor.send(world.sign(&order)).await.unwrap();
 }
 
-/// Hears what is said until one attempt has ended: of each report the attempt and what it is.
-async fn until_ended(world: &World, agent: &mut Agent, last: AttemptKey) -> Vec<(u32, String)> {
-    let mut heard = Vec::new();
-    loop {
-        let (report, ended) = match agent.next().await {
+/// Hears what is said until all of this was: of each report the attempt and what it is. What is said of one attempt and of
+/// another has no order of its own: each report waits for its own write.
+async fn until_said(world: &World, agent: &mut Agent, all: &[(u32, &str)]) -> Vec<(u32, String)> {
+    let mut heard: Vec<(u32, String)> = Vec::new();
+    let is_heard =
+        |heard: &[(u32, String)], one: &(u32, &str)| heard.iter().any(|(n, said)| (*n, said.as_str()) == *one);
+    while !all.iter().all(|one| is_heard(&heard, one)) {
+        let report = match agent.next().await {
             ToLink::OutputGrew(_) => continue,
-            ToLink::Report(report) => (report, None),
-            ToLink::Ended { key, report } => (report, Some(key)),
+            ToLink::Report(report) | ToLink::Ended { report, .. } => report,
         };
         let said = match &report.body {
             Some(Body::Accepted(_)) => "accepted".to_owned(),
@@ -62,10 +64,8 @@ async fn until_ended(world: &World, agent: &mut Agent, last: AttemptKey) -> Vec<
             _ => world.record(&report).reason,
         };
         heard.push((report.attempt, said));
-        if ended == Some(last) {
-            return heard;
-        }
     }
+    heard
 }
 
 fn is_alive(pid: i32) -> bool {
@@ -84,7 +84,7 @@ async fn an_attempt_that_runs_is_ended_first() {
     supersede(&world, &agent, second, 1, &line(&world, &check)).await;
     // Said again meanwhile, it is one order.
     supersede(&world, &agent, second, 1, &line(&world, &check)).await;
-    let heard = until_ended(&world, &mut agent, second).await;
+    let heard = until_said(&world, &mut agent, &[(1, "cancelled"), (2, "exited")]).await;
     let order: Vec<_> =
         heard.iter().filter(|(_, said)| !matches!(said.as_str(), "accepted" | "started")).collect();
     assert_eq!(order, [&(1, "cancelled".to_owned()), &(2, "exited".to_owned())], "{heard:?}");
@@ -102,8 +102,7 @@ async fn an_attempt_that_never_came_never_begins() {
     let first = new_key();
     let second = later(first, 2);
     supersede(&world, &agent, second, 1, &line(&world, "true")).await;
-    let heard = until_ended(&world, &mut agent, second).await;
-    assert_eq!(heard[0], (1, "not_started".to_owned()), "{heard:?}");
+    until_said(&world, &mut agent, &[(1, "not_started"), (2, "exited")]).await;
     for _ in 0..2 {
         world.run(&agent, first, &line(&world, "true")).await;
         loop {
@@ -138,9 +137,9 @@ async fn a_crash_in_between_begins_nothing_too_early() {
     let mut agent = world.start(2, false).await;
     assert_eq!(agent.held, [first]);
     supersede(&world, &agent, second, 1, &line(&world, "true")).await;
-    let heard = until_ended(&world, &mut agent, second).await;
+    let heard = until_said(&world, &mut agent, &[(1, "cancelled"), (2, "exited")]).await;
     let at = |what: (u32, &str)| heard.iter().position(|(n, said)| (*n, said.as_str()) == what);
-    assert!(at((1, "cancelled")).is_some() && at((1, "cancelled")) < at((2, "accepted")), "{heard:?}");
+    assert!(at((1, "cancelled")) < at((2, "accepted")), "{heard:?}");
     assert_eq!(tale(&world).iter().map(|(attempt, _)| *attempt).collect::<Vec<_>>(), [1, 2]);
     agent.stop().await;
 }
@@ -157,10 +156,10 @@ async fn one_that_waits_may_be_superseded_and_cancelled_itself() {
     supersede(&world, &agent, third, 2, &line(&world, "true")).await;
     agent.to_executor.send(ToExecutor::Cancel(third)).await.unwrap();
     supersede(&world, &agent, fourth, 3, &line(&world, "true")).await;
-    let heard = until_ended(&world, &mut agent, fourth).await;
+    let all = [(1, "cancelled"), (2, "not_started"), (3, "cancelled"), (4, "exited")];
+    let heard = until_said(&world, &mut agent, &all).await;
     let at = |what: (u32, &str)| heard.iter().position(|(n, said)| (*n, said.as_str()) == what);
-    assert!(at((2, "not_started")).is_some() && at((3, "cancelled")).is_some(), "{heard:?}");
-    assert!(at((1, "cancelled")).is_some() && at((1, "cancelled")) < at((4, "accepted")), "{heard:?}");
+    assert!(at((1, "cancelled")) < at((4, "accepted")), "{heard:?}");
     assert_eq!(tale(&world).iter().map(|(attempt, _)| *attempt).collect::<Vec<_>>(), [1, 4]);
     agent.stop().await;
 }
@@ -184,8 +183,7 @@ async fn what_a_killed_shim_left_is_ended_first() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
     let second = later(first, 2);
     supersede(&world, &agent, second, 1, &line(&world, "true")).await;
-    let heard = until_ended(&world, &mut agent, second).await;
-    assert!(heard.contains(&(1, "shim_lost".to_owned())), "{heard:?}");
+    until_said(&world, &mut agent, &[(1, "shim_lost"), (2, "exited")]).await;
     assert!(strays(first).is_empty());
     agent.stop().await;
 }
@@ -205,8 +203,7 @@ async fn what_is_left_of_an_attempt_that_is_over_is_ended_first() {
     let mut agent = world.start(1, false).await;
     let second = later(first, 2);
     supersede(&world, &agent, second, 1, &line(&world, "true")).await;
-    let heard = until_ended(&world, &mut agent, second).await;
-    assert!(heard.contains(&(2, "exited".to_owned())), "{heard:?}");
+    until_said(&world, &mut agent, &[(2, "exited")]).await;
     assert!(!is_alive(left.id().try_into().unwrap()));
     left.wait().unwrap();
     agent.stop().await;
@@ -256,11 +253,10 @@ async fn an_order_that_comes_after_its_successor_starts_nothing() {
     assert_eq!(agent.refusal().await.0, "cancelled");
     supersede(&world, &agent, later(first, 3), 1, &line(&world, "true")).await;
     // The tombstone is a lasting refusal now.
-    assert_eq!(agent.refusal().await.0, "not_started");
-    agent.ended().await;
+    until_said(&world, &mut agent, &[(1, "not_started"), (3, "exited")]).await;
     for attempt in [1, 2] {
         world.run(&agent, later(first, attempt), &line(&world, "true")).await;
-        assert_eq!(agent.refusal().await.0, "not_started", "{attempt}");
+        until_said(&world, &mut agent, &[(attempt, "not_started")]).await;
     }
     let began: Vec<u32> = tale(&world).into_iter().map(|(attempt, _)| attempt).collect();
     assert_eq!(began, [3]);
