@@ -29,7 +29,8 @@ pub(crate) use self::people::{
     TokenCommand, TotpCommand, UserCommand,
 };
 pub(crate) use self::schedule::{
-    CreateScheduleArgs, OneSchedule, PreviewArgs, ScheduleCommand, ScheduleFields, UpdateScheduleArgs,
+    CreateScheduleArgs, OneSchedule, PreviewArgs, ScheduleCommand, ScheduleFields, TriggerArgs,
+    UpdateScheduleArgs,
 };
 pub(crate) use self::script::{
     CreateScriptArgs, DiffScriptArgs, OneScript, ScriptCommand, ScriptFields, UpdateScriptArgs,

@@ -13,6 +13,7 @@ pub mod job;
 pub mod job_template;
 pub mod label;
 pub mod limits;
+pub mod network;
 pub mod reason;
 pub mod retry;
 pub mod run;

@@ -347,6 +347,15 @@ pub const CAUGHT_UP_FIRINGS: usize = 1000;
 pub const WAITING_OCCURRENCES: usize = 1000;
 /// Executions in a row after which a schedule may be paused.
 pub const FAILURES_IN_A_ROW: std::ops::RangeInclusive<i64> = 1..=1000;
+/// Networks from which a webhook takes deliveries; characters of a header's name; bytes of a delivery, and of its name.
+pub const WEBHOOK_NETWORKS: usize = 100;
+pub const HEADER_NAME_CHARS: usize = 64;
+pub const WEBHOOK_BODY_BYTES: usize = 1024 * 1024;
+pub const DELIVERY_BYTES: usize = 256;
+/// Deliveries that one webhook takes in a minute.
+pub const DELIVERIES_PER_MINUTE: u32 = 600;
+/// Schedules that start each other by events: so many executions in a chain.
+pub const CHAINED_EXECUTIONS: i16 = 10;
 /// Firings of one backfill, and executions of it at a time.
 pub const BACKFILL_FIRINGS: usize = 1000;
 pub const BACKFILL_AT_A_TIME: std::ops::RangeInclusive<i64> = 1..=50;

@@ -182,6 +182,11 @@ impl Authority {
         &self.controllers.certificate
     }
 
+    /// The secret bytes that [`crate::derived`] makes further keys of: the controllers' key, which every controller has.
+    pub(crate) fn key_material(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.controllers.issuer.key().serialize_der())
+    }
+
     /// SHA-256 of the root's certificate: what an enroll token carries.
     pub fn root_pin(&self) -> [u8; 32] {
         sha256(&self.root)

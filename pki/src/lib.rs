@@ -11,6 +11,7 @@ pub mod audit;
 pub mod authority;
 mod certificate;
 mod csr;
+pub mod derived;
 pub mod door;
 mod ed25519;
 pub mod envelope;

@@ -26,8 +26,8 @@ async fn stage() -> Visit {
 
 /// What answers without a credential, as the issue lists it.
 const OPEN: [&str; 5] = ["/health", "/ready", "/version", "/openapi.json", "/docs"];
-/// What lets somebody in.
-const ENTRANCES: [&str; 10] = [
+/// What lets somebody in, or takes deliveries from who has its own secret.
+const ENTRANCES: [&str; 12] = [
     "/api/v1/setup",
     "/api/v1/auth/login",
     "/api/v1/auth/refresh",
@@ -38,6 +38,8 @@ const ENTRANCES: [&str; 10] = [
     "/api/v1/auth/oidc/{provider}/login",
     "/api/v1/auth/oidc/{provider}/callback",
     "/api/v1/auth/oidc/redeem",
+    "/api/v1/hooks/{schedule}",
+    "/api/v1/hooks/{schedule}/{secret}",
 ];
 
 /// Every route of the OpenAPI document that is guarded, with an id or name filled in.

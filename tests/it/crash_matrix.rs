@@ -17,7 +17,7 @@ use std::{
 };
 
 use self::stand::Stand;
-use crate::{containers, schedules::crashes as schedules};
+use crate::{containers, schedules};
 
 /// Points that are tried at the same time, each in a World of its own.
 const AT_A_TIME: usize = 4;
@@ -28,8 +28,8 @@ fn a_process_dies_at_each_step() {
     let hits: u32 = variable("OPSC_CRASH_HITS").map_or(1, |hits| hits.parse().expect("a number of hits"));
     let only = variable("OPSC_CRASH_POINTS").unwrap_or_default();
     // Those of containers have a test of their own, for which there has to be an engine, and so have those of schedules.
-    let has_its_own =
-        |point: &String| point.starts_with(containers::POINTS) || point.starts_with(schedules::POINTS);
+    let of_their_own = [containers::POINTS, schedules::crashes::POINTS, schedules::triggers::POINTS];
+    let has_its_own = |point: &String| of_their_own.iter().any(|start| point.starts_with(start));
     let is_meant = |point: &String| point.contains(&only) && !has_its_own(point);
     let points = points::all().into_iter().filter(is_meant);
     let tries: VecDeque<(String, u32)> =

@@ -3,6 +3,7 @@
 mod calendars;
 pub(crate) mod crashes;
 mod rights;
+pub(crate) mod triggers;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{

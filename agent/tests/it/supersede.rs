@@ -49,8 +49,9 @@ async fn supersede(world: &World, agent: &Agent, key: AttemptKey, old: u32, line
 /// another has no order of its own: each report waits for its own write.
 async fn until_said(world: &World, agent: &mut Agent, all: &[(u32, &str)]) -> Vec<(u32, String)> {
     let mut heard: Vec<(u32, String)> = Vec::new();
-    let is_heard =
-        |heard: &[(u32, String)], one: &(u32, &str)| heard.iter().any(|(n, said)| (*n, said.as_str()) == *one);
+    let is_heard = |heard: &[(u32, String)], one: &(u32, &str)| {
+        heard.iter().any(|(n, said)| (*n, said.as_str()) == *one)
+    };
     while !all.iter().all(|one| is_heard(&heard, one)) {
         let report = match agent.next().await {
             ToLink::OutputGrew(_) => continue,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use model::{
     api::schedule::OccurrenceState,
     job::Length,
-    schedule::{Fold, Gap, Misfire, Overlap},
+    schedule::{Fold, Gap, Misfire, Overlap, Proof},
 };
 
 use super::{Shown, TargetArgs};
@@ -17,7 +17,12 @@ const WHEN: &str = "\
 When, in words or as cron; a zone may stand at the end:
   'every 15m'   'hourly'   'daily at 02:30'   'weekdays 9:00 Europe/Warsaw'   'mon,wed 18:00'
   'monthly on the 1st at 04:00'   'last day of the month at 23:00'   'at 2026-12-01 10:00 Europe/Berlin'
-  '30 2 * * *'   '0 9 * * MON#1 America/New_York'";
+  '30 2 * * *'   '0 9 * * MON#1 America/New_York'
+
+What no clock starts has --webhook or --event in its place:
+  --event execution.ended --if \"event.data.state == 'failed'\" --take execution=event.object
+  --event agent.connected --hosts event.data.name
+  --webhook signature --if \"body.ref == 'refs/heads/main'\" --take commit=body.after";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ScheduleCommand {
@@ -53,6 +58,8 @@ pub(crate) enum ScheduleCommand {
     },
     /// Let a paused schedule go on
     Resume(OneSchedule),
+    /// Give the webhook of a schedule a new secret, and print it with its address: it is never shown again
+    NewSecret(OneSchedule),
     /// Start the job of a schedule now, with its values and targets, as you
     Trigger(OneSchedule),
     /// Start the job for the planned times of a time that is over, the oldest first
@@ -119,7 +126,7 @@ pub(crate) struct CreateScheduleArgs {
     #[arg(long, value_name = "JOB", value_parser = parse::slug, required_unless_present = "file")]
     pub(crate) job: Option<String>,
     /// When; see below
-    #[arg(long, value_name = "TEXT", required_unless_present = "file", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["file", "webhook", "event"], allow_hyphen_values = true)]
     pub(crate) when: Option<String>,
     #[command(flatten)]
     pub(crate) fields: ScheduleFields,
@@ -139,8 +146,39 @@ pub(crate) struct UpdateScheduleArgs {
     pub(crate) fields: ScheduleFields,
 }
 
+/// What starts a job that no clock starts.
+#[derive(Debug, Args)]
+pub(crate) struct TriggerArgs {
+    /// When another program delivers something at the schedule's own address, with its secret or with a signature
+    #[arg(long, value_name = "PROOF", value_parser = parse::word::<Proof>, conflicts_with_all = ["when", "event"])]
+    pub(crate) webhook: Option<Proof>,
+    /// When an event of this kind happens, as execution.ended; agent.* is any that begins so
+    #[arg(long, value_name = "KIND", conflicts_with = "when")]
+    pub(crate) event: Option<String>,
+    /// Start nothing when this expression does not hold of what came
+    #[arg(long = "if", value_name = "EXPRESSION")]
+    pub(crate) condition: Option<String>,
+    /// A value of one of the job's parameters, taken out of what came
+    #[arg(long, value_name = "NAME=EXPRESSION", value_parser = parse::key_value)]
+    pub(crate) take: Vec<(String, String)>,
+    /// Where it runs: an expression that gives the name of a host, or a list of names
+    #[arg(long, value_name = "EXPRESSION")]
+    pub(crate) hosts: Option<String>,
+    /// Take deliveries from this address or network only; several times for several
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) from_network: Vec<String>,
+    /// The header with the secret or the signature [default: Authorization, X-Hub-Signature-256]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) proof_header: Option<String>,
+    /// The header that tells one delivery from another [default: those of GitHub, Gitea, GitLab, and Idempotency-Key]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) delivery_header: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ScheduleFields {
+    #[command(flatten)]
+    pub(crate) trigger: TriggerArgs,
     /// All of it from a YAML or JSON file, or from stdin with '-'; what is said besides is put on it
     #[arg(short, long, value_name = "FILE|-")]
     pub(crate) file: Option<PathBuf>,
@@ -182,7 +220,7 @@ pub(crate) struct ScheduleFields {
     #[arg(long, value_name = "DURATION", value_parser = Length::parse)]
     pub(crate) catch_up_window: Option<Length>,
     /// What becomes of one while an execution of the schedule is open: allow, skip, queue_one, queue_all or cancel_running
-    /// [default: skip]
+    /// [default: skip; queue_all for a new one with --webhook or --event]
     #[arg(long, value_name = "POLICY", value_parser = parse::word::<Overlap>)]
     pub(crate) overlap: Option<Overlap>,
     /// Pause it after so many executions in a row that did not succeed

@@ -10,17 +10,18 @@ use model::{
         job::Job,
         schedule::{
             Backfill, Backfilled, Cause, Forecast, Occurrence, PauseSchedule, PlannedFiring, Preview,
-            PreviewSchedule, SaveSchedule, Schedule,
+            PreviewSchedule, SaveSchedule, Schedule, WebhookSecret,
         },
     },
     limits,
-    schedule::{self, Entry, Timing, WhenOffline},
+    schedule::{self, Entry, Timing, WhenOffline, WrittenTiming},
 };
 
 use super::job::start;
 use crate::{
     args::{
-        CreateScheduleArgs, OneSchedule, PreviewArgs, ScheduleCommand, ScheduleFields, UpdateScheduleArgs,
+        CreateScheduleArgs, OneSchedule, PreviewArgs, ScheduleCommand, ScheduleFields, TriggerArgs,
+        UpdateScheduleArgs,
     },
     client::Client,
     clock,
@@ -85,6 +86,10 @@ pub(crate) async fn run(client: &Client, command: ScheduleCommand) -> Result<Exi
             let schedule: Schedule = client.post(&path(&one.name, &["resume"]), &()).await?;
             show(&one, &schedule)?;
         }
+        ScheduleCommand::NewSecret(one) => {
+            let secret: WebhookSecret = client.post(&path(&one.name, &["webhook-secret"]), &()).await?;
+            output::show(one.shown.output, &secret, |secret| told(client, secret))?;
+        }
         ScheduleCommand::Trigger(one) => {
             let execution: Execution = client.post(&path(&one.name, &["trigger"]), &()).await?;
             output::show(one.shown.output, &execution, |execution| format!("{}\n", execution.id))?;
@@ -138,9 +143,19 @@ fn why(cause: Option<&str>, detail: Option<&str>) -> String {
 }
 
 async fn create(client: &Client, args: CreateScheduleArgs) -> Result<()> {
+    let name = &args.schedule.name;
     let base = match (&args.fields.file, &args.job, &args.when) {
         (Some(file), ..) => read(file)?,
-        (None, Some(job), Some(when)) => schedule::Schedule::new(&args.schedule.name, job, timing(when)?),
+        (None, Some(job), Some(when)) => schedule::Schedule::new(name, job, timing(when)?),
+        (None, Some(job), None) => {
+            let trigger = triggered(None, &args.fields.trigger)?;
+            let trigger = trigger.ok_or_else(|| Usage("say --when, --webhook or --event".to_owned()))?;
+            // Each of what comes counts, as a time that comes again does not.
+            schedule::Schedule {
+                overlap: schedule::Overlap::QueueAll,
+                ..schedule::Schedule::new(name, job, trigger)
+            }
+        }
         (None, ..) => return Err(Usage("say --job and --when, or --file".to_owned()).into()),
     };
     let base = schedule::Schedule { name: args.schedule.name.clone(), ..base };
@@ -149,7 +164,54 @@ async fn create(client: &Client, args: CreateScheduleArgs) -> Result<()> {
     let new = changed(client, base, args.job, when, args.fields).await?;
     let request = SaveSchedule { schedule: new, expected_revision: None };
     let saved: Schedule = client.post(&SCHEDULES, &request).await?;
+    if saved.webhook_has_secret == Some(false) {
+        let name = &saved.schedule.name;
+        output::note(&format!("it takes nothing before it has a secret: opsctl schedule new-secret {name}"));
+    }
     show(&args.schedule, &saved)
+}
+
+/// The address and the secret of a webhook.
+fn told(client: &Client, secret: &WebhookSecret) -> String {
+    let mut table = Table::plain();
+    table.row(["Address".to_owned(), format!("{}{}", client.shown_addr(), secret.path)]);
+    table.row(["Secret".to_owned(), secret.secret.clone()]);
+    table.take()
+}
+
+/// When, of what was said about what starts it; none when nothing was. What is not said stays as it was.
+fn triggered(before: Option<&Timing>, said: &TriggerArgs) -> Result<Option<Timing>> {
+    let TriggerArgs { webhook, event, condition, take, hosts, from_network, proof_header, delivery_header } =
+        said;
+    let speaks_of_door =
+        webhook.is_some() || !from_network.is_empty() || proof_header.is_some() || delivery_header.is_some();
+    if !speaks_of_door && event.is_none() && condition.is_none() && take.is_empty() && hosts.is_none() {
+        return Ok(None);
+    }
+    let mut written = before.map(|before| WrittenTiming::from(before.clone())).unwrap_or_default();
+    if webhook.is_some() && written.webhook.is_none() || event.is_some() && written.event.is_none() {
+        // Another kind of start: nothing of the one before holds for it.
+        written = WrittenTiming {
+            starts_at: written.starts_at,
+            ends_at: written.ends_at,
+            ..WrittenTiming::default()
+        };
+    }
+    if speaks_of_door {
+        let door = written.webhook.get_or_insert_default();
+        door.proof = webhook.unwrap_or(door.proof);
+        door.header = proof_header.clone().or(door.header.take());
+        door.delivery_header = delivery_header.clone().or(door.delivery_header.take());
+        if !from_network.is_empty() {
+            door.from.clone_from(from_network);
+        }
+    }
+    written.event = event.clone().or(written.event);
+    written.condition = condition.clone().or(written.condition);
+    written.parameters.extend(take.iter().cloned());
+    written.hosts = hosts.clone().or(written.hosts);
+    let timing = written.read().map_err(|invalid| Usage(invalid.to_string()))?;
+    Ok(Some(timing))
 }
 
 async fn update(client: &Client, args: UpdateScheduleArgs) -> Result<()> {
@@ -188,6 +250,9 @@ async fn changed(
         let bounds = (new.when.starts_at, new.when.ends_at);
         new.when = timing(when)?;
         (new.when.starts_at, new.when.ends_at) = bounds;
+    }
+    if let Some(timing) = triggered(Some(&new.when), &fields.trigger)? {
+        new.when = timing;
     }
     new.when.starts_at = fields.from.or(new.when.starts_at);
     new.when.ends_at = fields.until.or(new.when.ends_at);
@@ -305,6 +370,21 @@ fn describe(one: &Schedule, now: Timestamp) -> String {
             None => one.state.as_str().to_owned(),
         },
     );
+    if let Some(trigger) = said.when.trigger() {
+        if let Some(condition) = &trigger.condition {
+            row("If", condition.clone());
+        }
+        for (name, expression) in &trigger.parameters {
+            row(&format!("Takes {name}"), expression.clone());
+        }
+        if let Some(hosts) = &trigger.hosts {
+            row("Hosts", hosts.clone());
+        }
+        if let Some(address) = &one.webhook_path {
+            let has = if one.webhook_has_secret == Some(true) { "" } else { " (it has no secret yet)" };
+            row("Address", format!("{address}{has}"));
+        }
+    }
     row("Next", human::or_dash(one.next.map(|next| human::moment(next, now))));
     if said.jitter.seconds() > 0 {
         row("Jitter", said.jitter.to_string());

@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use model::{job::Ready, limits};
+use model::{job::Ready, limits, network::Network};
 use reqwest::{
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
 use url::Host;
 
-use crate::{address::Network, config};
+use crate::config;
 
 /// Addresses that lead to nobody on the Internet: this machine, its neighbours, tunnels to them, and what is kept for other
 /// uses (RFC 6890 and the registries of special addresses that it made).

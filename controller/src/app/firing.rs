@@ -22,7 +22,8 @@ use model::{
     },
     execution::ExecutionState,
     id::{ExecutionId, OccurrenceId, OrgId, ScheduleId, uuid_v7},
-    schedule::{Overlap, Schedule, Timeliness, WhenOffline, is_enough, jitter, timeliness},
+    job::JobTargets,
+    schedule::{Overlap, Schedule, Source, Taken, Timeliness, WhenOffline, is_enough, jitter, timeliness},
 };
 use serde_json::json;
 use sqlx::{Acquire as _, PgConnection};
@@ -30,11 +31,13 @@ use uuid::Uuid;
 
 use super::{
     App,
-    access::{self, Actor, Authorized, ExecutionCancel, JobRead, ScheduleManage, Subject, authorize},
-    authenticate,
+    access::{
+        self, Actor, Authorized, EventRead, ExecutionCancel, JobRead, ScheduleManage, Subject, authorize,
+    },
+    arrivals, authenticate,
     executions::touched_whole,
     heeded::{self, Heeded},
-    start::{self, Scheduled},
+    start::{self, Later, Scheduled},
     versions,
 };
 use crate::{
@@ -163,6 +166,8 @@ struct Round<'a> {
     ends: HashMap<ScheduleId, Vec<End>>,
     open: HashMap<ScheduleId, Vec<ExecutionId>>,
     waiting: HashMap<ScheduleId, VecDeque<Waiting>>,
+    /// What came, and about which nobody has decided.
+    arrived: HashMap<ScheduleId, VecDeque<Waiting>>,
     calendars: Heeded,
     /// Who the authors of schedules are now; none who is gone.
     authors: HashMap<(OrgId, String), Option<Arc<Actor>>>,
@@ -184,6 +189,7 @@ impl<'a> Round<'a> {
             ends: HashMap::new(),
             open: HashMap::new(),
             waiting: HashMap::new(),
+            arrived: HashMap::new(),
             calendars: Heeded::default(),
             authors: HashMap::new(),
             decided: Vec::new(),
@@ -222,7 +228,9 @@ impl<'a> Round<'a> {
             self.open.entry(schedule).or_default().push(execution);
         }
         for waiting in store::occurrences::waiting(connection, ids).await? {
-            self.waiting.entry(waiting.schedule_id).or_default().push_back(waiting);
+            let is_new = waiting.came.as_ref().is_some_and(|came| came.is_new);
+            let queues = if is_new { &mut self.arrived } else { &mut self.waiting };
+            queues.entry(waiting.schedule_id).or_default().push_back(waiting);
         }
         Ok(())
     }
@@ -245,6 +253,13 @@ impl<'a> Round<'a> {
         let more_waits = !is_paused && self.start_waiting(connection, due, &schedule).await?;
         let (mut next, mut accounted_until) = (due.next_due, due.accounted_until);
         let (mut firings, begun) = (0, self.started.len());
+        while firings < FIRINGS
+            && self.started.len() - begun < STARTS
+            && let Some(came) = self.arrived.get_mut(&due.id).and_then(VecDeque::pop_front)
+        {
+            self.take_in(connection, due, &schedule, came, is_paused).await?;
+            firings += 1;
+        }
         while let Some(at) = next
             && begins(due.id, &schedule, at) <= self.now
             && firings < FIRINGS
@@ -254,32 +269,78 @@ impl<'a> Round<'a> {
             let decided = if is_paused {
                 skipped(Cause::Paused, None)
             } else {
-                self.decide(connection, due, &schedule, at, next).await?
+                let begins_at = begins(due.id, &schedule, at);
+                let behind = self.next_allowed(due, &schedule, next);
+                let behind = behind.map(|next| begins(due.id, &schedule, next));
+                let start = Start { at, taken: None, chain: 0 };
+                self.decide(connection, due, &schedule, &start, (begins_at, behind)).await?
             };
             self.note(due, Origin::Planned, at, decided);
             accounted_until = Some(at);
             firings += 1;
         }
-        // What is left over is for another turn, behind those that are due by now.
+        // What is left over, also of what came, is for another turn, behind those that are due by now.
         let look_at = next.map(|at| begins(due.id, &schedule, at).max(self.now));
         let look_at = if more_waits { Some(self.now) } else { look_at };
         Ok(Standing { id: due.id, accounted_until, next_due: next, look_at, failures, paused_because })
     }
 
-    /// What becomes of the firing planned for `at`.
+    /// Decides about what came.
+    async fn take_in(
+        &mut self,
+        connection: &mut PgConnection,
+        due: &Due,
+        schedule: &Schedule,
+        waiting: Waiting,
+        is_paused: bool,
+    ) -> Result<()> {
+        let outcome = if due.is_deleted {
+            skipped(Cause::Deleted, None)
+        } else if schedule.when.trigger().is_none() {
+            skipped(Cause::Changed, None)
+        } else if is_paused {
+            skipped(Cause::Paused, None)
+        } else if let Some(why) = not_in_force(schedule, waiting.due) {
+            skipped(Cause::NotInForce, Some(why))
+        } else {
+            match self.start_of(due, &waiting) {
+                // Each stands for itself: none takes the place of another.
+                Ok(start) => self.decide(connection, due, schedule, &start, (waiting.due, None)).await?,
+                Err(error) => skipped(Cause::Tampered, Some(error.to_string())),
+            }
+        };
+        let waits = outcome.state == OccurrenceState::Waiting;
+        self.become_of(due, &waiting, outcome);
+        if waits {
+            self.waiting.entry(due.id).or_default().push_back(waiting);
+        }
+        Ok(())
+    }
+
+    /// What is to start for one that waits.
+    ///
+    /// # Errors
+    /// When it came, and is not what a controller took in.
+    fn start_of(&self, due: &Due, waiting: &Waiting) -> Result<Start> {
+        let (taken, chain) = match &waiting.came {
+            None => (None, 0),
+            Some(came) => (Some(arrivals::open(self.app, due.org_id, waiting, came)?), came.chain),
+        };
+        Ok(Start { at: waiting.due, taken, chain })
+    }
+
+    /// What becomes of a firing that was to begin at `begins_at`; behind it another one begins at `behind`.
     async fn decide(
         &mut self,
         connection: &mut PgConnection,
         due: &Due,
         schedule: &Schedule,
-        at: Timestamp,
-        next: Option<Timestamp>,
+        start: &Start,
+        (begins_at, behind): (Timestamp, Option<Timestamp>),
     ) -> Result<Outcome> {
-        if let Some((cause, why)) = self.calendars.skips(due.org_id, schedule, at) {
+        if let Some((cause, why)) = self.calendars.skips(due.org_id, schedule, start.at) {
             return Ok(skipped(cause, why));
         }
-        let begins_at = begins(due.id, schedule, at);
-        let behind = self.next_allowed(due, schedule, next).map(|next| begins(due.id, schedule, next));
         let state = match timeliness(schedule, begins_at, behind, self.now) {
             Timeliness::InTime => OccurrenceState::Fired,
             Timeliness::CaughtUp => OccurrenceState::CaughtUp,
@@ -313,10 +374,12 @@ impl<'a> Round<'a> {
                     return Ok(skipped(Cause::Overlap, Some(detail)));
                 }
                 Overlap::QueueOne | Overlap::QueueAll => return Ok(waits(held)),
-                Overlap::CancelRunning => return self.take_over(connection, due, schedule, held).await,
+                Overlap::CancelRunning => {
+                    return self.take_over(connection, due, schedule, start, held).await;
+                }
             }
         }
-        Ok(match self.start(connection, due, schedule, at).await? {
+        Ok(match self.start(connection, due, schedule, start).await? {
             Ok(execution) => Outcome { state, cause: None, detail: None, execution_id: Some(execution) },
             Err((cause, detail)) => skipped(cause, Some(detail)),
         })
@@ -352,11 +415,15 @@ impl<'a> Round<'a> {
             let late = next.at.duration_since(begins(due.id, schedule, next.due));
             let is_planned = next.origin == Origin::Planned;
             let was_late = is_planned && late > schedule.max_lateness.duration();
-            let outcome = match self.start(connection, due, schedule, next.due).await? {
+            let started = match self.start_of(due, &next) {
+                Ok(start) => self.start(connection, due, schedule, &start).await?,
+                Err(error) => Err((Cause::Tampered, error.to_string())),
+            };
+            let outcome = match started {
                 Ok(execution) => Outcome {
                     state: if was_late { OccurrenceState::CaughtUp } else { OccurrenceState::Fired },
                     cause: None,
-                    detail: is_planned.then(|| "it waited for its turn".to_owned()),
+                    detail: (next.origin != Origin::Backfill).then(|| "it waited for its turn".to_owned()),
                     execution_id: Some(execution),
                 },
                 Err((cause, detail)) => skipped(cause, Some(detail)),
@@ -392,15 +459,17 @@ impl<'a> Round<'a> {
         connection: &mut PgConnection,
         due: &Due,
         schedule: &Schedule,
+        start: &Start,
         held: String,
     ) -> Result<Outcome> {
-        let by = match self.acting(connection, due).await? {
+        let by = match self.acting(connection, due, schedule).await? {
             Ok(by) => by,
             Err((cause, detail)) => return Ok(skipped(cause, Some(detail))),
         };
         let mut inner = connection.begin().await.during("savepoint")?;
         let job = due.job_id.to_string();
-        let tried = start::try_out(self.app, &mut inner, &by, &job, &as_request(schedule)).await;
+        let request = start.request(schedule);
+        let tried = start::try_out(self.app, &mut inner, &by, &job, &request, &Later::default()).await;
         inner.rollback().await.during("rollback to a savepoint")?;
         let open: Vec<ExecutionId> = self.open.get(&due.id).cloned().unwrap_or_default();
         let refused = match tried {
@@ -460,6 +529,7 @@ impl<'a> Round<'a> {
         &mut self,
         connection: &mut PgConnection,
         due: &Due,
+        schedule: &Schedule,
     ) -> Result<std::result::Result<Authorized<JobRead>, (Cause, String)>> {
         let Some(author) = self.author(connection, due).await? else {
             let detail = format!("{}, who saved it, is not here any more or disabled", due.saved.author);
@@ -467,6 +537,10 @@ impl<'a> Round<'a> {
         };
         let origin = access::Origin { request_id: format!("schedule/{}", due.id), address: None };
         let by = authorize::<ScheduleManage>(author, origin).and_then(|by| {
+            let trigger = schedule.when.trigger();
+            if trigger.is_some_and(|trigger| matches!(trigger.source, Source::Event(_))) {
+                let _: Authorized<EventRead> = by.also()?;
+            }
             if by.reaches_job(&due.labels) {
                 return by.also();
             }
@@ -483,17 +557,23 @@ impl<'a> Round<'a> {
         connection: &mut PgConnection,
         due: &Due,
         schedule: &Schedule,
-        at: Timestamp,
+        start: &Start,
     ) -> Result<Started> {
-        let by = match self.acting(connection, due).await? {
+        let by = match self.acting(connection, due, schedule).await? {
             Ok(by) => by,
             Err(refused) => return Ok(Err(refused)),
         };
-        let request = as_request(schedule);
+        let request = start.request(schedule);
         let needs_one_there = schedule.when_offline == WhenOffline::Skip;
         let mut inner = connection.begin().await.during("savepoint")?;
-        let of =
-            Scheduled { id: due.id, job_id: due.job_id, job: &schedule.job, due: Some(at), needs_one_there };
+        let of = Scheduled {
+            id: due.id,
+            job_id: due.job_id,
+            job: &schedule.job,
+            due: Some(start.at),
+            chain: start.chain,
+            needs_one_there,
+        };
         match start::scheduled(self.app, &mut inner, &by, of, &request, None).await {
             Ok(Some(execution)) => {
                 inner.commit().await.during("release of a savepoint")?;
@@ -572,7 +652,8 @@ impl<'a> Round<'a> {
     async fn halt(&mut self, connection: &mut PgConnection, due: &Due, why: &str) -> Result<Standing> {
         tracing::error!(schedule.id = %due.id, why, "a schedule that nobody saved like this fires no more");
         self.tell_of_pause(connection, due, "alarm", why).await?;
-        for old in self.waiting.remove(&due.id).unwrap_or_default() {
+        let came = self.arrived.remove(&due.id).unwrap_or_default();
+        for old in self.waiting.remove(&due.id).unwrap_or_default().into_iter().chain(came) {
             self.become_of(due, &old, skipped(Cause::Tampered, Some(why.to_owned())));
         }
         let mut accounted_until = due.accounted_until;
@@ -628,7 +709,15 @@ impl<'a> Round<'a> {
     fn note(&mut self, due: &Due, origin: Origin, at: Timestamp, outcome: Outcome) {
         let id = OccurrenceId::new(self.now, clock::entropy());
         if outcome.state == OccurrenceState::Waiting {
-            let waiting = Waiting { id, schedule_id: due.id, origin, due: at, at_a_time: None, at: self.now };
+            let waiting = Waiting {
+                id,
+                schedule_id: due.id,
+                origin,
+                due: at,
+                at_a_time: None,
+                at: self.now,
+                came: None,
+            };
             self.waiting.entry(due.id).or_default().push_back(waiting);
         }
         self.decided.push(decided(id, due, origin, at, outcome));
@@ -646,6 +735,37 @@ impl<'a> Round<'a> {
             None => self.decided.push(decided),
         }
     }
+}
+
+/// What is to start.
+struct Start {
+    /// For when it was planned, or when it came.
+    at: Timestamp,
+    /// What was taken out of what came.
+    taken: Option<Taken>,
+    /// Executions that led to it, each of which caused the next.
+    chain: i16,
+}
+
+impl Start {
+    /// What the job is asked for.
+    fn request(&self, schedule: &Schedule) -> ExecuteJob {
+        let mut request = as_request(schedule);
+        if let Some(taken) = &self.taken {
+            request.parameters.extend(taken.parameters.clone());
+            if let Some(hosts) = &taken.hosts {
+                request.targets = Some(JobTargets { hosts: hosts.clone(), ..JobTargets::default() });
+            }
+        }
+        request
+    }
+}
+
+/// Why a schedule has no effect at this time, if it has a beginning or an end.
+fn not_in_force(schedule: &Schedule, at: Timestamp) -> Option<String> {
+    let (start, end) = (schedule.when.starts_at, schedule.when.ends_at);
+    let early = start.filter(|start| at < *start).map(|start| format!("the schedule begins at {start}"));
+    early.or_else(|| end.filter(|end| at > *end).map(|end| format!("the schedule ended at {end}")))
 }
 
 /// What becomes of a firing.

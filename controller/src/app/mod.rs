@@ -8,6 +8,7 @@ pub(crate) mod advance;
 pub(crate) mod agents;
 pub(crate) mod api_tokens;
 pub(crate) mod approvals;
+mod arrivals;
 pub(crate) mod audit;
 pub(crate) mod authenticate;
 pub(crate) mod boot;
@@ -30,6 +31,7 @@ pub(crate) mod idempotency;
 pub(crate) mod job_templates;
 pub(crate) mod jobs;
 pub(crate) mod joining;
+pub(crate) mod listeners;
 pub(crate) mod live;
 pub(crate) mod locks;
 pub(crate) mod login;
@@ -57,6 +59,7 @@ pub(crate) mod undo;
 pub(crate) mod users;
 mod versions;
 pub(crate) mod wake;
+pub(crate) mod webhooks;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

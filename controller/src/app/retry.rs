@@ -155,7 +155,7 @@ fn is_whole(request: &RetryExecution) -> Result<()> {
 }
 
 const fn again(before: ExecutionId) -> Because {
-    Because { retry_of: Some(before), parent: None, schedule: None }
+    Because { retry_of: Some(before), parent: None, schedule: None, chain: 0 }
 }
 
 async fn command_again(

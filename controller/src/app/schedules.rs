@@ -16,19 +16,19 @@ use model::{
     command::within,
     id::{OccurrenceId, OrgId, ScheduleId},
     limits, schedule,
-    schedule::{longest_window, starts_at_once},
+    schedule::{Source, longest_window, starts_at_once},
 };
 use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
     App,
-    access::{Authorized, ExecutionCreate, JobRead, Right, ScheduleManage, ScheduleRead},
+    access::{Authorized, EventRead, ExecutionCreate, JobRead, Right, ScheduleManage, ScheduleRead},
     executions::{Key, earlier},
     firing::{as_request, begins},
     heeded::{self, Heeded},
     jobs,
-    start::{self, Scheduled},
+    start::{self, Later, Scheduled},
     versions,
 };
 use crate::{
@@ -42,6 +42,8 @@ use crate::{
 };
 
 const NOUN: &str = "schedule";
+/// What starts a schedule that waits for events, as its row says it.
+const EVENT: &str = "event";
 /// So many executions are counted that would start at once.
 const COUNTED: usize = 20_000;
 /// Firings to come among which the shortest distance is looked for.
@@ -84,7 +86,11 @@ pub(crate) async fn save(
         let why = "theirs is for schedules of jobs with other labels";
         return Err(by.actor().refusal(Permission::ScheduleManage, why));
     }
-    start::try_out(app, &mut tx, &reading, &job.id.to_string(), &as_request(new)).await?;
+    let trigger = new.when.trigger();
+    if trigger.is_some_and(|trigger| matches!(trigger.source, Source::Event(_))) {
+        let _: Authorized<EventRead> = by.also()?;
+    }
+    start::try_out(app, &mut tx, &reading, &job.id.to_string(), &as_request(new), &later(new)).await?;
     store::calendars::hold(&mut tx, org, &new.calendars).await?;
     calendars(app, &mut tx, org, new).await?;
     if before.is_none() && store::schedules::count(&mut tx, org).await? >= limits::SCHEDULES {
@@ -111,7 +117,11 @@ pub(crate) async fn save(
         author: &by.actor().name,
         author_id: &by.actor().subject.to_string(),
         signed: &signed,
-        next: Some(next),
+        next,
+        starts_on: trigger.map(|trigger| match trigger.source {
+            Source::Webhook(_) => "webhook",
+            Source::Event(_) => EVENT,
+        }),
         at: now,
     };
     let verb = match &before {
@@ -124,6 +134,9 @@ pub(crate) async fn save(
             "schedule.update"
         }
     };
+    if saved.starts_on == Some(EVENT) {
+        store::triggers::listen(&mut tx, org, id).await?;
+    }
     let was = before.and_then(|before| store::schedules::read(&before.document).ok());
     let detail =
         json!({ "name": new.name, "job": job.name, "revision": revision, "before": was, "after": new });
@@ -139,7 +152,7 @@ pub(crate) async fn save(
 /// # Errors
 /// That there is none; or that its job may not be started like this, or saved schedules for, by who asks: such a one neither
 /// changes nor holds up nor deletes it.
-async fn lock(
+pub(super) async fn lock(
     app: &App,
     connection: &mut PgConnection,
     by: &Authorized<ScheduleManage>,
@@ -152,7 +165,7 @@ async fn lock(
     let _: Authorized<ExecutionCreate> = by.for_job(&found.labels)?;
     let Ok(schedule) = store::schedules::read(&found.document) else { return Ok(found) };
     let job = found.job_id.to_string();
-    match start::try_out(app, connection, &reading, &job, &as_request(&schedule)).await {
+    match start::try_out(app, connection, &reading, &job, &as_request(&schedule), &later(&schedule)).await {
         Err(error @ (Error::Forbidden { .. } | Error::OutOfScope { .. } | Error::Database(..))) => Err(error),
         // Whatever else keeps it from starting is no reason to keep it.
         _ => Ok(found),
@@ -205,11 +218,14 @@ fn unless_moved_on(new: &schedule::Schedule, before: Option<&Locked>, expected: 
     }))
 }
 
-/// The first firing from now on, and when it begins.
+/// The first firing from now on, and when it begins; none of one that no clock starts.
 ///
 /// # Errors
 /// When there is none, or firings would follow each other too closely for what is asked of them.
-fn first(id: ScheduleId, new: &schedule::Schedule, now: Timestamp) -> Result<(Timestamp, Timestamp)> {
+fn first(id: ScheduleId, new: &schedule::Schedule, now: Timestamp) -> Result<Option<(Timestamp, Timestamp)>> {
+    if new.when.trigger().is_some() {
+        return Ok(None);
+    }
     let Some(next) = new.when.after(now) else {
         return Err(Invalid::new("when", "has no firing any more: all of its times are over").into());
     };
@@ -237,7 +253,27 @@ fn first(id: ScheduleId, new: &schedule::Schedule, now: Timestamp) -> Result<(Ti
         );
         return Err(Invalid::new(field, why).into());
     }
-    Ok((next.due, begins(id, new, next.due)))
+    Ok(Some((next.due, begins(id, new, next.due))))
+}
+
+/// What of its start only comes with what it waits for.
+pub(super) fn later(schedule: &schedule::Schedule) -> Later<'_> {
+    schedule.when.trigger().map_or_else(Later::default, |trigger| Later {
+        parameters: trigger.parameters.keys().map(String::as_str).collect(),
+        hosts: trigger.hosts.is_some(),
+    })
+}
+
+/// # Errors
+/// When no clock starts it, so that it has no times.
+fn has_times(schedule: &schedule::Schedule) -> Result<()> {
+    match schedule.when.trigger() {
+        None => Ok(()),
+        Some(_) => Err(Error::Conflict(format!(
+            "the schedule '{}' is started by {}, and has no planned times",
+            schedule.name, schedule.when
+        ))),
+    }
 }
 
 /// The shortest distance between two of the firings to come.
@@ -371,7 +407,7 @@ pub(crate) async fn resume(app: &App, by: &Authorized<ScheduleManage>, key: &str
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let before = lock(app, &mut tx, by, key).await?;
     let now = clock::now();
-    if before.next_due.is_none() {
+    if before.next_due.is_none() && !before.is_triggered {
         let why =
             format!("the schedule '{}' has no further firing: save it anew with times to come", before.name);
         return Err(Error::Conflict(why));
@@ -413,6 +449,7 @@ pub(crate) async fn trigger(
         job_id: schedule.job_id,
         job: &document.job,
         due: None,
+        chain: 0,
         needs_one_there: false,
     };
     let request = as_request(&document);
@@ -459,6 +496,7 @@ pub(crate) async fn backfill(
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let locked = lock(app, &mut tx, by, key).await?;
     let schedule = store::schedules::read(&locked.document)?;
+    has_times(&schedule)?;
     if locked.is_paused {
         let why = format!("the schedule '{}' is paused, and starts nothing: resume it first", locked.name);
         return Err(Error::Conflict(why));
@@ -535,6 +573,7 @@ pub(crate) async fn preview_saved(
 ) -> Result<Preview> {
     let mut connection = app.db.of(by.org_id()).acquire().await.during("acquire of a connection")?;
     let schedule = find(&mut connection, by, key).await?;
+    has_times(&schedule.schedule)?;
     let heeded = heeded::read(app, &mut connection, &[(by.org_id(), &schedule.schedule)]).await?;
     let is_paused = schedule.state == ScheduleState::Paused;
     let from = schedule
@@ -560,6 +599,7 @@ pub(crate) async fn preview(
 ) -> Result<Preview> {
     let schedule = &request.schedule;
     schedule.validate()?;
+    has_times(schedule)?;
     let id = ScheduleId(uuid::Uuid::nil());
     first(id, schedule, clock::now())?;
     let org = by.org_id();

@@ -62,7 +62,7 @@ pub(crate) async fn plan(
     request: &ExecuteJob,
 ) -> Result<JobPlan> {
     let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
-    let frozen = freeze(app, &mut tx, by, key, request).await?;
+    let frozen = freeze(app, &mut tx, by, key, request, &Later::default()).await?;
     tx.rollback().await.during("rollback")?;
     let since = since(app, by, &frozen).await?;
     let dangers = dangers::of_plan(app, &frozen.plan).await?;
@@ -167,7 +167,7 @@ pub(crate) async fn execute(
         return Ok(execution);
     }
     let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
-    let frozen = freeze(app, &mut tx, by, key, request).await?;
+    let frozen = freeze(app, &mut tx, by, key, request, &Later::default()).await?;
     let Some(execution) = launch(app, &mut tx, frozen, Because::default(), repeated.as_ref()).await? else {
         tx.rollback().await.during("rollback")?;
         return earlier(app, by, repeated.as_ref()).await?.ok_or(Error::StillRunning);
@@ -183,8 +183,10 @@ pub(super) struct Scheduled<'a> {
     pub job_id: JobId,
     /// What its document, which is signed, calls the job.
     pub job: &'a str,
-    /// For when it was planned.
+    /// For when it was planned, or when what starts it came.
     pub due: Option<Timestamp>,
+    /// Executions that led to it, each of which caused the next.
+    pub chain: i16,
     /// Nothing starts when none of its hosts is connected.
     pub needs_one_there: bool,
 }
@@ -202,7 +204,8 @@ pub(super) async fn scheduled(
     request: &ExecuteJob,
     key: Option<&Key>,
 ) -> Result<Option<Execution>> {
-    let mut frozen = freeze(app, connection, by, &schedule.job_id.to_string(), request).await?;
+    let key_of_job = schedule.job_id.to_string();
+    let mut frozen = freeze(app, connection, by, &key_of_job, request, &Later::default()).await?;
     if let Some(due) = schedule.due {
         frozen.plan.tell_due(due);
     }
@@ -216,8 +219,17 @@ pub(super) async fn scheduled(
     if schedule.needs_one_there && !frozen.hosts.is_empty() && !frozen.hosts.iter().any(is_there) {
         return Ok(None);
     }
-    let because = Because { schedule: Some(schedule.id), ..Because::default() };
+    let because = Because { schedule: Some(schedule.id), chain: schedule.chain, ..Because::default() };
     launch(app, connection, frozen, because, key).await
+}
+
+/// What of a start is known only when something comes.
+#[derive(Debug, Default)]
+pub(super) struct Later<'a> {
+    /// Parameters.
+    pub parameters: Vec<&'a str>,
+    /// The hosts, in place of those that are named.
+    pub hosts: bool,
 }
 
 /// Whether a job could be started like this now.
@@ -230,8 +242,9 @@ pub(super) async fn try_out(
     by: &Authorized<JobRead>,
     key: &str,
     request: &ExecuteJob,
+    later: &Later<'_>,
 ) -> Result<()> {
-    freeze(app, connection, by, key, request).await.map(drop)
+    freeze(app, connection, by, key, request, later).await.map(drop)
 }
 
 /// Starts a command of its own that spreads over its hosts, as [`execute`] does a job.
@@ -373,6 +386,7 @@ async fn freeze(
     reading: &Authorized<JobRead>,
     key: &str,
     request: &ExecuteJob,
+    later: &Later<'_>,
 ) -> Result<Frozen> {
     if let Some(priority) = request.priority {
         within("priority", priority, &limits::PRIORITY)?;
@@ -382,7 +396,13 @@ async fn freeze(
     // An old version does not bring back a right that its labels gave: both have to, and the present ones say where.
     let _: Authorized<ExecutionCreate> = reading.for_job(&document.labels)?;
     let by: Authorized<ExecutionCreate> = reading.for_job(&job.labels)?;
-    let values = resolve_parameters(&document.parameters, &request.parameters)?;
+    let mut definitions = document.parameters.clone();
+    for name in &later.parameters {
+        let field = || format!("when.parameters.{name}");
+        let unknown = || Invalid::new(field(), format!("is not a parameter of the job '{}'", job.name));
+        definitions.get_mut(*name).ok_or_else(unknown)?.required = false;
+    }
+    let values = resolve_parameters(&definitions, &request.parameters)?;
     let plan = Plan::of(&document, job.id, version, values)?;
     let priority = request.priority.or(document.priority).unwrap_or(0);
     let priority = i16::try_from(priority).expect("it was validated");
@@ -399,6 +419,7 @@ async fn freeze(
                 return Err(by.actor().refusal(Permission::ExecutionCreate, why));
             }
         },
+        None if later.hosts => Vec::new(),
         None => {
             let why = "is missing: the job names no hosts, so the start has to";
             return Err(Invalid::new("targets", why).into());

@@ -10,6 +10,7 @@ mod forward;
 mod http_calls;
 mod lease;
 mod listen;
+mod listeners;
 mod reap;
 mod repeat;
 mod revoke;
@@ -50,6 +51,7 @@ pub(crate) fn spawn(
     start.worker("advance", |app| async move { advance::round(&app).await });
     start.worker("http_calls", |app| async move { http_calls::round(&app).await });
     start.worker("schedule", |app| async move { schedule::round(&app).await });
+    start.worker("listeners", |app| async move { listeners::round(&app).await });
     start.worker("cancel", |app| async move { cancel::round(&app).await });
     start.worker("revoke", |app| async move { revoke::round(&app).await });
     start.worker("lease", |app| async move { lease::round(&app).await });

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use model::network::Network;
 use serde::Deserialize;
 
 use super::{ConfigError, http::list, wrong};
-use crate::address::Network;
 
 /// Networks that may be named.
 const NETWORKS: usize = 100;

@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 
-use model::limits;
+use model::{limits, network::Network};
 
 use super::{ConfigError, wrong};
-use crate::address::Network;
 
 const KEY: &str = "[http] trusted_proxies";
 

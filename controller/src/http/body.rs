@@ -33,9 +33,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Door>> for JsonBody<T> {
     async fn from_request(request: Request, _: &Arc<Door>) -> Result<Self, Failure> {
         let (parts, body) = request.into_parts();
         let is_json = is_json(&parts.headers);
-        let bytes = tokio::time::timeout(BODY_WITHIN, read(body)).await.map_err(|_| {
-            Failure::refuse(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "the body did not come within 30 s")
-        })??;
+        let bytes = whole(body, ("HTTP_BODY_BYTES", limits::HTTP_BODY_BYTES)).await?;
         if !is_json {
             return Err(Failure::refuse(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -55,7 +53,17 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application/json")
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, Failure> {
+/// All bytes of a body, which are at most as many as this limit says.
+///
+/// # Errors
+/// When it is too large, too slow or not whole.
+pub(super) async fn whole(body: Body, limit: (&str, usize)) -> Result<Vec<u8>, Failure> {
+    tokio::time::timeout(BODY_WITHIN, read(body, limit)).await.map_err(|_| {
+        Failure::refuse(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "the body did not come within 30 s")
+    })?
+}
+
+async fn read(body: Body, (limit, most): (&str, usize)) -> Result<Vec<u8>, Failure> {
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(part) = stream.next().await {
@@ -66,7 +74,7 @@ async fn read(body: Body) -> Result<Vec<u8>, Failure> {
                 "the connection broke before the body was whole",
             )
         })?;
-        if bytes.len() + part.len() > limits::HTTP_BODY_BYTES {
+        if bytes.len() + part.len() > most {
             let mut drained = bytes.len() + part.len();
             drop(bytes);
             let drain = async {
@@ -82,7 +90,7 @@ async fn read(body: Body) -> Result<Vec<u8>, Failure> {
             return Err(Failure::refuse(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
-                format!("the body is over the limit HTTP_BODY_BYTES of {} bytes", limits::HTTP_BODY_BYTES),
+                format!("the body is over the limit {limit} of {most} bytes"),
             ));
         }
         bytes.extend_from_slice(&part);

@@ -9,11 +9,7 @@ use axum::{
 };
 use model::api::controller::{Controllers, CreatedJoinToken};
 
-use super::{
-    Door,
-    auth::Access,
-    problem::{Failure, Result},
-};
+use super::{Door, auth::Access, executions::no_repetition, problem::Result};
 use crate::{
     app::{
         access::{ControllerJoin, ControllerRead},
@@ -42,9 +38,6 @@ pub(super) async fn create_join_token(
     State(door): State<Arc<Door>>,
     headers: HeaderMap,
 ) -> Result<(StatusCode, Json<CreatedJoinToken>)> {
-    if headers.contains_key("idempotency-key") {
-        let problem = "is not possible here: the answer holds a secret, which is not kept for a repetition";
-        return Err(Failure::invalid("Idempotency-Key", problem));
-    }
+    no_repetition(&headers)?;
     Ok((StatusCode::CREATED, Json(joining::create_token(&door.app, &by).await?)))
 }

@@ -18,12 +18,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    Door,
-    auth::Access,
-    body::JsonBody,
-    id::Id,
-    page::Window,
-    problem::{Failure, Result},
+    Door, auth::Access, body::JsonBody, executions::no_repetition, id::Id, page::Window, problem::Result,
     query::Query,
 };
 use crate::{
@@ -68,10 +63,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     JsonBody(request): JsonBody<CreateEnrollToken>,
 ) -> Result<(StatusCode, Json<CreatedEnrollToken>)> {
-    if headers.contains_key("idempotency-key") {
-        let problem = "is not possible here: the answer holds a secret, which is not kept for a repetition";
-        return Err(Failure::invalid("Idempotency-Key", problem));
-    }
+    no_repetition(&headers)?;
     let created = app::enroll_tokens::create(&door.app, &by, request).await?;
     Ok((StatusCode::CREATED, Json(created)))
 }

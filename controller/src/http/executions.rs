@@ -112,6 +112,15 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
     key.transpose()
 }
 
+/// Refuses an idempotency key where the answer holds a secret.
+pub(super) fn no_repetition(headers: &HeaderMap) -> Result<()> {
+    if headers.contains_key(IDEMPOTENCY_KEY) {
+        let problem = "is not possible here: the answer holds a secret, which is not kept for a repetition";
+        return Err(Failure::invalid("Idempotency-Key", problem));
+    }
+    Ok(())
+}
+
 /// One execution with its command.
 #[utoipa::path(get, path = "/api/v1/executions/{id}", tag = "executions", operation_id = "show_execution",
     params(("id" = String, Path, format = Uuid)), responses((status = 200, body = Execution)))]

@@ -2,7 +2,8 @@
 //!
 //! [`routes`] is the list of everything that answers, and the OpenAPI document is made from the same list. A handler
 //! parses, asks for the [`auth::Access`] that its verb wants, calls `app` (or `store`, for a plain read) and shapes the
-//! answer. Without a credential only `/health`, `/ready`, `/version`, `/openapi.json` and `/docs` answer.
+//! answer. Without a credential only `/health`, `/ready`, `/version`, `/openapi.json` and `/docs` answer; [`hooks`] have one of
+//! their own.
 
 mod agents;
 mod approvals;
@@ -21,6 +22,7 @@ mod enroll_tokens;
 mod events;
 mod executions;
 mod headers;
+mod hooks;
 mod id;
 mod job_templates;
 mod jobs;
@@ -188,6 +190,9 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(schedules::preview))
         .routes(routes!(schedules::forecast))
         .routes(routes!(schedules::show, schedules::save, schedules::delete))
+        .routes(routes!(schedules::new_webhook_secret))
+        .routes(routes!(hooks::deliver))
+        .routes(routes!(hooks::deliver_with_secret))
         .routes(routes!(schedules::pause))
         .routes(routes!(schedules::resume))
         .routes(routes!(schedules::trigger))

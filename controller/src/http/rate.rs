@@ -26,6 +26,7 @@ pub(super) struct Limits {
     denials: DefaultKeyedRateLimiter<IpAddr>,
     denied: DefaultKeyedRateLimiter<Uuid>,
     logins: DefaultKeyedRateLimiter<IpAddr>,
+    deliveries: DefaultKeyedRateLimiter<Uuid>,
 }
 
 impl Limits {
@@ -35,6 +36,7 @@ impl Limits {
             denials: RateLimiter::keyed(quota(limits::API_DENIALS_PER_SECOND)),
             denied: RateLimiter::keyed(by_minute(limits::DENIALS_PER_MINUTE)),
             logins: RateLimiter::keyed(by_minute(limits::LOGINS_PER_MINUTE)),
+            deliveries: RateLimiter::keyed(by_minute(limits::DELIVERIES_PER_MINUTE)),
         }
     }
 
@@ -69,6 +71,14 @@ impl Limits {
     pub(super) fn login(&self, address: IpAddr) -> Result<()> {
         check(&self.logins, &counted(address))
     }
+
+    /// Counts a delivery for a schedule, of a sender that knows its secret.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] over `DELIVERIES_PER_MINUTE`.
+    pub(super) fn delivery(&self, schedule: Uuid) -> Result<()> {
+        check(&self.deliveries, &schedule)
+    }
 }
 
 fn by_minute(most: u32) -> Quota {
@@ -98,6 +108,7 @@ pub(super) async fn forget_the_quiet(door: Arc<Door>) {
                 door.limits.denied.retain_recent();
                 door.noted.forget();
                 door.limits.logins.retain_recent();
+                door.limits.deliveries.retain_recent();
             }
         }
     }

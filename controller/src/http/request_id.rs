@@ -11,6 +11,7 @@ use axum::{
 use model::id::uuid_v7;
 use tracing::Instrument as _;
 
+use super::hooks;
 use crate::clock;
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -47,7 +48,7 @@ pub(super) async fn identify(mut request: Request, next: Next) -> Response {
         "request",
         request.id = id.as_str(),
         http.method = %request.method(),
-        http.path = request.uri().path()
+        http.path = hooks::without_secret(request.uri().path())
     );
     request.extensions_mut().insert(id.clone());
     let mut response = next.run(request).instrument(span).await;

@@ -15,7 +15,7 @@ use model::{
         execution::Execution,
         schedule::{
             Backfill, Backfilled, Forecast, Occurrence, OccurrenceState, PauseSchedule, Preview,
-            PreviewSchedule, SaveSchedule, Schedule,
+            PreviewSchedule, SaveSchedule, Schedule, WebhookSecret,
         },
     },
     id::{JobId, OccurrenceId},
@@ -27,7 +27,7 @@ use super::{
     Door,
     auth::Access,
     body::JsonBody,
-    executions::idempotency_key,
+    executions::{idempotency_key, no_repetition},
     id::{Id, Name},
     page::Window,
     problem::Result,
@@ -206,6 +206,21 @@ pub(super) async fn trigger(
     let key = idempotency_key(&headers)?;
     let execution = app::schedules::trigger(&door.app, &by, &schedule, key).await?;
     Ok((StatusCode::CREATED, Json(execution)))
+}
+
+/// Gives a schedule's webhook a new secret; the one before is worth nothing from then on. The answer is the only place where it is
+/// ever shown, so it is not kept for a repetition: an `Idempotency-Key` is refused.
+#[utoipa::path(post, path = "/api/v1/schedules/{schedule}/webhook-secret", tag = "schedules", operation_id = "new_webhook_secret",
+    params(("schedule" = String, Path, description = "Id or name")), responses((status = 201, body = WebhookSecret)))]
+pub(super) async fn new_webhook_secret(
+    Access(by): Access<ScheduleManage>,
+    State(door): State<Arc<Door>>,
+    Name(schedule): Name,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse> {
+    no_repetition(&headers)?;
+    let secret = app::webhooks::new_secret(&door.app, &by, &schedule).await?;
+    Ok((StatusCode::CREATED, Json(secret)))
 }
 
 /// Has the job started for the planned times of a time that is over.

@@ -22,9 +22,10 @@ use super::{
     Door,
     auth::Access,
     body::JsonBody,
+    executions::no_repetition,
     id::{Id, Name},
     page::Window,
-    problem::{Failure, Result},
+    problem::Result,
     query::Query,
 };
 use crate::{
@@ -88,10 +89,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     JsonBody(request): JsonBody<CreateApiToken>,
 ) -> Result<(StatusCode, Json<CreatedApiToken>)> {
-    if headers.contains_key("idempotency-key") {
-        let problem = "is not possible here: the answer holds a secret, which is not kept for a repetition";
-        return Err(Failure::invalid("Idempotency-Key", problem));
-    }
+    no_repetition(&headers)?;
     Ok((StatusCode::CREATED, Json(app::api_tokens::create(&door.app, &by, request).await?)))
 }
 

@@ -202,6 +202,13 @@ pub(crate) async fn adopt(pool: &PgPool) -> Result<u64> {
     .execute(pool)
     .await
     .during("adoption of events from another cluster")?;
+    // What was shown to schedules by then counts as shown.
+    sqlx::query!(
+        "update event_positions set tx = 0 where tx >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+    )
+    .execute(pool)
+    .await
+    .during("adoption of positions among events")?;
     Ok(done.rows_affected())
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct Because {
     /// The run of another execution that starts it.
     pub parent: Option<(ExecutionId, RunId)>,
     pub schedule: Option<ScheduleId>,
+    /// Executions that led to it, each of which caused the next; of one with a parent it is the parent's.
+    pub chain: i16,
 }
 
 /// A run to be.
@@ -124,8 +126,9 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>
              insert into executions (id, org_id, summary, command, actor, request_id, created_at, start_before,
                                      state, manifest, manifest_signature, manifest_certificate,
                                      runs_total, runs_waiting, priority, plan, job_id, retry_of, parent_id,
-                                     parent_run, schedule_id)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12, $16, $17, $18, $21, $22, $23, $24)
+                                     parent_run, schedule_id, chain)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12, $16, $17, $18, $21, $22, $23, $24,
+                     coalesce((select chain from executions where id = $22), $25))
          ), positions as (
              insert into output_positions (execution_id) values ($1)
          )
@@ -156,7 +159,8 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>
         new.because.retry_of.map(|id| id.0),
         new.because.parent.map(|(execution, _)| execution.0),
         new.because.parent.map(|(_, run)| run.0),
-        new.because.schedule.map(|id| id.0)
+        new.because.schedule.map(|id| id.0),
+        new.because.chain
     )
     .execute(connection)
     .await
@@ -615,7 +619,7 @@ pub(crate) async fn set_counts(
                  runs_succeeded = $6, runs_failed = $7, runs_cancelled = $8, runs_timed_out = $9, runs_skipped = $10,
                  runs_expired = $11, runs_unknown = $12
              where id = $1
-             returning org_id, actor, summary, runs_total, ended_at, parent_id, schedule_id
+             returning org_id, actor, summary, runs_total, ended_at, parent_id, schedule_id, plan->'job'->>'name' as job
          ), of_schedule as (
              insert into schedule_ends (schedule_id, org_id, execution_id, state, at)
              select schedule_id, org_id, $1, $2, $3 from changed where ended_at = $3 and schedule_id is not null
@@ -625,7 +629,7 @@ pub(crate) async fn set_counts(
          )
          insert into events (id, org_id, at, kind, object, actor, data)
          select new_uuid_v7($3), org_id, $3, 'execution.ended', 'execution/' || $1::uuid, '',
-                jsonb_build_object('state', $2::text, 'summary', summary, 'started_by', actor, 'runs', jsonb_build_object(
+                jsonb_build_object('state', $2::text, 'job', job, 'summary', summary, 'started_by', actor, 'runs', jsonb_build_object(
                     'total', runs_total, 'succeeded', $6::int, 'failed', $7::int, 'cancelled', $8::int,
                     'timed_out', $9::int, 'skipped', $10::int, 'expired', $11::int, 'unknown', $12::int))
          from changed where ended_at = $3",

@@ -48,6 +48,7 @@ pub(crate) mod sessions;
 pub(crate) mod statistics;
 pub(crate) mod status;
 pub(crate) mod target_groups;
+pub(crate) mod triggers;
 pub(crate) mod undo;
 pub(crate) mod user_identities;
 pub(crate) mod users;

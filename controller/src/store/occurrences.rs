@@ -38,6 +38,19 @@ pub(crate) struct Waiting {
     pub at_a_time: Option<i16>,
     /// Since when.
     pub at: Timestamp,
+    /// What came, of one that no clock plans.
+    pub came: Option<Came>,
+}
+
+/// What came for a schedule.
+#[derive(Debug, Clone)]
+pub(crate) struct Came {
+    pub delivery: String,
+    pub taken: String,
+    pub chain: i16,
+    pub seal: Vec<u8>,
+    /// Nobody has decided about it.
+    pub is_new: bool,
 }
 
 /// Writes new ones, and what those have become that waited.
@@ -62,7 +75,7 @@ pub(crate) async fn write(connection: &mut PgConnection, decided: &[Decided], no
                      $9::uuid[], $11::smallint[])
               as n(id, schedule_id, org_id, origin, due, state, cause, detail, execution_id, at_a_time)
          on conflict (id) do update
-         set state = excluded.state, cause = excluded.cause, detail = excluded.detail, execution_id = excluded.execution_id,
+         set state = excluded.state, cause = excluded.cause, detail = coalesce(excluded.detail, occurrences.detail), execution_id = excluded.execution_id,
              at = excluded.at
          where occurrences.state = 'waiting'",
         &ids,
@@ -86,7 +99,8 @@ pub(crate) async fn write(connection: &mut PgConnection, decided: &[Decided], no
 /// Those of these schedules that wait, the oldest first.
 pub(crate) async fn waiting(connection: &mut PgConnection, schedules: &[Uuid]) -> Result<Vec<Waiting>> {
     let rows = sqlx::query!(
-        "select id, schedule_id, origin, due, at_a_time, at from occurrences where schedule_id = any($1) and state = 'waiting' order by due, id",
+        "select id, schedule_id, origin, due, cause, at_a_time, at, delivery, taken, chain, seal
+         from occurrences where schedule_id = any($1) and state = 'waiting' order by due, id",
         schedules
     )
     .fetch_all(connection)
@@ -101,6 +115,13 @@ pub(crate) async fn waiting(connection: &mut PgConnection, schedules: &[Uuid]) -
                 due: row.due.to_jiff(),
                 at_a_time: row.at_a_time,
                 at: row.at.to_jiff(),
+                came: row.delivery.map(|delivery| Came {
+                    delivery,
+                    taken: row.taken.unwrap_or_default(),
+                    chain: row.chain,
+                    seal: row.seal.unwrap_or_default(),
+                    is_new: row.cause.is_none(),
+                }),
             })
         })
         .collect()
@@ -157,7 +178,7 @@ pub(crate) async fn page(
     limit: i64,
 ) -> Result<Vec<Occurrence>> {
     let rows = sqlx::query!(
-        r#"select o.id, o.origin, o.due, o.state, o.cause, o.detail, o.execution_id, o.at, e.state as "execution_state?"
+        r#"select o.id, o.origin, o.delivery, o.due, o.state, o.cause, o.detail, o.execution_id, o.at, e.state as "execution_state?"
            from occurrences o left join executions e on e.org_id = $1 and e.id = o.execution_id
            where o.org_id = $1 and o.schedule_id = $2 and ($3::text is null or o.state = $3)
              and ($4::timestamptz is null or (o.due, o.id) < ($4, $5::uuid))
@@ -178,6 +199,7 @@ pub(crate) async fn page(
                 id: r.id.into(),
                 schedule_id: schedule,
                 origin: Origin::parse(&r.origin).ok_or_else(|| unknown(&r.origin))?,
+                delivery: r.delivery,
                 due: r.due.to_jiff(),
                 state: OccurrenceState::parse(&r.state).ok_or_else(|| unknown(&r.state))?,
                 cause: r.cause.as_deref().and_then(Cause::parse),

@@ -7,13 +7,17 @@ use model::{
     execution::ExecutionState,
     id::{ExecutionId, JobId, OrgId, ScheduleId},
     label::Labels,
-    schedule,
+    schedule::{self, Source},
     selector::Selector,
 };
 use sqlx::{FromRow, PgConnection, PgPool, Postgres, QueryBuilder, types::Json};
 use uuid::Uuid;
 
-use super::{executions::SignedManifest, selector_sql, versions::SavedVersion};
+use super::{
+    executions::SignedManifest,
+    selector_sql,
+    versions::{SavedVersion, saved_version},
+};
 use crate::error::{During, Error, Result};
 
 /// A schedule as it is saved.
@@ -30,6 +34,8 @@ pub(crate) struct Saved<'a> {
     pub signed: &'a SignedManifest,
     /// The first firing, and when it begins.
     pub next: Option<(Timestamp, Timestamp)>,
+    /// `webhook` or `event`, where no clock starts it.
+    pub starts_on: Option<&'static str>,
     pub at: Timestamp,
 }
 
@@ -46,6 +52,8 @@ pub(crate) struct Due {
     pub accounted_until: Option<Timestamp>,
     pub next_due: Option<Timestamp>,
     pub is_paused: bool,
+    /// Something came while somebody deleted it.
+    pub is_deleted: bool,
     pub failures: i32,
     /// Executions that began before count for nothing.
     pub counted_from: Timestamp,
@@ -67,6 +75,8 @@ pub(crate) struct Locked {
     pub is_paused: bool,
     /// It could not be fired.
     pub is_put_off: bool,
+    /// Something else than a clock starts it.
+    pub is_triggered: bool,
     /// Of its job.
     pub labels: Labels,
 }
@@ -96,8 +106,9 @@ pub(crate) struct End {
 pub(crate) async fn insert(connection: &mut PgConnection, new: &Saved<'_>) -> Result<()> {
     sqlx::query!(
         "insert into schedules (id, org_id, name, job_id, document, revision, author, author_id, saved_at, signed,
-                                signature, certificate, next_due, next_at, counted_from, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $9, $9, $9)",
+                                signature, certificate, next_due, next_at, counted_from, created_at, updated_at,
+                                starts_on, events_from)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $9, $9, $9, $15, $9)",
         new.id.0,
         new.org_id.0,
         new.name,
@@ -111,7 +122,8 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &Saved<'_>) -> Re
         new.signed.signature,
         new.signed.certificate,
         new.next.map(|next| next.0.to_sqlx()) as _,
-        new.next.map(|next| next.1.to_sqlx()) as _
+        new.next.map(|next| next.1.to_sqlx()) as _,
+        new.starts_on
     )
     .execute(connection)
     .await
@@ -127,8 +139,10 @@ pub(crate) async fn update(connection: &mut PgConnection, new: &Saved<'_>) -> Re
         "update schedules
          set name = $3, job_id = $4, document = $5, revision = $6, author = $7, author_id = $8, saved_at = $9, signed = $10,
              signature = $11, certificate = $12, next_due = $13, next_at = $14, updated_at = $9, failures = 0,
-             counted_from = $9, put_off_until = null, paused_at = case when next_due is not null then paused_at end,
-             paused_because = case when next_due is not null then paused_because end
+             counted_from = $9, put_off_until = null,
+             paused_at = case when next_due is not null or starts_on is not null then paused_at end,
+             paused_because = case when next_due is not null or starts_on is not null then paused_because end,
+             starts_on = $15, events_from = case when starts_on = 'event' then events_from else $9 end
          where org_id = $2 and id = $1",
         new.id.0,
         new.org_id.0,
@@ -143,7 +157,8 @@ pub(crate) async fn update(connection: &mut PgConnection, new: &Saved<'_>) -> Re
         new.signed.signature,
         new.signed.certificate,
         new.next.map(|next| next.0.to_sqlx()) as _,
-        new.next.map(|next| next.1.to_sqlx()) as _
+        new.next.map(|next| next.1.to_sqlx()) as _,
+        new.starts_on
     )
     .execute(connection)
     .await
@@ -233,6 +248,7 @@ struct Row {
     next_due: Option<jiff_sqlx::Timestamp>,
     paused: bool,
     paused_because: Option<String>,
+    secret_number: i32,
     failures: i32,
     created_at: jiff_sqlx::Timestamp,
     updated_at: jiff_sqlx::Timestamp,
@@ -242,11 +258,13 @@ impl Row {
     fn read(self) -> Result<Schedule> {
         let schedule: schedule::Schedule = read(&self.document)?;
         let next = self.next_due.map(jiff_sqlx::Timestamp::to_jiff);
+        let source = schedule.when.trigger().map(|trigger| &trigger.source);
         let state = match (self.paused, next) {
             (true, _) => ScheduleState::Paused,
-            (false, None) => ScheduleState::Over,
-            (false, Some(_)) => ScheduleState::Active,
+            (false, None) if source.is_none() => ScheduleState::Over,
+            (false, _) => ScheduleState::Active,
         };
+        let has_hook = matches!(source, Some(Source::Webhook(_)));
         Ok(Schedule {
             id: self.id.into(),
             job_id: self.job_id.into(),
@@ -256,11 +274,18 @@ impl Row {
             revision: self.revision,
             author: self.author,
             next,
+            webhook_path: has_hook.then(|| webhook_path(self.id.into())),
+            webhook_has_secret: has_hook.then_some(self.secret_number > 0),
             failures: self.failures,
             created_at: self.created_at.to_jiff(),
             updated_at: self.updated_at.to_jiff(),
         })
     }
+}
+
+/// Where the deliveries for a schedule come.
+pub(crate) fn webhook_path(id: ScheduleId) -> String {
+    format!("/api/v1/hooks/{id}")
 }
 
 /// A document as it was saved.
@@ -284,7 +309,7 @@ pub(crate) async fn find(
     let id = key.parse::<ScheduleId>().ok().map(|id| id.0);
     let row = sqlx::query!(
         r#"select s.id, s.job_id, s.document, s.revision, s.author, s.next_due, s.paused_at is not null as "paused!",
-                  s.paused_because, s.failures, s.created_at, s.updated_at, j.labels as "labels: Json<Labels>"
+                  s.paused_because, s.secret_number, s.failures, s.created_at, s.updated_at, j.labels as "labels: Json<Labels>"
            from schedules s join jobs j on j.org_id = s.org_id and j.id = s.job_id
            where s.org_id = $1 and s.deleted_at is null and (s.id = $2 or s.name = $3)"#,
         org.0,
@@ -304,6 +329,7 @@ pub(crate) async fn find(
         next_due: r.next_due,
         paused: r.paused,
         paused_because: r.paused_because,
+        secret_number: r.secret_number,
         failures: r.failures,
         created_at: r.created_at,
         updated_at: r.updated_at,
@@ -317,7 +343,7 @@ pub(crate) async fn lock(connection: &mut PgConnection, org: OrgId, key: &str) -
     let row = sqlx::query!(
         r#"select s.id, s.name, s.job_id, s.document, s.revision, s.author, s.accounted_until, s.next_due,
                   s.paused_at is not null as "is_paused!",
-                  s.put_off_until is not null as "is_put_off!", j.labels as "labels: Json<Labels>"
+                  s.put_off_until is not null as "is_put_off!", s.starts_on is not null as "is_triggered!", j.labels as "labels: Json<Labels>"
            from schedules s join jobs j on j.org_id = s.org_id and j.id = s.job_id
            where s.org_id = $1 and s.deleted_at is null and (s.id = $2 or s.name = $3) for update of s"#,
         org.0,
@@ -338,6 +364,7 @@ pub(crate) async fn lock(connection: &mut PgConnection, org: OrgId, key: &str) -
         next_due: r.next_due.map(jiff_sqlx::Timestamp::to_jiff),
         is_paused: r.is_paused,
         is_put_off: r.is_put_off,
+        is_triggered: r.is_triggered,
         labels: r.labels.0,
     }))
 }
@@ -353,7 +380,7 @@ pub(crate) async fn page(
 ) -> Result<Vec<Schedule>> {
     let mut query = QueryBuilder::<Postgres>::new(
         "select s.id, s.job_id, s.document, s.revision, s.author, s.next_due, s.paused_at is not null as paused, \
-                s.paused_because, s.failures, s.created_at, s.updated_at \
+                s.paused_because, s.secret_number, s.failures, s.created_at, s.updated_at \
          from schedules s join (select id, org_id, name, labels, '{}'::jsonb as facts from jobs) a \
               on a.org_id = s.org_id and a.id = s.job_id where s.deleted_at is null and s.org_id = ",
     );
@@ -388,7 +415,7 @@ pub(crate) async fn next_at(pool: &PgPool) -> Result<Option<Timestamp>> {
     Ok(at.map(jiff_sqlx::Timestamp::to_jiff))
 }
 
-/// Locks schedules whose time has come, or of which an execution has ended; who waits for longest comes first. Those that somebody
+/// Locks schedules whose time has come, of which an execution has ended, or for which something came; who waits for longest comes first. Those that somebody
 /// else has locked are his.
 pub(crate) async fn take(connection: &mut PgConnection, now: Timestamp, limit: i64) -> Result<Vec<Uuid>> {
     sqlx::query_scalar!(
@@ -400,10 +427,17 @@ pub(crate) async fn take(connection: &mut PgConnection, now: Timestamp, limit: i
                    join schedules s on s.id = e.schedule_id
                where s.put_off_until is null or s.put_off_until <= $1
                limit $2 for update of s skip locked
+           ), arrived as (
+               select s.id from (select distinct schedule_id from occurrences
+                                 where delivery is not null and state = 'waiting' and cause is null limit 1000) o
+                   join schedules s on s.id = o.schedule_id
+               where s.put_off_until is null or s.put_off_until <= $1
+               limit $2 for update of s skip locked
            )
            select id as "id!" from (
                select id, 0 as turn from due
                union all select id, 1 from ended where id not in (select id from due)
+               union all select id, 2 from arrived where id not in (select id from due union all select id from ended)
            ) as taken order by turn limit $2"#,
         now.to_sqlx(),
         limit
@@ -418,7 +452,8 @@ pub(crate) async fn taken(connection: &mut PgConnection, ids: &[Uuid]) -> Result
     let rows = sqlx::query!(
         r#"select s.id, s.org_id, o.name as organization, coalesce(s.org_id = i.home_org_id, false) as "is_home!", s.job_id,
                   s.document, s.revision, s.author, s.author_id, s.saved_at, s.signed, s.signature, s.certificate,
-                  s.accounted_until, s.next_due, s.paused_at is not null as "is_paused!", s.failures, s.counted_from,
+                  s.accounted_until, s.next_due, s.paused_at is not null as "is_paused!",
+                  s.deleted_at is not null as "is_deleted!", s.failures, s.counted_from,
                   j.labels as "labels: Json<Labels>"
            from schedules s join organizations o on o.id = s.org_id join jobs j on j.org_id = s.org_id and j.id = s.job_id
                 left join installation i on true
@@ -434,19 +469,11 @@ pub(crate) async fn taken(connection: &mut PgConnection, ids: &[Uuid]) -> Result
         organization: r.organization,
         is_home: r.is_home,
         job_id: r.job_id.into(),
-        saved: SavedVersion {
-            version: r.revision,
-            sha256: Vec::new(),
-            comment: None,
-            document: r.document,
-            author: r.author,
-            author_id: r.author_id,
-            created_at: r.saved_at.to_jiff(),
-            signed: SignedManifest { manifest: r.signed, signature: r.signature, certificate: r.certificate },
-        },
+        saved: saved_version!(r),
         accounted_until: r.accounted_until.map(jiff_sqlx::Timestamp::to_jiff),
         next_due: r.next_due.map(jiff_sqlx::Timestamp::to_jiff),
         is_paused: r.is_paused,
+        is_deleted: r.is_deleted,
         failures: r.failures,
         counted_from: r.counted_from.to_jiff(),
         labels: r.labels.0,
@@ -486,16 +513,7 @@ pub(crate) async fn saved(
     .fetch_one(connection)
     .await
     .during("query for what was saved of a schedule")?;
-    Ok(SavedVersion {
-        version: r.revision,
-        sha256: Vec::new(),
-        comment: None,
-        document: r.document,
-        author: r.author,
-        author_id: r.author_id,
-        created_at: r.saved_at.to_jiff(),
-        signed: SignedManifest { manifest: r.signed, signature: r.signature, certificate: r.certificate },
-    })
+    Ok(saved_version!(r))
 }
 
 /// Looks at one only later, whatever it waits for: something is wrong with it, and it must not hold up the others.

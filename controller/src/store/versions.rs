@@ -34,3 +34,24 @@ pub(crate) struct SavedVersion {
     pub created_at: Timestamp,
     pub signed: SignedManifest,
 }
+
+/// What was saved, of a record with the columns that a schedule has for it.
+macro_rules! saved_version {
+    ($r:ident) => {
+        $crate::store::versions::SavedVersion {
+            version: $r.revision,
+            sha256: Vec::new(),
+            comment: None,
+            document: $r.document,
+            author: $r.author,
+            author_id: $r.author_id,
+            created_at: $r.saved_at.to_jiff(),
+            signed: $crate::store::executions::SignedManifest {
+                manifest: $r.signed,
+                signature: $r.signature,
+                certificate: $r.certificate,
+            },
+        }
+    };
+}
+pub(super) use saved_version;

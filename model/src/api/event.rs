@@ -68,11 +68,7 @@ impl CreateEvent {
     /// # Errors
     /// With the field that is wrong.
     pub fn validate(&self) -> Result<(), Invalid> {
-        let word = |word: &str| {
-            !word.is_empty()
-                && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
-        };
-        if !self.kind.strip_prefix(CUSTOM).is_some_and(|rest| rest.split('.').all(word)) {
+        if !self.kind.strip_prefix(CUSTOM).is_some_and(|rest| rest.split('.').all(is_word)) {
             let problem =
                 "must begin with 'custom.' and go on with words of a-z, 0-9, _ and -, as custom.deploy.done";
             return Err(Invalid::new("kind", problem));
@@ -98,6 +94,12 @@ impl CreateEvent {
         }
         Ok(())
     }
+}
+
+/// One of the words that a kind is made of.
+pub(crate) fn is_word(word: &str) -> bool {
+    !word.is_empty()
+        && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
 }
 
 /// The database writes numbers out with all of their digits, and a float at its end is rounded over it.

@@ -28,6 +28,12 @@ pub struct Schedule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next: Option<Timestamp>,
+    /// Where deliveries come, of one with a webhook: a path of this server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_path: Option<String>,
+    /// Whether the webhook has a secret; without one it takes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_has_secret: Option<bool>,
     /// Executions in a row, up to the newest, that did not succeed.
     pub failures: i32,
     #[schema(value_type = String, format = DateTime)]
@@ -107,13 +113,37 @@ pub struct Backfilled {
     pub left_out: usize,
 }
 
+/// The new secret of a webhook; it is told here and never again.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WebhookSecret {
+    /// Where deliveries come: a path of this server.
+    pub path: String,
+    pub secret: String,
+}
+
+/// The answer to a delivery: what became of it, or that it waits for its start.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Delivered {
+    pub occurrence_id: OccurrenceId,
+    pub state: OccurrenceState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// It came before: this time it starts nothing.
+    pub repeated: bool,
+}
+
 /// What became of a planned firing, or of a start outside the plan.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Occurrence {
     pub id: OccurrenceId,
     pub schedule_id: ScheduleId,
     pub origin: Origin,
-    /// When it was planned for; of one outside the plan, when it was asked for.
+    /// What tells a delivery or an event from others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<String>,
+    /// When it was planned for; of one outside the plan, when it was asked for, or came.
     #[schema(value_type = String, format = DateTime)]
     pub due: Timestamp,
     pub state: OccurrenceState,
@@ -166,6 +196,10 @@ words! {
         Manual = "manual",
         /// Somebody had a time of the past filled up.
         Backfill = "backfill",
+        /// A delivery came at its webhook.
+        Webhook = "webhook",
+        /// An event happened that it waits for.
+        Event = "event",
     }
 }
 
@@ -214,6 +248,12 @@ words! {
         Deleted = "deleted",
         /// Its time was over when somebody was there.
         TooLate = "too_late",
+        /// What came does not meet the schedule's condition.
+        Condition = "condition",
+        /// It came before the schedule's start, or behind its end.
+        NotInForce = "not_in_force",
+        /// What the schedule starts would start the schedule again.
+        Loop = "loop",
     }
 }
 

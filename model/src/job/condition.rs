@@ -34,22 +34,40 @@ pub fn used(field: &str, expression: &str) -> Result<Vec<String>, Invalid> {
 /// # Errors
 /// It cannot be read, uses what has no value here, takes more than `TEMPLATE_FUEL`, or is neither true nor false.
 pub fn evaluate(field: &str, expression: &str, context: &Context) -> Result<bool, Invalid> {
-    check_expression(field, expression)?;
-    let engine = engine(field)?;
-    let compiled = engine.compile_expression(expression).map_err(|error| translate(field, &error))?;
-    let context = Value::from(minijinja::value::Serde(context));
-    let undefined = |error: &minijinja::Error| {
-        translate_undefined(field, error, &context, || compiled.undeclared_variables(true))
-    };
-    let value = compiled.eval(context.clone()).map_err(|error| undefined(&error))?;
+    holds(field, expression, &Value::from(minijinja::value::Serde(context)))
+}
+
+/// Whether it holds of this data.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(crate) fn holds(field: &str, expression: &str, data: &Value) -> Result<bool, Invalid> {
+    let value = value(field, expression, data)?;
     match value.kind() {
         ValueKind::Bool => Ok(value.is_true()),
-        ValueKind::Undefined => Err(undefined(&minijinja::ErrorKind::UndefinedError.into())),
         kind => {
             let problem =
                 format!("is a {kind}, not true or false; compare it, as in `x == 'yes'` or `x != 0`");
             Err(Invalid::new(field, problem))
         }
+    }
+}
+
+/// What it gives of this data.
+///
+/// # Errors
+/// It cannot be read, uses what has no value here, or takes more than `TEMPLATE_FUEL`.
+pub(crate) fn value(field: &str, expression: &str, data: &Value) -> Result<Value, Invalid> {
+    check_expression(field, expression)?;
+    let engine = engine(field)?;
+    let compiled = engine.compile_expression(expression).map_err(|error| translate(field, &error))?;
+    let undefined = |error: &minijinja::Error| {
+        translate_undefined(field, error, data, || compiled.undeclared_variables(true))
+    };
+    let value = compiled.eval(data.clone()).map_err(|error| undefined(&error))?;
+    match value.kind() {
+        ValueKind::Undefined => Err(undefined(&minijinja::ErrorKind::UndefinedError.into())),
+        _ => Ok(value),
     }
 }
 

@@ -144,6 +144,15 @@ impl Schedule {
             within("priority", priority, &limits::PRIORITY)?;
         }
         within("jitter", self.jitter.seconds(), &limits::JITTER_SECONDS)?;
+        if let Some(trigger) = self.when.trigger() {
+            if self.jitter.seconds() > 0 {
+                return Err(Invalid::new("jitter", "is for planned times, and this schedule has none"));
+            }
+            if let Some(name) = trigger.parameters.keys().find(|name| self.parameters.contains_key(*name)) {
+                let why = "has a value of its own and one of when.parameters: one of both is too much";
+                return Err(Invalid::new(format!("parameters.{name}"), why));
+            }
+        }
         within("max_lateness", self.max_lateness.seconds(), &limits::MAX_LATENESS_SECONDS)?;
         within("catch_up_window", self.catch_up_window.seconds(), &limits::CATCH_UP_SECONDS)?;
         if let Some(failures) = self.pause_after_failures {

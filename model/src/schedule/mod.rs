@@ -12,6 +12,8 @@
 //!    walk over the zone's offsets alone knows of instants.
 //! 4. Every question is answered within a bound: see `CRON_YEARS`, `RRULE_YEARS` and `OFFSETS_WALKED` of [`crate::limits`].
 //!
+//! A [`Trigger`] stands in the place of a rule where no clock starts the job: it has no firings of its own.
+//!
 //! A [`Schedule`] is the document that people save: a timing, what starts, and the policies of what becomes of a firing that is
 //! late or overlaps another. Calendars are [`crate::calendar`]'s.
 
@@ -27,6 +29,7 @@ mod rrule;
 mod tests;
 mod times;
 mod timing;
+mod trigger;
 mod walk;
 mod written;
 mod zone;
@@ -42,4 +45,5 @@ pub use policies::{
 };
 pub use rrule::Rrule;
 pub use timing::{Firing, Fold, Gap, Rule, Timing};
+pub use trigger::{Proof, Source, Taken, Trigger, Webhook};
 pub use written::WrittenTiming;

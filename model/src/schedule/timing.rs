@@ -9,7 +9,7 @@ use jiff::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Cron, Interval, Moment, Rrule, WrittenTiming, walk::Walk};
+use super::{Cron, Interval, Moment, Rrule, Source, Trigger, WrittenTiming, walk::Walk};
 
 /// When something is due. It is read and written as a [`WrittenTiming`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub enum Rule {
     Every(Interval),
     /// Once.
     At(Moment),
+    /// When something comes: nobody knows when.
+    On(Trigger),
 }
 
 /// What becomes of matches among the local times that the clock skips, as at the beginning of summer time.
@@ -89,9 +91,18 @@ impl Timing {
         match &self.rule {
             Rule::Every(interval) => interval.next(from),
             Rule::At(Moment::Instant(instant)) => (from <= *instant).then_some(*instant),
+            Rule::On(_) => None,
             Rule::At(Moment::Local(at)) => self.walk(from, |local| (local <= *at).then_some(*at)),
             Rule::Cron(cron) => self.walk(from, |local| cron.next(local)),
             Rule::Rrule(rule) => self.walk(from, |local| rule.next(local)),
+        }
+    }
+
+    /// What starts the job, where no clock does.
+    pub const fn trigger(&self) -> Option<&Trigger> {
+        match &self.rule {
+            Rule::On(trigger) => Some(trigger),
+            _ => None,
         }
     }
 
@@ -108,6 +119,10 @@ impl fmt::Display for Timing {
             Rule::Every(interval) => write!(f, "every {}", interval.every())?,
             Rule::At(moment) => write!(f, "at {moment}")?,
             Rule::Rrule(rule) => write!(f, "{rule}")?,
+            Rule::On(trigger) => match &trigger.source {
+                Source::Webhook(_) => f.write_str("webhook")?,
+                Source::Event(kind) => write!(f, "event {kind}")?,
+            },
         }
         match self.zone.iana_name() {
             Some(zone) if self.rule.is_local() => write!(f, " {zone}"),
@@ -119,7 +134,7 @@ impl fmt::Display for Timing {
 impl Rule {
     /// Whether it speaks of what a clock shows.
     pub(super) const fn is_local(&self) -> bool {
-        !matches!(self, Self::Every(_) | Self::At(Moment::Instant(_)))
+        !matches!(self, Self::Every(_) | Self::At(Moment::Instant(_)) | Self::On(_))
     }
 
     /// What is meant when nothing is said about gaps and folds. A rule with times in every hour means elapsed time, so

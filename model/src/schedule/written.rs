@@ -1,15 +1,17 @@
 //! A timing as people write it: in a document, in a request.
 
+use std::collections::BTreeMap;
+
 use jiff::{
     Timestamp,
     tz::{Disambiguation, TimeZone},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Cron, Fold, Gap, Interval, Moment, Rrule, Rule, Timing, zone};
+use super::{Cron, Fold, Gap, Interval, Moment, Rrule, Rule, Source, Timing, Trigger, Webhook, zone};
 use crate::{Invalid, job::Length};
 
-/// When something is due: exactly one of `cron`, `every`, `at` and `rrule`.
+/// When something is due: exactly one of `cron`, `every`, `at`, `rrule`, `webhook` and `event`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenTiming {
@@ -31,6 +33,22 @@ pub struct WrittenTiming {
     /// The local time from which `rrule` counts, on the clock of `zone`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtstart: Option<String>,
+    /// When another program delivers something at the schedule's own address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
+    /// When an event of this kind happens, `execution.ended`; `agent.*` is any that begins so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// What `webhook` or `event` brought starts nothing when this expression does not hold of it: `event.data.state == 'failed'`,
+    /// `body.ref == 'refs/heads/main'`. A webhook's speak of `body`, `headers` and `query`.
+    #[serde(default, rename = "if", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// Values of the job's parameters, each an expression over the same.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+    /// An expression over the same that gives the name of a host, or a list of names: where the job runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<String>,
     /// IANA name of the time zone; UTC by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
@@ -64,9 +82,19 @@ impl WrittenTiming {
             return Err(Invalid::new("ends_at", format!("is before starts_at, which is {start}")));
         }
         let rule = self.rule(&zone)?;
-        let own = [("anchor", "every", self.anchor.is_some()), ("dtstart", "rrule", self.dtstart.is_some())];
-        if let Some((field, of, _)) = own.into_iter().find(|(_, of, said)| *said && *of != name) {
+        let own = [
+            ("anchor", &["every"][..], self.anchor.is_some()),
+            ("dtstart", &["rrule"], self.dtstart.is_some()),
+            ("if", &TRIGGERS, self.condition.is_some()),
+            ("parameters", &TRIGGERS, !self.parameters.is_empty()),
+            ("hosts", &TRIGGERS, self.hosts.is_some()),
+        ];
+        if let Some((field, of, _)) = own.into_iter().find(|(_, of, said)| *said && !of.contains(&name)) {
+            let of = of.join(" and ");
             return Err(Invalid::new(field, format!("is for {of} alone, and this is {name}")));
+        }
+        if self.zone.is_some() && TRIGGERS.contains(&name) {
+            return Err(Invalid::new("zone", format!("is for times, and this is {name}")));
         }
         let policies = [("gap", self.gap.is_some()), ("fold", self.fold.is_some())];
         if let Some((field, _)) = policies.into_iter().find(|(_, said)| *said)
@@ -95,13 +123,18 @@ impl WrittenTiming {
             ("every", self.every.is_some()),
             ("at", self.at.is_some()),
             ("rrule", self.rrule.is_some()),
+            ("webhook", self.webhook.is_some()),
+            ("event", self.event.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, is_there)| is_there.then_some(name))
         .collect();
         match said[..] {
             [name] => Ok(name),
-            [] => Err(Invalid::new("cron", "is missing: a schedule has one of cron, every, at and rrule")),
+            [] => Err(Invalid::new(
+                "cron",
+                "is missing: a schedule has one of cron, every, at, rrule, webhook and event",
+            )),
             [_, second, ..] => {
                 let why =
                     format!("is one too many: a schedule has one rule, and this one {}", said.join(" and "));
@@ -111,6 +144,16 @@ impl WrittenTiming {
     }
 
     fn rule(&self, zone: &TimeZone) -> Result<Rule, Invalid> {
+        let source = match (&self.webhook, &self.event) {
+            (Some(webhook), _) => Some(Source::Webhook(webhook.clone())),
+            (None, event) => event.clone().map(Source::Event),
+        };
+        if let Some(source) = source {
+            let (condition, parameters) = (self.condition.clone(), self.parameters.clone());
+            let trigger = Trigger { source, condition, parameters, hosts: self.hosts.clone() };
+            trigger.validate()?;
+            return Ok(Rule::On(trigger));
+        }
         if let Some(text) = &self.cron {
             return Cron::parse(text).map(Rule::Cron);
         }
@@ -137,6 +180,9 @@ impl WrittenTiming {
         Moment::parse("at", self.at.as_deref().unwrap_or_default()).map(Rule::At)
     }
 }
+
+/// The rules that are none of a clock.
+const TRIGGERS: [&str; 2] = ["webhook", "event"];
 
 /// Of a local time that is skipped or repeated the instant is meant that jiff calls compatible.
 fn instant(anchor: Moment, zone: &TimeZone) -> Result<Timestamp, Invalid> {
@@ -180,6 +226,16 @@ impl From<Timing> for WrittenTiming {
                 written.rrule = Some(rule.to_string());
             }
             Rule::At(moment) => written.at = Some(moment.to_string()),
+            Rule::On(trigger) => {
+                written.zone = None;
+                match trigger.source {
+                    Source::Webhook(webhook) => written.webhook = Some(webhook),
+                    Source::Event(kind) => written.event = Some(kind),
+                }
+                written.condition = trigger.condition;
+                written.parameters = trigger.parameters;
+                written.hosts = trigger.hosts;
+            }
         }
         written
     }

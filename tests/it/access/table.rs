@@ -181,17 +181,18 @@ impl Things {
                 let job = self.admin.get(&format!("/api/v1/jobs/{job}")).await.accepted().value();
                 job["id"].as_str().expect("an id").to_owned()
             }
-            "schedule" => {
+            "schedule" | "hook" => {
                 let job = Box::pin(self.thing("job", filled)).await;
                 let agent =
                     self.admin.get(&format!("/api/v1/agents/{}", self.agent)).await.accepted().value();
                 let schedule = self.fresh();
+                let is_hook = name == "hook";
+                let when = if is_hook { json!({ "webhook": {} }) } else { json!({ "cron": "0 3 * * *" }) };
                 let body = json!({ "schedule": {
-                    "name": schedule, "job": job, "when": { "cron": "0 3 * * *" },
-                    "targets": { "hosts": [agent["name"]] },
+                    "name": schedule, "job": job, "when": when, "targets": { "hosts": [agent["name"]] },
                 } });
-                self.made("/api/v1/schedules", &body).await;
-                schedule
+                let id = self.made("/api/v1/schedules", &body).await;
+                if is_hook { id } else { schedule }
             }
             // Not a digit that stands in every path.
             "version" => "0001".to_owned(),

@@ -1,25 +1,30 @@
 //! Controllers and databases that die while schedules fire: exactly one row for each planned firing, at most one execution each.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use jiff::SignedDuration;
 use model::{
     api::schedule::{Occurrence, OccurrenceState, Origin},
     id::ExecutionId,
 };
-use opsconductor_tests::{SOON, World, agent::clock_in, eventually, postgres::Mortal};
+use opsconductor_tests::{Api, SOON, World, agent::clock_in, eventually, postgres::Mortal};
+use reqwest::Method;
 use serde_json::json;
 
-use super::{create, decided, history, in_seconds, nobody_was_there, save_job, show, without_gaps};
+use super::{
+    create, decided, history, in_seconds, nobody_was_there, save_job, show, triggers::Door, without_gaps,
+};
 use crate::crash_matrix::points;
 
 /// The points at which a controller that fires can die.
 pub(crate) const POINTS: &str = "controller.schedule.";
+/// How long a delivery may take while everything is killed.
+const LONG: Duration = Duration::from_secs(120);
 /// It starts and ends at the controller alone.
 const ALONE: &str = "name: alone\nsteps: [{name: rest, wait: 0s}]\n";
 
 /// Checks that rows and executions belong together, one to one.
-async fn one_to_one(world: &World, name: &str, all: &[Occurrence]) {
+pub(super) async fn one_to_one(world: &World, name: &str, all: &[Occurrence]) {
     let schedule = show(&world.api(), name).await.id;
     let mut sql = world.sql().await;
     let ids: Vec<uuid::Uuid> = sqlx::query_scalar("select id from executions where schedule_id = $1")
@@ -76,46 +81,100 @@ async fn a_controller_dies_at_each_step_of_a_firing() {
     }
 }
 
+/// So many schedules are due at once; 5,000 are tried by hand.
+fn many() -> usize {
+    std::env::var("OPSC_SCHEDULES").map_or(400, |text| text.parse().expect("a number of schedules"))
+}
+
+/// Two controllers that are killed at random, while many schedules are due at once, deliveries come and events happen.
 #[tokio::test]
-async fn two_controllers_and_many_schedules_that_are_due_at_once() {
-    const MANY: usize = 300;
+async fn controllers_that_are_killed_at_random_start_everything_once() {
+    const CAME: usize = 40;
+    let (many, seed) = (many(), fastrand::u64(..));
+    eprintln!("{many} schedules, seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
     let first = World::builder().impatient_but_for_absence().announcing().start().await;
     let api = first.api();
     save_job(&api, ALONE).await;
-    let at = in_seconds(3600);
-    for number in 0..MANY {
-        let more = json!({ "overlap": "allow" });
-        create(&api, &format!("many-{number}"), "alone", json!({ "at": at }), more).await;
-    }
+    let more = json!({ "overlap": "allow" });
+    let at = in_seconds(2 * 3600);
+    let saved: Vec<usize> = (0..many).collect();
+    let saves = saved.chunks(many.div_ceil(8)).map(async |numbers| {
+        for number in numbers {
+            create(&api, &format!("many-{number}"), "alone", json!({ "at": at }), more.clone()).await;
+        }
+    });
+    futures_util::future::join_all(saves).await;
+    let allow = || more.clone();
+    create(&api, "hook", "alone", json!({ "webhook": {} }), allow()).await;
+    create(&api, "heard", "alone", json!({ "event": "custom.x" }), allow()).await;
+    let door = Door::of(&first, "hook").await;
     let second = first.second_controller().await;
     // All of them are due now; the rule itself says a time that is to come, so each fires once at most.
     let now = opsconductor_tests::clock::now();
     let mut sql = first.sql().await;
-    sqlx::query("update schedules set next_due = $1::timestamptz, next_at = $1::timestamptz")
-        .bind(now.to_string())
-        .execute(&mut sql)
-        .await
-        .expect("the owner may");
-    // One dies in the middle of it, and comes back.
-    second.kill_controller();
-    second.start_controller().await;
-    eventually(SOON, "all have fired", async || {
-        let count: i64 = sqlx::query_scalar("select count(*) from occurrences where due = $1::timestamptz")
-            .bind(now.to_string())
-            .fetch_one(&mut sql)
-            .await
-            .expect("the owner may");
-        (usize::try_from(count) == Ok(MANY)).then_some(())
-    })
-    .await;
-    let (rows, executions): (i64, i64) = sqlx::query_as(
-        "select (select count(*) from occurrences where state = 'fired'),
-                (select count(*) from executions where schedule_id is not null)",
+    sqlx::query(
+        "update schedules set next_due = $1::timestamptz, next_at = $1::timestamptz where starts_on is null",
+    )
+    .bind(now.to_string())
+    .execute(&mut sql)
+    .await
+    .expect("the owner may");
+    let apis = [first.api(), second.api()];
+    let comes = async {
+        for number in 0..CAME {
+            let (one, other) = (&apis[number % 2], &apis[1 - number % 2]);
+            // Whoever got no answer asks again.
+            eventually(LONG, "it is taken in", async || {
+                let is_sent = door.try_deliver(one, &format!("d-{number}")).await;
+                (is_sent && told(other, number).await).then_some(())
+            })
+            .await;
+        }
+    };
+    let all = many + 2 * CAME;
+    let mut kills = 0;
+    let kills_at_random = async {
+        loop {
+            let fired: i64 = sqlx::query_scalar("select count(*) from occurrences where state = 'fired'")
+                .fetch_one(&mut sql)
+                .await
+                .expect("the owner may");
+            if usize::try_from(fired) == Ok(all) {
+                break;
+            }
+            assert!(kills < 1000, "seed {seed}: {fired} of {all} after {kills} kills");
+            tokio::time::sleep(Duration::from_millis(random.u64(50..1500))).await;
+            let victim = if random.bool() { &first } else { &second };
+            victim.kill_controller();
+            victim.start_controller().await;
+            kills += 1;
+        }
+    };
+    futures_util::future::join(comes, kills_at_random).await;
+    eprintln!("{all} were accounted for after {kills} kills");
+    let (rows, executions, once): (i64, i64, i64) = sqlx::query_as(
+        "select (select count(*) from occurrences),
+                (select count(*) from executions where schedule_id is not null),
+                (select count(distinct execution_id) from occurrences)",
     )
     .fetch_one(&mut sql)
     .await
     .expect("the owner may");
-    assert_eq!((usize::try_from(rows), usize::try_from(executions)), (Ok(MANY), Ok(MANY)));
+    assert_eq!([rows, executions, once].map(usize::try_from), [Ok(all); 3], "seed {seed}");
+    for name in ["hook", "heard"] {
+        let came = history(&first.api(), name).await;
+        assert_eq!(came.len(), CAME, "seed {seed}");
+        one_to_one(&first, name, &came).await;
+    }
+}
+
+/// Adds an event, once however often this is called.
+async fn told(api: &Api, number: usize) -> bool {
+    let event = json!({ "kind": "custom.x", "object": number.to_string() });
+    let request = api.request(Method::POST, "/api/v1/events").json(&event);
+    let answer = api.try_send(request.header("idempotency-key", format!("e-{number}"))).await;
+    answer.is_some_and(|answer| answer.status < 300)
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ fn next(rule: &Rule, from: DateTime) -> Option<DateTime> {
     match rule {
         Rule::Cron(cron) => cron.next(from),
         Rule::Rrule(rule) => rule.next(from),
-        Rule::Every(_) | Rule::At(_) => None,
+        Rule::Every(_) | Rule::At(_) | Rule::On(_) => None,
     }
 }
 

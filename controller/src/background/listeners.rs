@@ -1,0 +1,17 @@
+//! Shows events to the schedules that wait for them.
+
+use std::{sync::Arc, time::Duration};
+
+use super::noted;
+use crate::{
+    app::{App, listeners},
+    error::Result,
+};
+
+/// How often it is looked for new events.
+const PERIOD: Duration = Duration::from_millis(500);
+
+pub(super) async fn round(app: &Arc<App>) -> Result<()> {
+    tokio::time::sleep(PERIOD).await;
+    noted(app, "listeners", Some(PERIOD), listeners::show_events(app)).await
+}
