@@ -536,6 +536,17 @@ pub(crate) enum AgentCommand {
     Revoke(OneAgent),
     /// Let an agent work that waits for approval
     Approve(OneAgent),
+    /// Set labels of an agent and take labels away; the others stay
+    Label {
+        /// Name or id of the agent
+        #[arg(value_parser = agent_name)]
+        name: String,
+        /// A label to set, or the key of one to take away with a '-' behind it
+        #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = parse::label_change)]
+        changes: Vec<parse::LabelChange>,
+        #[command(flatten)]
+        shown: Shown,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -716,6 +727,7 @@ mod tests {
             &["exec", "--all", "--retries", "2", "--priority", "-5", "--output-limit", "1MiB", "--", "true"],
             &["agent", "drain", "web-1", "--wait"],
             &["agent", "resume", "-l", "env=prod"],
+            &["agent", "label", "web-1", "env=prod", "role-", "-o", "json"],
             &["exec", "--all", "--timeout", "1h30m", "--env", "A=", "--", "true", "--addr", "x"],
             &["logs", ID, "--group", "--step", "ask", "--stream", "stderr", "-o", "json"],
             &["logs", ID, "-g", "--tail", "3"],
@@ -733,6 +745,8 @@ mod tests {
             (&["exec", "--all", "--env", "=x", "--", "true"], ErrorKind::ValueValidation),
             (&["exec", "--all", "--retry-backoff", "5s", "--", "true"], ErrorKind::MissingRequiredArgument),
             (&["exec", "--all", "--output-limit", "1MB", "--", "true"], ErrorKind::ValueValidation),
+            (&["agent", "label", "web-1"], ErrorKind::MissingRequiredArgument),
+            (&["agent", "label", "web-1", "env"], ErrorKind::ValueValidation),
             (&["agent", "drain"], ErrorKind::MissingRequiredArgument),
             (&["agent", "drain", "web-1", "-l", "env=prod"], ErrorKind::ArgumentConflict),
             (&["logs", "17"], ErrorKind::ValueValidation),

@@ -140,6 +140,27 @@ pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     Ok((key, value))
 }
 
+/// What becomes of a label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LabelChange {
+    Set(String, String),
+    Remove(String),
+}
+
+/// A label to set, `key=value`, or to take away, `key-`.
+///
+/// # Errors
+/// When it is neither, or the key or value is not what a label may have.
+pub(crate) fn label_change(text: &str) -> Result<LabelChange, String> {
+    if text.contains('=') {
+        return label(text).map(|(key, value)| LabelChange::Set(key, value));
+    }
+    let key = text.strip_suffix('-').filter(|key| !key.is_empty());
+    let key = key.ok_or("it is written KEY=VALUE, or KEY- to take the label away")?;
+    model::label::validate_key(&format!("labels.{key}"), key).map_err(|invalid| invalid.to_string())?;
+    Ok(LabelChange::Remove(key.to_owned()))
+}
+
 /// A variable, `NAME=value`; the value may have any further `=`.
 ///
 /// # Errors
@@ -208,6 +229,19 @@ mod tests {
         assert_eq!(label("role="), Ok(("role".into(), String::new())));
         for text in ["role", "=web", "os=linux", "and=x", "a b=c", "role=a\u{7}"] {
             assert!(label(text).is_err(), "{text:?}");
+        }
+        let set = |key: &str, value: &str| LabelChange::Set(key.to_owned(), value.to_owned());
+        for (text, want) in [
+            ("role=web", set("role", "web")),
+            ("role=", set("role", "")),
+            ("role=a-", set("role", "a-")),
+            ("role-", LabelChange::Remove("role".to_owned())),
+            ("a-b--", LabelChange::Remove("a-b-".to_owned())),
+        ] {
+            assert_eq!(label_change(text), Ok(want), "{text}");
+        }
+        for text in ["role", "-", "=x-", "a b-", "os=linux", ""] {
+            assert!(label_change(text).is_err(), "{text:?}");
         }
         assert_eq!(key_value("A=b=c"), Ok(("A".into(), "b=c".into())));
         assert!(key_value("A").is_err());

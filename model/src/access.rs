@@ -54,7 +54,7 @@ macro_rules! permissions {
 permissions! {
     SelfRead = "self.read", Everyone, "See and change one's own: sessions, password, tokens";
     AgentRead = "agent.read", Hosts, "See agents with their facts and metrics";
-    AgentManage = "agent.manage", Hosts, "Approve and revoke agents";
+    AgentManage = "agent.manage", Hosts, "Approve and revoke agents, and change their labels";
     AgentDrain = "agent.drain", Hosts, "Drain and resume agents";
     ExecutionRead = "execution.read", Hosts, "See executions and their output";
     ExecutionCreate = "execution.create", Hosts, "Run commands";

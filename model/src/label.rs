@@ -45,13 +45,11 @@ pub const SANDBOX_FACTS: [(Profile, &str); 3] = [
 pub const NAME: &str = "name";
 pub const KEYWORDS: [&str; 4] = ["and", "or", "not", "in"];
 
-/// Checks one label.
+/// Checks how the key of a label is written, whatever it means.
 ///
 /// # Errors
-/// Names the field `labels.KEY` and what is allowed.
-pub fn validate_label(key: &str, value: &str) -> Result<(), Invalid> {
-    let shown: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
-    let field = format!("labels.{shown}");
+/// Names `field` and what is allowed.
+pub fn validate_key(field: &str, key: &str) -> Result<(), Invalid> {
     let mut chars = key.chars();
     let starts_well = chars.next().is_some_and(|c| c.is_ascii_alphabetic());
     if !starts_well || !chars.all(|c| c.is_ascii_alphanumeric() || "_.-/".contains(c)) {
@@ -63,6 +61,21 @@ pub fn validate_label(key: &str, value: &str) -> Result<(), Invalid> {
     if key.len() > limits::NAME_CHARS {
         return Err(Invalid::over(field, "NAME_CHARS", limits::NAME_CHARS, "characters"));
     }
+    Ok(())
+}
+
+/// Checks one label.
+///
+/// # Errors
+/// Names the field `labels.KEY` and what is allowed.
+pub fn validate_label(key: &str, value: &str) -> Result<(), Invalid> {
+    validate_label_in("labels", key, value)
+}
+
+fn validate_label_in(labels: &str, key: &str, value: &str) -> Result<(), Invalid> {
+    let shown: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
+    let field = format!("{labels}.{shown}");
+    validate_key(&field, key)?;
     if FACT_NAMES.contains(&key) {
         return Err(Invalid::new(field, "is the name of a fact, which only the agent reports"));
     }
@@ -83,10 +96,18 @@ pub fn validate_label(key: &str, value: &str) -> Result<(), Invalid> {
 /// # Errors
 /// The first label that is wrong, or that there are too many.
 pub fn validate_labels(labels: &Labels) -> Result<(), Invalid> {
+    validate_labels_in("labels", labels)
+}
+
+/// As [`validate_labels`], of a set that the request calls `field`.
+///
+/// # Errors
+/// The first label that is wrong, as `field.KEY`, or that there are too many.
+pub fn validate_labels_in(field: &str, labels: &Labels) -> Result<(), Invalid> {
     if labels.len() > limits::LABELS {
-        return Err(Invalid::over("labels", "LABELS", limits::LABELS, "labels"));
+        return Err(Invalid::over(field, "LABELS", limits::LABELS, "labels"));
     }
-    labels.iter().try_for_each(|(key, value)| validate_label(key, value))
+    labels.iter().try_for_each(|(key, value)| validate_label_in(field, key, value))
 }
 
 /// Keeps of what an agent reported the facts that have a known name and a value within its limit.

@@ -19,6 +19,7 @@ mod events;
 mod exec;
 mod jobs;
 mod joining;
+mod labels;
 mod network;
 mod output;
 mod people;

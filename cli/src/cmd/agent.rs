@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use jiff::Timestamp;
 use model::{
-    api::agent::{Agent, AgentRun, AgentState, HostMetrics},
+    api::agent::{Agent, AgentRun, AgentState, ChangeLabels, HostMetrics},
     id::AgentId,
     run::RunState,
 };
@@ -14,8 +14,9 @@ use crate::{
     args::{AgentCommand, OneAgent, SomeAgents},
     client::{self, Client},
     clock,
-    exit::{Exit, NoMatch},
+    exit::{Exit, NoMatch, Usage},
     output::{self, Table, human},
+    parse::LabelChange,
 };
 
 const AGENTS: [&str; 3] = ["api", "v1", "agents"];
@@ -86,6 +87,13 @@ pub(crate) async fn run(client: &Client, command: AgentCommand) -> Result<Exit> 
         }
         AgentCommand::Revoke(one) => act(client, &one, "revoke").await?,
         AgentCommand::Approve(one) => act(client, &one, "approve").await?,
+        AgentCommand::Label { name, changes, shown } => {
+            let body = change_of(changes)?;
+            let id = get(client, &name).await?.id.to_string();
+            let [api, version, agents] = AGENTS;
+            let agent: Agent = client.post(&[api, version, agents, &id, "labels"], &body).await?;
+            output::show(shown.output, &agent, |agent| describe(agent, clock::now()))?;
+        }
     }
     Ok(Exit::Succeeded)
 }
@@ -101,6 +109,22 @@ async fn act(client: &Client, one: &OneAgent, verb: &str) -> Result<()> {
     let [api, version, agents] = AGENTS;
     let agent: Agent = client.act(&[api, version, agents, &id, verb]).await?;
     output::show(one.shown.output, &agent, |agent| format!("{} is {}\n", agent.name, agent.state.as_str()))
+}
+
+fn change_of(changes: Vec<LabelChange>) -> Result<ChangeLabels> {
+    let mut body = ChangeLabels::default();
+    for change in changes {
+        let (LabelChange::Set(key, _) | LabelChange::Remove(key)) = &change;
+        if body.set.contains_key(key) || body.remove.contains(key) {
+            return Err(Usage(format!("the label '{key}' is given twice")).into());
+        }
+        match change {
+            LabelChange::Set(key, value) => drop(body.set.insert(key, value)),
+            LabelChange::Remove(key) => body.remove.push(key),
+        }
+    }
+    body.validate().map_err(|invalid| Usage(invalid.to_string()))?;
+    Ok(body)
 }
 
 /// Does `verb` to the one agent or to all that the selector holds for now.

@@ -1,8 +1,9 @@
-//! Approving, revoking and draining agents.
+//! Approving, revoking, labelling and draining agents.
 
 use model::{
-    api::agent::{Agent, AgentState},
+    api::agent::{Agent, AgentState, ChangeLabels},
     id::AgentId,
+    label::Labels,
 };
 use serde_json::json;
 
@@ -47,6 +48,42 @@ pub(crate) async fn approve(app: &App, by: &Authorized<AgentManage>, id: AgentId
     unless_revoked(agent)
 }
 
+/// Sets labels of the agent and takes labels away. Changing nothing is no error.
+///
+/// # Errors
+/// When a field is wrong, there would be too many labels, there is no such agent, it was revoked, or the right does not hold
+/// for the host as it is or as it would be.
+pub(crate) async fn label(
+    app: &App,
+    by: &Authorized<AgentManage>,
+    id: AgentId,
+    request: &ChangeLabels,
+) -> Result<Agent> {
+    request.validate()?;
+    let now = clock::now();
+    let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
+    let found = store::agents::lock_labels(&mut tx, by.org_id(), id).await?;
+    let agent = found.ok_or_else(|| Error::not_found("agent", id.to_string()))?;
+    if agent.revoked {
+        return Err(is_revoked(&agent.name));
+    }
+    let (before, after) = (&agent.labels.0, request.applied_to(&agent.labels.0)?);
+    // Labels say who may do what there: nobody moves a host to where he has no right, nor takes one from there.
+    let is_reached =
+        |labels: &Labels| by.hosts().is_none_or(|hosts| hosts.matches(&agent.name, labels, &agent.facts.0));
+    if !is_reached(before) || !is_reached(&after) {
+        return Err(by.out_of_scope(1, 1));
+    }
+    if after != *before {
+        store::agents::set_labels(&mut tx, by.org_id(), id, &after).await?;
+        let detail = json!({ "name": agent.name, "before": before, "after": after });
+        let entry = by.entry("agent.label", format!("agent/{id}"), detail);
+        audit::record(&mut tx, by.org_id(), now, entry).await?;
+        tx.commit().await.during("commit")?;
+    }
+    read(app, by, id).await
+}
+
 /// Offers the agent nothing new from the answer on; what it runs goes on, what waits for it waits. Draining twice is no
 /// error.
 ///
@@ -83,9 +120,13 @@ pub(crate) async fn resume(app: &App, by: &Authorized<AgentDrain>, id: AgentId) 
 
 fn unless_revoked(agent: Agent) -> Result<Agent> {
     if agent.state == AgentState::Revoked {
-        return Err(Error::Conflict(format!("agent '{}' is revoked; enroll the host again", agent.name)));
+        return Err(is_revoked(&agent.name));
     }
     Ok(agent)
+}
+
+fn is_revoked(name: &str) -> Error {
+    Error::Conflict(format!("agent '{name}' is revoked; enroll the host again"))
 }
 
 async fn read<P>(app: &App, by: &Authorized<P>, id: AgentId) -> Result<Agent> {

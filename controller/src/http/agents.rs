@@ -6,7 +6,7 @@ use axum::{Json, extract::State};
 use model::{
     api::{
         Page,
-        agent::{Agent, AgentRun},
+        agent::{Agent, AgentRun, ChangeLabels},
     },
     id::{AgentId, OrgId, RunId},
     limits,
@@ -19,6 +19,7 @@ use utoipa::IntoParams;
 use super::{
     Door,
     auth::Access,
+    body::JsonBody,
     id::Name,
     page::Window,
     problem::{Failure, Result},
@@ -133,6 +134,21 @@ pub(super) async fn revoke(
 ) -> Result<Json<Agent>> {
     let id = id_of(&door, &by, &agent).await?;
     Ok(Json(app::agents::revoke(&door.app, &by, id).await?))
+}
+
+/// Sets labels of an agent and takes labels away; the others stay. Whose right is for some hosts may do so where the host is
+/// one of them before and after.
+#[utoipa::path(post, path = "/api/v1/agents/{agent}/labels", tag = "agents", operation_id = "label_agent",
+    params(("agent" = String, Path, description = "Id or name")), request_body = ChangeLabels,
+    responses((status = 200, body = Agent)))]
+pub(super) async fn label(
+    Access(by): Access<AgentManage>,
+    State(door): State<Arc<Door>>,
+    Name(agent): Name,
+    JsonBody(request): JsonBody<ChangeLabels>,
+) -> Result<Json<Agent>> {
+    let id = id_of(&door, &by, &agent).await?;
+    Ok(Json(app::agents::label(&door.app, &by, id, &request).await?))
 }
 
 /// Offers the agent nothing new; what it runs goes on, and what waits for it waits until its time to start is over.

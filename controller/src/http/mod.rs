@@ -140,6 +140,7 @@ fn routes() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(agents::show))
         .routes(routes!(agents::approve))
         .routes(routes!(agents::revoke))
+        .routes(routes!(agents::label))
         .routes(routes!(agents::drain))
         .routes(routes!(agents::resume))
         .routes(routes!(agents::runs))

@@ -46,6 +46,15 @@ pub(crate) struct Standing {
     pub seal_key: Vec<u8>,
 }
 
+/// What the labels of an agent are judged with.
+#[derive(Debug)]
+pub(crate) struct Labelled {
+    pub name: String,
+    pub labels: Json<Labels>,
+    pub facts: Json<Facts>,
+    pub revoked: bool,
+}
+
 /// A target that a request selected.
 #[derive(Debug, FromRow)]
 pub(crate) struct Target {
@@ -423,6 +432,44 @@ pub(crate) async fn approve(connection: &mut PgConnection, org: OrgId, id: Agent
     .await
     .during("approval of the agent")?;
     Ok(done.rows_affected() == 1)
+}
+
+/// The agent with its labels, which nobody else changes before the transaction ends.
+pub(crate) async fn lock_labels(
+    connection: &mut PgConnection,
+    org: OrgId,
+    id: AgentId,
+) -> Result<Option<Labelled>> {
+    sqlx::query_as!(
+        Labelled,
+        r#"select name, labels as "labels: Json<Labels>", facts as "facts: Json<Facts>",
+                  revoked_at is not null as "revoked!"
+           from agents where org_id = $1 and id = $2 for update"#,
+        org.0,
+        id.0
+    )
+    .fetch_optional(connection)
+    .await
+    .during("query for the agent's labels")
+}
+
+/// Writes the labels of an agent whose row is locked.
+pub(crate) async fn set_labels(
+    connection: &mut PgConnection,
+    org: OrgId,
+    id: AgentId,
+    labels: &Labels,
+) -> Result<()> {
+    sqlx::query!(
+        "update agents set labels = $3 where org_id = $1 and id = $2",
+        org.0,
+        id.0,
+        Json(labels) as _
+    )
+    .execute(connection)
+    .await
+    .during("change of the agent's labels")?;
+    Ok(())
 }
 
 /// Begins or ends an agent's drain; `false` when there is no such agent, or that is how it is already.

@@ -4,8 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    Invalid,
     id::{AgentId, ExecutionId, RunId},
-    label::{Facts, Labels},
+    label::{Facts, Labels, validate_key, validate_labels_in},
+    limits,
     run::RunState,
 };
 
@@ -74,6 +76,59 @@ pub struct Agent {
     pub metrics: Option<HostMetrics>,
 }
 
+/// `POST /api/v1/agents/{agent}/labels`: all labels that it does not name stay.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeLabels {
+    /// Labels that the agent will have, with another value or anew.
+    #[serde(default)]
+    pub set: Labels,
+    /// Keys of labels that it will not have; those that it has not are no error.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+impl ChangeLabels {
+    /// Checks what can be judged without the agent.
+    ///
+    /// # Errors
+    /// The first field that is wrong, with what is allowed.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        if self.set.is_empty() && self.remove.is_empty() {
+            return Err(Invalid::new("set", "is empty, and so is 'remove'"));
+        }
+        validate_labels_in("set", &self.set)?;
+        if self.remove.len() > limits::LABELS {
+            return Err(Invalid::over("remove", "LABELS", limits::LABELS, "labels"));
+        }
+        self.remove.iter().enumerate().try_for_each(|(index, key)| {
+            let field = format!("remove[{index}]");
+            // Not whether it could be set: what became the name of a fact since can still be taken away.
+            validate_key(&field, key)?;
+            if self.set.contains_key(key) {
+                return Err(Invalid::new(field, "is in 'set' too"));
+            }
+            Ok(())
+        })
+    }
+
+    /// The labels after the change of an agent that has these.
+    ///
+    /// # Errors
+    /// When there would be too many.
+    pub fn applied_to(&self, before: &Labels) -> Result<Labels, Invalid> {
+        let mut after = before.clone();
+        self.remove.iter().for_each(|key| drop(after.remove(key)));
+        after.extend(self.set.clone());
+        if after.len() > limits::LABELS {
+            let (count, limit) = (after.len(), limits::LABELS);
+            let problem = format!("would give the agent {count} labels, over the limit LABELS of {limit}");
+            return Err(Invalid::new("set", problem));
+        }
+        Ok(after)
+    }
+}
+
 /// How many runs an agent has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AgentLoad {
@@ -133,4 +188,72 @@ pub struct Disk {
     pub mount: String,
     pub total_bytes: i64,
     pub available_bytes: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn change(set: &[(&str, &str)], remove: &[&str]) -> ChangeLabels {
+        ChangeLabels { set: labels(set), remove: remove.iter().map(|key| (*key).to_owned()).collect() }
+    }
+
+    fn many(count: usize) -> Labels {
+        (0..count).map(|n| (format!("l{n}"), String::new())).collect()
+    }
+
+    #[test]
+    fn a_change_of_labels_says_what_is_wrong() {
+        for good in [
+            change(&[("env", "prod")], &[]),
+            change(&[("env", "")], &["role", "role"]),
+            // It was a label before it became a fact.
+            change(&[], &["sandbox.limits"]),
+            ChangeLabels { set: many(limits::LABELS), remove: Vec::new() },
+        ] {
+            good.validate().expect("it is good");
+        }
+        let long = "x".repeat(limits::NAME_CHARS + 1);
+        for (bad, field, said) in [
+            (change(&[], &[]), "set", "remove"),
+            (change(&[("a b", "x")], &[]), "set.a b", "label key"),
+            (change(&[("", "x")], &[]), "set.", "label key"),
+            (change(&[("os", "x")], &[]), "set.os", "fact"),
+            (change(&[("And", "x")], &[]), "set.And", "selector"),
+            (change(&[("env", "a\nb")], &[]), "set.env", "control"),
+            (change(&[("env", &long)], &[]), "set.env", "NAME_CHARS"),
+            (change(&[("env", "x")], &["role", "env"]), "remove[1]", "set"),
+            (change(&[], &["role", "-"]), "remove[1]", "label key"),
+            (change(&[], &[&long]), "remove[0]", "NAME_CHARS"),
+            (ChangeLabels { set: many(limits::LABELS + 1), remove: Vec::new() }, "set", "LABELS"),
+            (change(&[], &["x"; limits::LABELS + 1]), "remove", "LABELS"),
+        ] {
+            let invalid = bad.validate().unwrap_err();
+            assert_eq!(invalid.field, field, "{invalid}");
+            assert!(invalid.problem.contains(said), "{invalid}");
+        }
+        assert!(serde_json::from_str::<ChangeLabels>(r#"{"set": {}, "add": {}}"#).is_err());
+    }
+
+    #[test]
+    fn what_a_change_does_not_name_stays() {
+        let before = labels(&[("env", "staging"), ("role", "web"), ("rack", "7")]);
+        let change = change(&[("env", "prod"), ("team", "a")], &["role", "never"]);
+        assert_eq!(change.applied_to(&before), Ok(labels(&[("env", "prod"), ("rack", "7"), ("team", "a")])));
+        assert_eq!(change.applied_to(&change.applied_to(&before).unwrap()), change.applied_to(&before));
+    }
+
+    #[test]
+    fn there_are_never_too_many() {
+        let full = many(limits::LABELS);
+        let invalid = change(&[("env", "x")], &["never"]).applied_to(&full).unwrap_err();
+        assert_eq!(invalid.field, "set");
+        assert!(invalid.problem.contains("LABELS of 64"), "{invalid}");
+        assert!(change(&[("env", "x")], &["l0"]).applied_to(&full).is_ok());
+        assert!(change(&[("l0", "x")], &[]).applied_to(&full).is_ok());
+    }
 }
