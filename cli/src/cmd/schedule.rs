@@ -228,11 +228,15 @@ async fn update(client: &Client, args: UpdateScheduleArgs) -> Result<()> {
 
 /// When, of what somebody typed.
 fn timing(text: &str) -> Result<Timing> {
+    Ok(entry(text)?.timing)
+}
+
+fn entry(text: &str) -> Result<Entry> {
     let entry = Entry::parse(text).map_err(|why| Usage(format!("--when: {}", why.problem)))?;
-    if let Some(cron) = entry.cron.filter(|cron| cron != text.trim()) {
+    if let Some(cron) = entry.cron.as_ref().filter(|cron| *cron != text.trim()) {
         output::note(&format!("read as the cron {cron}"));
     }
-    Ok(entry.timing)
+    Ok(entry)
 }
 
 /// The schedule with what was said about it.
@@ -247,9 +251,8 @@ async fn changed(
         new.job = job;
     }
     if let Some(when) = when {
-        let bounds = (new.when.starts_at, new.when.ends_at);
-        new.when = timing(when)?;
-        (new.when.starts_at, new.when.ends_at) = bounds;
+        let entry = entry(when)?;
+        new.when = entry.timing.in_place_of(&new.when, entry.says_zone);
     }
     if let Some(timing) = triggered(Some(&new.when), &fields.trigger)? {
         new.when = timing;

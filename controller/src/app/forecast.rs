@@ -132,20 +132,18 @@ async fn reaching(
         seeing.hosts().is_none_or(|hosts| hosts.matches(&agent.name, &agent.labels, &agent.facts))
     });
     let agent = agent.ok_or_else(|| Error::not_found("agent", host))?;
-    let mut own: HashMap<JobId, Option<JobTargets>> = HashMap::new();
+    let mut own: HashMap<(JobId, Option<i32>), Option<JobTargets>> = HashMap::new();
     let mut known: HashMap<String, bool> = HashMap::new();
     let mut kept = Vec::new();
     for one in std::mem::take(schedules) {
+        let of = (one.job_id, one.schedule.version);
         let targets = match &one.schedule.targets {
             Some(targets) => Some(targets.clone()),
-            None => match own.get(&one.job_id) {
+            None => match own.get(&of) {
                 Some(targets) => targets.clone(),
                 None => {
-                    let job =
-                        store::jobs::find(connection, by.org_id(), &one.job_id.to_string(), false).await?;
-                    let document = job.and_then(|job| job.document);
-                    let targets = document.and_then(|text| job::parse(&text).ok()?.targets);
-                    own.insert(one.job_id, targets.clone());
+                    let targets = of_job(connection, by.org_id(), of).await?;
+                    own.insert(of, targets.clone());
                     targets
                 }
             },
@@ -168,6 +166,24 @@ async fn reaching(
     Ok(())
 }
 
+/// The targets that a job names, in this version or in its newest.
+async fn of_job(
+    connection: &mut PgConnection,
+    org: OrgId,
+    (id, version): (JobId, Option<i32>),
+) -> Result<Option<JobTargets>> {
+    let document = match version {
+        Some(version) => {
+            let saved = store::jobs::version(connection, org, id, version).await?;
+            saved.map(|saved| saved.document)
+        }
+        None => {
+            store::jobs::find(connection, org, &id.to_string(), false).await?.and_then(|job| job.document)
+        }
+    };
+    Ok(document.and_then(|text| job::parse(&text).ok()?.targets))
+}
+
 /// Whether the targets have this host now. Where a start would be refused they have none.
 async fn does_reach(
     connection: &mut PgConnection,
@@ -180,6 +196,9 @@ async fn does_reach(
     match resolve(connection, by, &chosen, exclude.as_ref()).await {
         Ok(found) => {
             let most = targets.limit.unwrap_or(usize::MAX);
+            if targets.max_targets.is_some_and(|limit| found.len().min(most) > limit) {
+                return Ok(false);
+            }
             Ok(found.iter().take(most).any(|target| target.id == agent.0))
         }
         Err(error @ (Error::Database(..) | Error::Internal(..))) => Err(error),

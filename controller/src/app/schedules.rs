@@ -2,6 +2,8 @@
 //!
 //! Invariant: nobody saves a schedule that he could not start himself, and it starts its job as who saved it last.
 
+use std::collections::HashSet;
+
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Invalid,
@@ -311,8 +313,15 @@ async fn let_go<P>(
         && due <= now
     {
         let is_firing = begins(before.id, &schedule, due) <= now && !before.is_put_off;
-        if is_firing || pending.len() > LOOKED_AT {
+        if is_firing {
             let why = format!("the schedule '{}' is firing at this moment: try again", before.name);
+            return Err(Error::Conflict(why));
+        }
+        if pending.len() == COUNTED {
+            let why = format!(
+                "the schedule '{}' has {COUNTED} firings that nobody could decide about: pause it first",
+                before.name
+            );
             return Err(Error::Conflict(why));
         }
         pending.push(Decided {
@@ -512,21 +521,23 @@ pub(crate) async fn backfill(
     let before = request.from.saturating_sub(SignedDuration::from_nanos(1)).unwrap_or(request.from);
     let firings = std::iter::successors(schedule.when.after(before), |last| schedule.when.after(last.due));
     let times = firings.map(|firing| firing.due).take_while(|due| *due < request.to);
-    let mut times: Vec<Timestamp> = times.take(COUNTED).collect();
-    if times.len() > most {
-        let count = match times.len() {
-            COUNTED => format!("{COUNTED} or more"),
-            count => count.to_string(),
-        };
-        let why = format!(
-            "leaves {count} firings to start, and the limit BACKFILL_FIRINGS is {most}: take less time"
-        );
+    let mut times: Vec<Timestamp> = times.take(COUNTED + 1).collect();
+    if times.len() > COUNTED {
+        let why = format!("has more than {COUNTED} planned times before it: take less time");
         return Err(Invalid::new("to", why).into());
     }
     let all = times.len();
     if !request.again {
-        let begun = store::occurrences::begun(&mut tx, (org, locked.id), &times).await?;
+        let begun: HashSet<Timestamp> =
+            store::occurrences::begun(&mut tx, (org, locked.id), &times).await?.into_iter().collect();
         times.retain(|time| !begun.contains(time));
+    }
+    if times.len() > most {
+        let count = times.len();
+        let why = format!(
+            "leaves {count} firings to start, and the limit BACKFILL_FIRINGS is {most}: take less time"
+        );
+        return Err(Invalid::new("to", why).into());
     }
     let done = Backfilled { left_out: all - times.len(), firings: times };
     if request.dry_run || done.firings.is_empty() {

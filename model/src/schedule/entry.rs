@@ -15,6 +15,8 @@ pub struct Entry {
     pub timing: Timing,
     /// The cron that it became, to be shown; none for an interval and for a single time.
     pub cron: Option<String>,
+    /// It names its zone.
+    pub says_zone: bool,
 }
 
 const EXAMPLES: &str = "write a cron such as '30 2 * * MON-FRI', or 'every 15m', 'daily at 02:30', \
@@ -42,7 +44,7 @@ impl Entry {
             words.pop();
         }
         let written = WrittenTiming { zone, ..rule(&words)? };
-        Ok(Self { timing: written.read()?, cron: written.cron })
+        Ok(Self { timing: written.read()?, cron: written.cron, says_zone: written.zone.is_some() })
     }
 }
 

@@ -98,6 +98,23 @@ impl Timing {
         }
     }
 
+    /// This rule in the place of another one: where both are on a clock it is the same clock unless `says_zone`, and what was chosen for
+    /// gaps and folds stays chosen.
+    #[must_use]
+    pub fn in_place_of(mut self, before: &Self, says_zone: bool) -> Self {
+        (self.starts_at, self.ends_at) = (before.starts_at, before.ends_at);
+        if !self.rule.is_local() || !before.rule.is_local() {
+            return self;
+        }
+        if !says_zone {
+            self.zone = before.zone.clone();
+        }
+        if (before.gap, before.fold) != before.rule.defaults() {
+            (self.gap, self.fold) = (before.gap, before.fold);
+        }
+        self
+    }
+
     /// What starts the job, where no clock does.
     pub const fn trigger(&self) -> Option<&Trigger> {
         match &self.rule {

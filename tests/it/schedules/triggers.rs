@@ -338,8 +338,22 @@ async fn a_host_that_comes_gets_its_job() {
     let finished = api.finished(came.execution_id.expect("an execution")).await;
     assert_eq!(finished.run().target, "two");
     assert_eq!(finished.execution.state, ExecutionState::Succeeded);
-    // Whoever may not see events any more hears none.
     drop(two);
+    // And one whose labels change.
+    let when = json!({
+        "event": "agent.label",
+        "if": "event.data.after.role == 'db'",
+        "hosts": "event.data.name",
+    });
+    create(&api, "on-label", "greet", when, json!({ "overlap": "queue_all" })).await;
+    for role in ["web", "db"] {
+        let change = json!({ "set": { "role": role } });
+        api.post("/api/v1/agents/one/labels", &change).await.accepted();
+    }
+    let came = decided(&api, "on-label", OccurrenceState::Fired, 1).await.remove(0);
+    assert_eq!(api.finished(came.execution_id.expect("an execution")).await.run().target, "one");
+    assert_eq!(history(&api, "on-label").await.len(), 1);
+    // Whoever may not see events any more hears none.
     let olga = world.person("olga", Some("operator")).await;
     let when = json!({ "event": "custom.deploy.*" });
     create(&olga, "hers", "greet", when, json!({ "targets": { "all": true }, "overlap": "allow" })).await;

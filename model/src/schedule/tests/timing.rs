@@ -210,3 +210,21 @@ fn every_question_has_an_answer() {
         }
     }
 }
+
+#[test]
+fn another_rule_stays_on_its_clock() {
+    let before = timing(
+        r#"{"cron": "30 2 * * *", "zone": "Europe/Warsaw", "gap": "skip", "starts_at": "2026-01-01T00:00:00Z"}"#,
+    );
+    let new = timing(r#"{"cron": "0 3 * * *"}"#);
+    let here = new.clone().in_place_of(&before, false);
+    assert_eq!(here.to_string(), "0 3 * * * Europe/Warsaw");
+    assert_eq!((here.gap, here.fold, here.starts_at), (before.gap, before.fold, before.starts_at));
+    assert_eq!(new.clone().in_place_of(&before, true).to_string(), "0 3 * * * UTC");
+    // What was the default of its rule is the default of the new one.
+    let plain = timing(r#"{"cron": "30 2 * * *", "zone": "Europe/Warsaw"}"#);
+    let hourly = timing(r#"{"cron": "0 * * * *"}"#);
+    assert_eq!(hourly.clone().in_place_of(&plain, false).gap, hourly.gap);
+    let every = timing(r#"{"every": "15m"}"#);
+    assert_eq!(every.clone().in_place_of(&plain, false).zone, every.zone);
+}
