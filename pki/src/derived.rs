@@ -1,5 +1,5 @@
-//! Keys that are made of the authority's own when they are needed, and so are kept nowhere: of webhooks, and of what is stored
-//! for a while and must come back as it was.
+//! Keys that are made of the authority's own when they are needed, and so are kept nowhere: of webhooks, of people's one-time codes, and
+//! of what is stored for a while and must come back as it was.
 
 use aws_lc_rs::{hkdf, hmac};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -49,6 +49,14 @@ impl WebhookSecret {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.0.as_bytes());
         hex::decode(hex).is_ok_and(|tag| hmac::verify(&key, body, &tag).is_ok())
     }
+}
+
+/// The key of a person's one-time codes; what is kept of it is the salt, which tells nothing.
+pub fn one_time_code_key(authority: &Authority, person: &[u8], salt: &[u8]) -> Zeroizing<[u8; 20]> {
+    let whole = derive(authority, b"opsconductor one-time codes", &[person, salt].concat());
+    let mut key = Zeroizing::new([0; 20]);
+    key.copy_from_slice(&whole[..20]);
+    key
 }
 
 /// Seals what is stored: who writes the store, and has no key of the authority, makes none that holds.
@@ -109,6 +117,15 @@ mod tests {
             assert!(!secret.has_signed(body, signature), "{signature}");
         }
         assert!(!WebhookSecret::of(&authority, b"two").has_signed(b"body", &tag));
+    }
+
+    #[test]
+    fn each_person_has_a_key_of_his_own() {
+        let authority = authority();
+        let key = one_time_code_key(&authority, b"ada", b"salt");
+        assert_eq!(key, one_time_code_key(&authority, b"ada", b"salt"));
+        assert_ne!(key, one_time_code_key(&authority, b"ada", b"other"));
+        assert_ne!(key, one_time_code_key(&authority, b"bob", b"salt"));
     }
 
     #[test]

@@ -1,4 +1,6 @@
 //! The second factor: one-time codes by time (RFC 6238: SHA-1, six digits, 30 s), and recovery codes. Each is good once.
+//!
+//! Invariant: the database has no key of codes. What it keeps is a salt, of which only a controller makes the key.
 
 use jiff::Timestamp;
 use model::{
@@ -9,6 +11,7 @@ use model::{
 };
 use serde_json::json;
 use totp_rs::{Algorithm, Builder, Totp};
+use zeroize::Zeroizing;
 
 use super::{
     App,
@@ -25,7 +28,7 @@ const DIGITS: u8 = 6;
 const STEP_SECONDS: u64 = 30;
 /// Steps that a clock may be off.
 const SKEW: u16 = 1;
-const SECRET_BYTES: usize = 20;
+const SALT_BYTES: usize = 32;
 const RECOVERY_BYTES: usize = 10;
 
 /// Begins a second factor for oneself; it counts once a code of it was confirmed.
@@ -34,13 +37,14 @@ const RECOVERY_BYTES: usize = 10;
 /// When there is one already.
 pub(crate) async fn start(app: &App, by: &Authorized<SelfRead>) -> Result<TotpStarted> {
     let (user, _) = by.session()?;
-    let secret = pki::random::<SECRET_BYTES>();
-    let totp = code_of(&secret, &by.actor().name, &app.info.trust_domain)?;
+    let salt = pki::random::<SALT_BYTES>();
+    let secret = key_of(app, user, &salt);
+    let totp = code_of(&secret[..], &by.actor().name, &app.info.trust_domain)?;
     let url = totp
         .to_url()
         .map_err(|error| Error::internal("cannot write the address of the codes", error.to_string()))?;
     let mut tx = app.db.worker().begin().await.during("begin")?;
-    if !store::users::begin_totp(&mut tx, user, &secret).await? {
+    if !store::users::begin_totp(&mut tx, user, &salt).await? {
         return Err(Error::Conflict("there is a second factor already; remove it first".to_owned()));
     }
     tx.commit().await.during("commit")?;
@@ -56,14 +60,14 @@ pub(crate) async fn confirm(app: &App, by: &Authorized<SelfRead>, code: &Secret)
     let (user, _) = by.session()?;
     let now = clock::now();
     let person = store::users::entrance_of(app.db.worker(), user).await?;
-    let secret = person.filter(|person| !person.totp_confirmed).and_then(|person| person.totp_secret);
-    let secret = secret.ok_or_else(|| Error::Conflict("no second factor was begun".to_owned()))?;
-    let step = step_of(&secret, code, now)?
+    let salt = person.filter(|person| !person.totp_confirmed).and_then(|person| person.totp_salt);
+    let salt = salt.ok_or_else(|| Error::Conflict("no second factor was begun".to_owned()))?;
+    let step = step_of(&key_of(app, user, &salt)[..], code, now)?
         .ok_or_else(|| Error::from(Invalid::new("code", "is not the code of now")))?;
     let codes: Vec<String> = (0..limits::RECOVERY_CODES).map(|_| recovery_code()).collect();
     let hashes: Vec<Vec<u8>> = codes.iter().map(|code| recovery_hash(code).to_vec()).collect();
     let mut tx = app.db.worker().begin().await.during("begin")?;
-    if !store::users::confirm_totp(&mut tx, user, &secret, step, &hashes, now).await? {
+    if !store::users::confirm_totp(&mut tx, user, &salt, step, &hashes, now).await? {
         return Err(Error::Conflict("no second factor was begun".to_owned()));
     }
     login::record_for(&mut tx, Some(user), now, || {
@@ -107,8 +111,8 @@ pub(crate) async fn accept(app: &App, person: &Entrance, code: &Secret, now: Tim
     let text = code.expose().trim();
     let mut tx = app.db.worker().begin().await.during("begin")?;
     let (kind, is_good) = if text.len() == usize::from(DIGITS) {
-        let secret = person.totp_secret.as_deref().unwrap_or_default();
-        let is_good = match step_of(secret, code, now)? {
+        let key = key_of(app, user, person.totp_salt.as_deref().unwrap_or_default());
+        let is_good = match step_of(&key[..], code, now)? {
             Some(step) if step > person.totp_last_step => {
                 store::users::use_totp_step(&mut tx, user, step).await?
             }
@@ -121,6 +125,10 @@ pub(crate) async fn accept(app: &App, person: &Entrance, code: &Secret, now: Tim
     };
     tx.commit().await.during("commit")?;
     Ok(if is_good { kind } else { Accepted::Not })
+}
+
+fn key_of(app: &App, user: UserId, salt: &[u8]) -> Zeroizing<[u8; 20]> {
+    pki::derived::one_time_code_key(app.ca.authority(), user.0.as_bytes(), salt)
 }
 
 fn code_of(secret: &[u8], name: &str, issuer: &str) -> Result<Totp> {

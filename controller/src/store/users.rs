@@ -18,7 +18,8 @@ pub(crate) struct Entrance {
     pub name: String,
     pub password_hash: Option<String>,
     pub disabled: bool,
-    pub totp_secret: Option<Vec<u8>>,
+    /// What the key of one-time codes is made of, with one of the authority's.
+    pub totp_salt: Option<Vec<u8>>,
     pub totp_confirmed: bool,
     pub totp_last_step: i64,
 }
@@ -95,7 +96,7 @@ pub(crate) async fn remove_member(connection: &mut PgConnection, org: OrgId, use
 pub(crate) async fn entrance(pool: &PgPool, name: &str) -> Result<Option<Entrance>> {
     sqlx::query_as!(
         Entrance,
-        r#"select id, name, password_hash, disabled_at is not null as "disabled!", totp_secret,
+        r#"select id, name, password_hash, disabled_at is not null as "disabled!", totp_salt,
                   totp_confirmed_at is not null as "totp_confirmed!", totp_last_step
            from users where name = $1"#,
         name
@@ -108,7 +109,7 @@ pub(crate) async fn entrance(pool: &PgPool, name: &str) -> Result<Option<Entranc
 pub(crate) async fn entrance_of(pool: &PgPool, id: UserId) -> Result<Option<Entrance>> {
     sqlx::query_as!(
         Entrance,
-        r#"select id, name, password_hash, disabled_at is not null as "disabled!", totp_secret,
+        r#"select id, name, password_hash, disabled_at is not null as "disabled!", totp_salt,
                   totp_confirmed_at is not null as "totp_confirmed!", totp_last_step
            from users where id = $1"#,
         id.0
@@ -122,7 +123,7 @@ pub(crate) async fn entrance_of(pool: &PgPool, id: UserId) -> Result<Option<Entr
 pub(crate) async fn lock_entrance(connection: &mut PgConnection, id: UserId) -> Result<Option<Entrance>> {
     sqlx::query_as!(
         Entrance,
-        r#"select id, name, password_hash, disabled_at is not null as "disabled!", totp_secret,
+        r#"select id, name, password_hash, disabled_at is not null as "disabled!", totp_salt,
                   totp_confirmed_at is not null as "totp_confirmed!", totp_last_step
            from users where id = $1 for share"#,
         id.0
@@ -215,11 +216,11 @@ pub(crate) async fn set_disabled(
 }
 
 /// Begins a second factor; it counts once it was confirmed. `false` when there is one that counts.
-pub(crate) async fn begin_totp(connection: &mut PgConnection, user: UserId, secret: &[u8]) -> Result<bool> {
+pub(crate) async fn begin_totp(connection: &mut PgConnection, user: UserId, salt: &[u8]) -> Result<bool> {
     let done = sqlx::query!(
-        "update users set totp_secret = $2, totp_last_step = 0 where id = $1 and totp_confirmed_at is null",
+        "update users set totp_salt = $2, totp_last_step = 0 where id = $1 and totp_confirmed_at is null",
         user.0,
-        secret
+        salt
     )
     .execute(connection)
     .await
@@ -231,16 +232,16 @@ pub(crate) async fn begin_totp(connection: &mut PgConnection, user: UserId, secr
 pub(crate) async fn confirm_totp(
     connection: &mut PgConnection,
     user: UserId,
-    secret: &[u8],
+    salt: &[u8],
     step: i64,
     recovery_hashes: &[Vec<u8>],
     now: Timestamp,
 ) -> Result<bool> {
     let done = sqlx::query!(
         "update users set totp_confirmed_at = $4, totp_last_step = $3, recovery_codes = $5
-         where id = $1 and totp_secret = $2 and totp_confirmed_at is null",
+         where id = $1 and totp_salt = $2 and totp_confirmed_at is null",
         user.0,
-        secret,
+        salt,
         step,
         now.to_sqlx(),
         recovery_hashes
@@ -284,7 +285,7 @@ pub(crate) async fn use_recovery_code(
 /// Answers whether there was a second factor.
 pub(crate) async fn remove_totp(connection: &mut PgConnection, user: UserId) -> Result<bool> {
     let done = sqlx::query!(
-        "update users set totp_secret = null, totp_confirmed_at = null, totp_last_step = 0, recovery_codes = '{}'
+        "update users set totp_salt = null, totp_confirmed_at = null, totp_last_step = 0, recovery_codes = '{}'
          where id = $1 and totp_confirmed_at is not null",
         user.0
     )

@@ -117,7 +117,7 @@ async fn a_lost_second_factor_is_taken_away_by_who_may_and_by_the_machine() {
     world.person("ada", None).await;
     // As if they had one, with a key that nobody knows.
     sqlx::query(
-        "update users set totp_secret = '\\x00112233445566778899aabbccddeeff00112233', totp_confirmed_at = now()
+        "update users set totp_salt = '\\x00112233445566778899aabbccddeeff00112233', totp_confirmed_at = now()
          where name in ('ada', 'administrator')",
     )
     .execute(&mut world.sql().await)
