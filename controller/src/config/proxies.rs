@@ -29,6 +29,11 @@ impl Proxies {
         Ok(Self(networks.collect::<Result<_, _>>()?))
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(texts: &[&str]) -> Self {
+        Self::read(Some(texts.iter().map(|text| (*text).to_owned()).collect())).expect("they are good")
+    }
+
     pub(super) fn texts(&self) -> Vec<String> {
         self.0.iter().map(Network::to_string).collect()
     }

@@ -1,5 +1,5 @@
 //! How many connections may be open, of one address and in all. What is over a limit is closed at once, before a TLS
-//! handshake costs anything, and counted.
+//! handshake costs anything, and counted. Those of a proxy of ours are many people's: the limit of an address is none for it.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::address::counted;
+use crate::{address::counted, config::Proxies};
 
 /// The connections that are open now.
 #[derive(Debug, Default)]
@@ -38,14 +38,14 @@ struct Place {
 }
 
 impl Open {
-    /// A place for one more connection of this address, or the name of the limit that is reached.
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, &'static str> {
+    /// A place for one more connection of this address, of which there may be `most`, or the name of the limit that is reached.
+    fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Result<Place, &'static str> {
         let mut counts = self.0.lock().expect("no holder of this lock panics");
         if counts.all >= limits::HTTP_CONNECTIONS {
             return Err("HTTP_CONNECTIONS");
         }
         let own = counts.of_address.entry(address).or_default();
-        if *own >= limits::HTTP_CONNECTIONS_PER_ADDRESS {
+        if *own >= most {
             return Err("HTTP_CONNECTIONS_PER_ADDRESS");
         }
         *own += 1;
@@ -71,7 +71,25 @@ impl Drop for Place {
 
 /// Lets connections in while there is a place for them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Bounded(Arc<Open>);
+pub(super) struct Bounded {
+    open: Arc<Open>,
+    proxies: Proxies,
+}
+
+impl Bounded {
+    pub(super) fn new(proxies: &Proxies) -> Self {
+        Self { open: Arc::default(), proxies: proxies.clone() }
+    }
+
+    /// How many connections this address may have.
+    fn most(&self, address: IpAddr) -> usize {
+        if self.proxies.has(address) {
+            limits::HTTP_CONNECTIONS
+        } else {
+            limits::HTTP_CONNECTIONS_PER_ADDRESS
+        }
+    }
+}
 
 impl<S> Accept<TcpStream, S> for Bounded {
     type Stream = Placed;
@@ -80,7 +98,7 @@ impl<S> Accept<TcpStream, S> for Bounded {
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         ready(stream.peer_addr().and_then(|peer| {
-            let place = self.0.enter(counted(peer.ip())).map_err(|limit| {
+            let place = self.open.enter(counted(peer.ip()), self.most(peer.ip())).map_err(|limit| {
                 metrics::counter!("opsc_http_connections_refused_total", "limit" => limit).increment(1);
                 tracing::debug!(http.peer = %peer, limit, "a connection is closed: too many are open");
                 io::Error::other(limit)
@@ -148,18 +166,25 @@ mod tests {
     #[test]
     fn places_are_bounded_by_address_and_in_all_and_come_back() {
         let open = Arc::new(Open::default());
-        let mut own: Vec<Place> = (0..limits::HTTP_CONNECTIONS_PER_ADDRESS)
-            .map(|_| open.enter(address(1)).expect("a place"))
-            .collect();
-        assert_eq!(open.enter(address(1)).err(), Some("HTTP_CONNECTIONS_PER_ADDRESS"));
+        let enter = |n| open.enter(address(n), limits::HTTP_CONNECTIONS_PER_ADDRESS);
+        let mut own: Vec<Place> =
+            (0..limits::HTTP_CONNECTIONS_PER_ADDRESS).map(|_| enter(1).expect("a place")).collect();
+        assert_eq!(enter(1).err(), Some("HTTP_CONNECTIONS_PER_ADDRESS"));
         drop(own.pop());
-        own.push(open.enter(address(1)).expect("one came back"));
-        let others: Vec<Place> = (own.len()..limits::HTTP_CONNECTIONS)
-            .map(|n| open.enter(address(n + 2)).expect("a place"))
-            .collect();
-        assert_eq!(open.enter(address(0)).err(), Some("HTTP_CONNECTIONS"));
+        own.push(enter(1).expect("one came back"));
+        let others: Vec<Place> =
+            (own.len()..limits::HTTP_CONNECTIONS).map(|n| enter(n + 2).expect("a place")).collect();
+        assert_eq!(enter(0).err(), Some("HTTP_CONNECTIONS"));
         drop((own, others));
         let counts = open.0.lock().expect("free");
         assert!(counts.all == 0 && counts.of_address.is_empty(), "{counts:?}");
+    }
+
+    #[test]
+    fn a_proxy_of_ours_brings_many_people() {
+        let bounded = Bounded::new(&Proxies::of(&["10.0.0.5"]));
+        let most = |text: &str| bounded.most(text.parse().expect("an address"));
+        assert_eq!(most("10.0.0.5"), limits::HTTP_CONNECTIONS);
+        assert_eq!(most("10.0.0.6"), limits::HTTP_CONNECTIONS_PER_ADDRESS);
     }
 }

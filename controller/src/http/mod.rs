@@ -307,9 +307,9 @@ pub(crate) async fn serve(
             handle.graceful_shutdown(Some(GRACE));
         }
     });
+    let bounded = connections::Bounded::new(&door.app.info.proxies);
     let service = router(door, &settings).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum_server::from_tcp(listener)?.handle(handle);
-    let bounded = connections::Bounded::default();
     let done = match settings.tls {
         None => http1(server.acceptor(bounded)).serve(service).await,
         Some(tls) => http1(server.acceptor(RustlsAcceptor::new(tls).acceptor(bounded))).serve(service).await,
