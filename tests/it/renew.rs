@@ -32,6 +32,9 @@ async fn certificates_are_renewed_while_a_job_runs() {
         })
         .await;
     }
+    let told = api.get("/api/v1/audit?verb=agent.renew").await.accepted().value();
+    let entry = &told["items"][0]["entry"];
+    assert_eq!((&entry["actor"], &entry["source"]), (&entry["object"], &"127.0.0.1".into()), "{told}");
     let finished = api.whole(execution.id).await;
     assert_eq!(finished.execution.state, ExecutionState::Succeeded, "{finished:?}");
     let want: String = (1..=70).map(|i| format!("{i}\n")).collect();

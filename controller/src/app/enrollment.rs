@@ -105,6 +105,7 @@ pub(crate) async fn enroll(
 pub(crate) async fn renew(
     app: &App,
     identity: &AgentIdentity,
+    from: IpAddr,
     request: proto::RenewRequest,
     is_pending: bool,
 ) -> Result<proto::Credentials> {
@@ -113,6 +114,11 @@ pub(crate) async fn renew(
     let mut tx = app.db.worker().begin().await.during("begin")?;
     let Issued { serial, not_before, expires_at, .. } = &issued;
     store::agents::set_new_serial(&mut tx, identity.agent_id, serial, *not_before, *expires_at).await?;
+    let agent = format!("agent/{}", identity.agent_id);
+    let detail = json!({ "serial": hex::encode(serial), "expires_at": expires_at.to_string() });
+    let entry =
+        audit::Entry { source: Some(from), ..audit::Entry::new(&agent, "agent.renew", agent.clone(), detail) };
+    audit::record(&mut tx, identity.org_id, now, entry).await?;
     tx.commit().await.during("commit")?;
     tracing::info!(agent.id = %identity.agent_id, expires_at = %issued.expires_at, "a certificate was renewed");
     Ok(credentials(app, identity.org_id, identity.agent_id, issued.certificate, is_pending))

@@ -32,7 +32,9 @@ impl Enrollment for Door {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Credentials>, Status> {
         let identity = identity(&request)?;
         let standing = sessions::admit(&self.app, &identity).await.map_err(refuse)?;
-        let renewed = enrollment::renew(&self.app, &identity, request.into_inner(), standing.pending).await;
+        let from = peer(&request)?.address.ip().to_canonical();
+        let renewed =
+            enrollment::renew(&self.app, &identity, from, request.into_inner(), standing.pending).await;
         let credentials = renewed.map_err(refuse)?;
         Ok(Response::new(credentials))
     }
