@@ -5,22 +5,26 @@ alter table schedules
     add column starts_on text,
     -- Its webhook has had so many secrets, of which the last one counts; 0: it has none.
     add column secret_number integer not null default 0,
-    -- It waits for events from this time on.
-    add column events_from timestamptz;
+    -- The kind of events that it waits for, and the transaction from which on it does.
+    add column event_kind text,
+    add column events_after bigint not null default 0,
+    -- It is not what somebody saved: it does nothing until somebody saves it anew.
+    add column halted_at timestamptz;
 create index schedules_of_events on schedules (org_id) where starts_on = 'event' and deleted_at is null;
 
 -- What came is in the row before anybody has decided about it.
 alter table occurrences
     -- What tells a delivery or an event from others.
     add column delivery text,
-    -- What was taken out of it, as JSON.
-    add column taken text,
-    -- The controller's, over all that is known of what came: who writes rows makes none that starts anything.
-    add column seal bytea,
+    -- The revision of the schedule that judged it.
+    add column revision integer,
     -- Executions that led to it, each of which caused the next.
-    add column chain smallint not null default 0;
+    add column chain smallint not null default 0,
+    -- What was taken out of it, as JSON, and the seal of a controller over all of this; only of what waits.
+    add column taken text,
+    add column seal bytea;
 create unique index occurrences_delivered on occurrences (schedule_id, delivery) where delivery is not null;
-create index occurrences_arrived on occurrences (schedule_id)
+create index occurrences_arrived on occurrences (due)
     where delivery is not null and state = 'waiting' and cause is null;
 
 alter table executions add column chain smallint not null default 0;

@@ -354,6 +354,8 @@ pub const WEBHOOK_BODY_BYTES: usize = 1024 * 1024;
 pub const DELIVERY_BYTES: usize = 256;
 /// Deliveries that one webhook takes in a minute.
 pub const DELIVERIES_PER_MINUTE: u32 = 600;
+/// Schedules of an organization that wait for events: each event of their kind is shown to each of them.
+pub const EVENT_SCHEDULES: i64 = 1000;
 /// Schedules that start each other by events: so many executions in a chain.
 pub const CHAINED_EXECUTIONS: i16 = 10;
 /// Firings of one backfill, and executions of it at a time.

@@ -220,7 +220,7 @@ pub(crate) struct ScheduleFields {
     #[arg(long, value_name = "DURATION", value_parser = Length::parse)]
     pub(crate) catch_up_window: Option<Length>,
     /// What becomes of one while an execution of the schedule is open: allow, skip, queue_one, queue_all or cancel_running
-    /// [default: skip; queue_all for a new one with --webhook or --event]
+    /// [default: skip; queue_all where --webhook or --event take the place of a time]
     #[arg(long, value_name = "POLICY", value_parser = parse::word::<Overlap>)]
     pub(crate) overlap: Option<Overlap>,
     /// Pause it after so many executions in a row that did not succeed

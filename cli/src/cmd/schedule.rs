@@ -30,6 +30,9 @@ use crate::{
 };
 
 const SCHEDULES: [&str; 3] = ["api", "v1", "schedules"];
+/// What overlaps become where something else than a clock starts the job, and nobody says: each of what comes counts, as a time that
+/// comes again does not.
+const EACH_COUNTS: schedule::Overlap = schedule::Overlap::QueueAll;
 /// Stands for a schedule that is only looked at.
 const UNSAVED: &str = "unsaved";
 
@@ -150,11 +153,7 @@ async fn create(client: &Client, args: CreateScheduleArgs) -> Result<()> {
         (None, Some(job), None) => {
             let trigger = triggered(None, &args.fields.trigger)?;
             let trigger = trigger.ok_or_else(|| Usage("say --when, --webhook or --event".to_owned()))?;
-            // Each of what comes counts, as a time that comes again does not.
-            schedule::Schedule {
-                overlap: schedule::Overlap::QueueAll,
-                ..schedule::Schedule::new(name, job, trigger)
-            }
+            schedule::Schedule { overlap: EACH_COUNTS, ..schedule::Schedule::new(name, job, trigger) }
         }
         (None, ..) => return Err(Usage("say --job and --when, or --file".to_owned()).into()),
     };
@@ -199,7 +198,9 @@ fn triggered(before: Option<&Timing>, said: &TriggerArgs) -> Result<Option<Timin
     }
     if speaks_of_door {
         let door = written.webhook.get_or_insert_default();
-        door.proof = webhook.unwrap_or(door.proof);
+        if let Some(proof) = webhook.filter(|proof| *proof != door.proof) {
+            (door.proof, door.header) = (proof, None);
+        }
         door.header = proof_header.clone().or(door.header.take());
         door.delivery_header = delivery_header.clone().or(door.delivery_header.take());
         if !from_network.is_empty() {
@@ -255,6 +256,9 @@ async fn changed(
         new.when = entry.timing.in_place_of(&new.when, entry.says_zone);
     }
     if let Some(timing) = triggered(Some(&new.when), &fields.trigger)? {
+        if new.when.trigger().is_none() {
+            new.overlap = EACH_COUNTS;
+        }
         new.when = timing;
     }
     new.when.starts_at = fields.from.or(new.when.starts_at);

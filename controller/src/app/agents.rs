@@ -26,10 +26,10 @@ pub(crate) async fn revoke(app: &App, by: &Authorized<AgentManage>, id: AgentId)
     let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
     if store::agents::revoke(&mut tx, by.org_id(), id, now).await? {
         audit::record(&mut tx, by.org_id(), now, entry(by, "agent.revoke", id)).await?;
-        tx.commit().await.during("commit")?;
-        app.wake.revoke.notify_one();
-        app.wake.others.notify_one();
     }
+    tx.commit().await.during("commit")?;
+    app.wake.revoke.notify_one();
+    app.wake.others.notify_one();
     read(app, by, id).await
 }
 
@@ -42,8 +42,8 @@ pub(crate) async fn approve(app: &App, by: &Authorized<AgentManage>, id: AgentId
     let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
     if store::agents::approve(&mut tx, by.org_id(), id).await? {
         audit::record(&mut tx, by.org_id(), now, entry(by, "agent.approve", id)).await?;
-        tx.commit().await.during("commit")?;
     }
+    tx.commit().await.during("commit")?;
     let agent = read(app, by, id).await?;
     unless_revoked(agent)
 }
@@ -79,8 +79,8 @@ pub(crate) async fn label(
         let detail = json!({ "name": agent.name, "before": before, "after": after });
         let entry = by.entry("agent.label", format!("agent/{id}"), detail);
         audit::record(&mut tx, by.org_id(), now, entry).await?;
-        tx.commit().await.during("commit")?;
     }
+    tx.commit().await.during("commit")?;
     read(app, by, id).await
 }
 
@@ -94,8 +94,8 @@ pub(crate) async fn drain(app: &App, by: &Authorized<AgentDrain>, id: AgentId) -
     let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
     if store::agents::set_draining(&mut tx, by.org_id(), id, Some(now)).await? {
         audit::record(&mut tx, by.org_id(), now, entry(by, "agent.drain", id)).await?;
-        tx.commit().await.during("commit")?;
     }
+    tx.commit().await.during("commit")?;
     let agent = unless_revoked(read(app, by, id).await?)?;
     // What a dispatcher is offering at this moment is visible to whoever asks after our answer.
     store::sessions::await_dispatch(app.db.worker(), id).await?;
@@ -111,10 +111,10 @@ pub(crate) async fn resume(app: &App, by: &Authorized<AgentDrain>, id: AgentId) 
     let mut tx = app.db.of(by.org_id()).begin().await.during("begin")?;
     if store::agents::set_draining(&mut tx, by.org_id(), id, None).await? {
         audit::record(&mut tx, by.org_id(), now, entry(by, "agent.resume", id)).await?;
-        tx.commit().await.during("commit")?;
-        app.wake.free([id]);
-        app.wake.others.notify_one();
     }
+    tx.commit().await.during("commit")?;
+    app.wake.free([id]);
+    app.wake.others.notify_one();
     unless_revoked(read(app, by, id).await?)
 }
 

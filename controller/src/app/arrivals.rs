@@ -1,7 +1,8 @@
 //! What came for a schedule that no clock starts: judged by the schedule's expressions, sealed, and kept as an occurrence until
 //! somebody has decided about it.
 //!
-//! Invariant: nothing starts with values that a controller has not taken out of what came. Who writes rows cannot make the seal.
+//! Invariant: nothing starts with values that a controller has not taken out of what came, by the revision of the schedule that starts
+//! it. Who writes rows cannot make the seal, and it is gone once it was decided.
 
 use jiff::Timestamp;
 use model::{
@@ -18,17 +19,19 @@ use crate::{
     error::{Error, Result},
     store::{
         occurrences::{Came, Waiting},
-        triggers::Arrival,
+        triggers::{Arrival, Sealed, Verdict},
     },
 };
 
 /// What the seal is made over, so that it can stand for nothing else.
 const KIND: &[u8] = b"arrival";
 
-/// Something that came, before it is judged.
+/// Something that came.
 #[derive(Debug)]
-pub(super) struct Coming<'a> {
+pub(super) struct Coming {
     pub of: (OrgId, ScheduleId),
+    /// The revision of the schedule that judges it.
+    pub revision: i32,
     pub origin: Origin,
     /// What tells it from others; without that each is another one.
     pub delivery: Option<String>,
@@ -37,54 +40,73 @@ pub(super) struct Coming<'a> {
     pub chain: i16,
     /// Whence it came, for people.
     pub detail: String,
-    pub data: &'a Value,
 }
 
-/// Judges what came and seals what is to start with it.
+/// What a trigger says of what came: what is to start, or why nothing is.
+pub(super) fn judge(trigger: &Trigger, data: &Value) -> std::result::Result<Taken, (Cause, String)> {
+    match trigger.take(data) {
+        Ok(Some(taken)) => Ok(taken),
+        Ok(None) => Err((Cause::Condition, "its 'if' does not hold of it".to_owned())),
+        Err(invalid) => Err((Cause::Refused, invalid.to_string())),
+    }
+}
+
+/// The row of what came, sealed where something is to start.
 ///
 /// # Errors
 /// When it cannot be written as JSON.
-pub(super) fn judge(app: &App, coming: Coming<'_>, trigger: &Trigger) -> Result<Arrival> {
-    let Coming { of: (org_id, schedule_id), origin, delivery, at, chain, detail, data } = coming;
+pub(super) fn seal(
+    app: &App,
+    coming: Coming,
+    judged: std::result::Result<Taken, (Cause, String)>,
+) -> Result<Arrival> {
+    let Coming { of: (org_id, schedule_id), revision, origin, delivery, at, chain, detail } = coming;
     // As the database will tell it.
     let at = Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at);
     let id = OccurrenceId::new(at, clock::entropy());
-    let (taken, skipped) = match trigger.take(data) {
-        Ok(Some(taken)) => (taken, None),
-        Ok(None) => (Taken::default(), Some((Cause::Condition, "its 'if' does not hold of it".to_owned()))),
-        Err(invalid) => (Taken::default(), Some((Cause::Refused, invalid.to_string()))),
-    };
-    let taken = serde_json::to_string(&taken).map_err(|error| Error::internal("cannot write", error))?;
     let delivery = delivery.unwrap_or_else(|| id.to_string());
-    let sealed = sealed((org_id, schedule_id), id, origin, (&delivery, at), &taken, chain)?;
-    let seal = derived::seal_stored(app.ca.authority(), KIND, &sealed);
-    Ok(Arrival { id, org_id, schedule_id, origin, delivery, at, taken, chain, seal, skipped, detail })
+    let verdict = match judged {
+        Err((cause, why)) => Verdict::Skip(cause, why),
+        Ok(taken) => {
+            let taken =
+                serde_json::to_string(&taken).map_err(|error| Error::internal("cannot write", error))?;
+            let bytes =
+                sealed((org_id, schedule_id, revision), (id, origin, at), (&delivery, chain), &taken)?;
+            Verdict::Start { seal: derived::seal_stored(app.ca.authority(), KIND, &bytes), taken }
+        }
+    };
+    Ok(Arrival { id, org_id, schedule_id, origin, delivery, at, revision, chain, verdict, detail })
 }
 
 /// What was taken out of what came, if a controller of this installation did that.
 ///
 /// # Errors
 /// [`Error::Tampered`].
-pub(super) fn open(app: &App, org: OrgId, waiting: &Waiting, came: &Came) -> Result<Taken> {
-    let of = (org, waiting.schedule_id);
-    let of_it = (came.delivery.as_str(), waiting.due);
-    let sealed = sealed(of, waiting.id, waiting.origin, of_it, &came.taken, came.chain)?;
+pub(super) fn open(
+    app: &App,
+    org: OrgId,
+    waiting: &Waiting,
+    came: &Came,
+    stored: Option<&Sealed>,
+) -> Result<Taken> {
     let refused = || Error::Tampered(format!("what came as '{}' is not what was taken in", came.delivery));
-    if !derived::is_sealed(app.ca.authority(), KIND, &sealed, &came.seal) {
+    let stored = stored.ok_or_else(refused)?;
+    let of = (org, waiting.schedule_id, came.revision);
+    let which = (waiting.id, waiting.origin, waiting.due);
+    let bytes = sealed(of, which, (&came.delivery, came.chain), &stored.taken)?;
+    if !derived::is_sealed(app.ca.authority(), KIND, &bytes, &stored.seal) {
         return Err(refused());
     }
-    serde_json::from_str(&came.taken).map_err(|_| refused())
+    serde_json::from_str(&stored.taken).map_err(|_| refused())
 }
 
 /// The bytes that the seal is made over.
 fn sealed(
-    of: (OrgId, ScheduleId),
-    id: OccurrenceId,
-    origin: Origin,
-    (delivery, at): (&str, Timestamp),
+    of: (OrgId, ScheduleId, i32),
+    (id, origin, at): (OccurrenceId, Origin, Timestamp),
+    (delivery, chain): (&str, i16),
     taken: &str,
-    chain: i16,
 ) -> Result<Vec<u8>> {
-    serde_json::to_vec(&(of, id, origin, delivery, at.as_microsecond(), taken, chain))
+    serde_json::to_vec(&(of, id, origin, at.as_microsecond(), delivery, chain, taken))
         .map_err(|error| Error::internal("cannot write", error))
 }

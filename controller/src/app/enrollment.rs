@@ -116,8 +116,10 @@ pub(crate) async fn renew(
     store::agents::set_new_serial(&mut tx, identity.agent_id, serial, *not_before, *expires_at).await?;
     let agent = format!("agent/{}", identity.agent_id);
     let detail = json!({ "serial": hex::encode(serial), "expires_at": expires_at.to_string() });
-    let entry =
-        audit::Entry { source: Some(from), ..audit::Entry::new(&agent, "agent.renew", agent.clone(), detail) };
+    let entry = audit::Entry {
+        source: Some(from),
+        ..audit::Entry::new(&agent, "agent.renew", agent.clone(), detail)
+    };
     audit::record(&mut tx, identity.org_id, now, entry).await?;
     tx.commit().await.during("commit")?;
     tracing::info!(agent.id = %identity.agent_id, expires_at = %issued.expires_at, "a certificate was renewed");

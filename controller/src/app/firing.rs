@@ -54,7 +54,7 @@ async fn fire_on(app: &App) -> Result<usize> {
         match fire_some(app, clock::now(), limit).await {
             Ok(0) => return Ok(count),
             Ok(fired) => count += fired,
-            Err((_, error)) if !is_about_it(&error) => return Err(error),
+            Err((taken, error)) if taken.is_empty() || !is_about_it(&error) => return Err(error),
             Err((taken, error)) if taken.len() == 1 => {
                 for id in taken.into_iter().map(ScheduleId) {
                     tracing::error!(schedule.id = %id, %error, "a schedule cannot be fired");

@@ -44,8 +44,6 @@ use crate::{
 };
 
 const NOUN: &str = "schedule";
-/// What starts a schedule that waits for events, as its row says it.
-const EVENT: &str = "event";
 /// So many executions are counted that would start at once.
 const COUNTED: usize = 20_000;
 /// Firings to come among which the shortest distance is looked for.
@@ -100,6 +98,21 @@ pub(crate) async fn save(
         return Err(Invalid::over("name", "SCHEDULES", most, "schedules").into());
     }
     let id = before.as_ref().map_or_else(|| ScheduleId::new(now, clock::entropy()), |before| before.id);
+    let is_listening = trigger.is_some_and(|trigger| matches!(trigger.source, Source::Event(_)));
+    // What waited before goes on where it was: nothing that has happened is left out.
+    if is_listening && !before.as_ref().is_some_and(|before| before.is_listening) {
+        if store::triggers::count_listeners(&mut tx, org).await? >= limits::EVENT_SCHEDULES {
+            let most = usize::try_from(limits::EVENT_SCHEDULES).unwrap_or(0);
+            return Err(Invalid::over(
+                "when.event",
+                "EVENT_SCHEDULES",
+                most,
+                "schedules that wait for events",
+            )
+            .into());
+        }
+        store::triggers::listen(&mut tx, org, id).await?;
+    }
     let accounted_until = match &before {
         None => None,
         Some(before) => let_go(&mut tx, by, before, Cause::Changed, now).await?,
@@ -120,10 +133,7 @@ pub(crate) async fn save(
         author_id: &by.actor().subject.to_string(),
         signed: &signed,
         next,
-        starts_on: trigger.map(|trigger| match trigger.source {
-            Source::Webhook(_) => "webhook",
-            Source::Event(_) => EVENT,
-        }),
+        trigger: trigger.map(|trigger| &trigger.source),
         at: now,
     };
     let verb = match &before {
@@ -136,9 +146,6 @@ pub(crate) async fn save(
             "schedule.update"
         }
     };
-    if saved.starts_on == Some(EVENT) {
-        store::triggers::listen(&mut tx, org, id).await?;
-    }
     let was = before.and_then(|before| store::schedules::read(&before.document).ok());
     let detail =
         json!({ "name": new.name, "job": job.name, "revision": revision, "before": was, "after": new });
@@ -194,8 +201,8 @@ async fn calendars(
     }
 }
 
-/// A credential that gives a part of its owner's rights saves no schedule: that would act with all of them.
-fn whole_rights(by: &Authorized<ScheduleManage>) -> Result<()> {
+/// A credential that gives a part of its owner's rights saves no schedule, and has no secret of one: that acts with all of them.
+pub(super) fn whole_rights(by: &Authorized<ScheduleManage>) -> Result<()> {
     let narrowed = &by.actor().narrowed;
     if narrowed.permissions.is_none() && narrowed.hosts.is_none() {
         return Ok(());
@@ -416,9 +423,8 @@ pub(crate) async fn resume(app: &App, by: &Authorized<ScheduleManage>, key: &str
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let before = lock(app, &mut tx, by, key).await?;
     let now = clock::now();
-    if before.next_due.is_none() && !before.is_triggered {
-        let why =
-            format!("the schedule '{}' has no further firing: save it anew with times to come", before.name);
+    if before.is_halted || before.next_due.is_none() && !before.is_triggered {
+        let why = format!("the schedule '{}' has no further firing: save it anew", before.name);
         return Err(Error::Conflict(why));
     }
     store::schedules::set_paused(&mut tx, (org, before.id), None, now).await?;

@@ -40,7 +40,7 @@ use crate::{
     },
     store::{
         self,
-        events::{Filter, Kind, Position},
+        events::{Complete, Filter, Kind, Position},
     },
 };
 
@@ -115,8 +115,14 @@ pub(super) async fn list(
         return Ok(stream(followed, by.request_id().to_owned()));
     }
     if let Some(after) = after {
-        let (rows, next) =
-            store::events::following(&pool, org, &filter, after, page::size(query.limit)?).await?;
+        let (rows, next) = store::events::following(
+            &pool,
+            org,
+            &filter,
+            (after, Complete::OrByAge),
+            page::size(query.limit)?,
+        )
+        .await?;
         let items = rows.into_iter().map(|(_, event)| event).collect();
         let page = EventPage { items, next_cursor: None, next_after: next.to_string() };
         return Ok(Json(page).into_response());
@@ -181,8 +187,14 @@ impl Followed {
         let pool = self.door.app.db.of(self.org);
         loop {
             self.credential.still_counts().await?;
-            let (rows, next) =
-                store::events::following(&pool, self.org, &self.filter, self.after, EVENTS).await?;
+            let (rows, next) = store::events::following(
+                &pool,
+                self.org,
+                &self.filter,
+                (self.after, Complete::OrByAge),
+                EVENTS,
+            )
+            .await?;
             self.after = next;
             if !rows.is_empty() {
                 return Ok(Some(rows));

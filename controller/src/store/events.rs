@@ -144,21 +144,30 @@ pub(crate) async fn page(
     Ok(records.into_iter().map(|r| event!(r)).collect())
 }
 
+/// Which events count as complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Complete {
+    /// Those before which no transaction is open that writes.
+    Surely,
+    /// These, and those that are so old that the transaction that is still open is none of ours.
+    OrByAge,
+}
+
 /// Those that are complete, in the order in which they are told, from behind `after`; and behind what to go on.
 pub(crate) async fn following(
     pool: &PgPool,
     org: OrgId,
     filter: &Filter,
-    after: Position,
+    (after, complete): (Position, Complete),
     limit: i64,
 ) -> Result<(Vec<(Position, Event)>, Position)> {
     // Before the look: whatever is complete by now is seen by it, so that what does not match is passed over once.
-    let complete = now(pool).await?;
+    let by_now = now(pool).await?;
     let (kind, start) = filter.kinds();
     let records = sqlx::query!(
         r#"select id, at as "at: jiff_sqlx::Timestamp", kind, object, actor, outcome, data, tx::text::bigint as "tx!" from events
            where org_id = $1 and (tx, id) > ($2::bigint::text::xid8, $3::uuid)
-             and (tx < pg_snapshot_xmin(pg_current_snapshot()) or at < now() - make_interval(secs => $10))
+             and (tx < pg_snapshot_xmin(pg_current_snapshot()) or $11 and at < now() - make_interval(secs => $10))
              and ($4::text is null or kind = $4) and ($5::text is null or starts_with(kind, $5))
              and ($6::text is null or object = $6)
              and at >= coalesce($7::timestamptz, '-infinity') and at < coalesce($8::timestamptz, 'infinity')
@@ -172,13 +181,14 @@ pub(crate) async fn following(
         filter.since.map(ToSqlx::to_sqlx) as _,
         filter.until.map(ToSqlx::to_sqlx) as _,
         limit,
-        SETTLED_AFTER_SECONDS
+        SETTLED_AFTER_SECONDS,
+        complete == Complete::OrByAge
     )
     .fetch_all(pool)
     .await
     .during("query for new events")?;
     let rows: Vec<_> = records.into_iter().map(|r| (Position { tx: r.tx, id: r.id }, event!(r))).collect();
-    let next = rows.last().map_or_else(|| after.max(complete), |(position, _)| *position);
+    let next = rows.last().map_or_else(|| after.max(by_now), |(position, _)| *position);
     Ok((rows, next))
 }
 
@@ -209,6 +219,12 @@ pub(crate) async fn adopt(pool: &PgPool) -> Result<u64> {
     .execute(pool)
     .await
     .during("adoption of positions among events")?;
+    sqlx::query!(
+        "update schedules set events_after = 0 where events_after >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+    )
+    .execute(pool)
+    .await
+    .during("adoption of schedules that wait for events")?;
     Ok(done.rows_affected())
 }
 

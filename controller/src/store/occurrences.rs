@@ -46,9 +46,9 @@ pub(crate) struct Waiting {
 #[derive(Debug, Clone)]
 pub(crate) struct Came {
     pub delivery: String,
-    pub taken: String,
+    /// The revision of the schedule that judged it.
+    pub revision: i32,
     pub chain: i16,
-    pub seal: Vec<u8>,
     /// Nobody has decided about it.
     pub is_new: bool,
 }
@@ -76,7 +76,8 @@ pub(crate) async fn write(connection: &mut PgConnection, decided: &[Decided], no
               as n(id, schedule_id, org_id, origin, due, state, cause, detail, execution_id, at_a_time)
          on conflict (id) do update
          set state = excluded.state, cause = excluded.cause, detail = coalesce(excluded.detail, occurrences.detail), execution_id = excluded.execution_id,
-             at = excluded.at
+             at = excluded.at, taken = case when excluded.state = 'waiting' then occurrences.taken end,
+             seal = case when excluded.state = 'waiting' then occurrences.seal end
          where occurrences.state = 'waiting'",
         &ids,
         &schedules,
@@ -99,7 +100,7 @@ pub(crate) async fn write(connection: &mut PgConnection, decided: &[Decided], no
 /// Those of these schedules that wait, the oldest first.
 pub(crate) async fn waiting(connection: &mut PgConnection, schedules: &[Uuid]) -> Result<Vec<Waiting>> {
     let rows = sqlx::query!(
-        "select id, schedule_id, origin, due, cause, at_a_time, at, delivery, taken, chain, seal
+        "select id, schedule_id, origin, due, cause, at_a_time, at, delivery, revision, chain
          from occurrences where schedule_id = any($1) and state = 'waiting' order by due, id",
         schedules
     )
@@ -117,9 +118,8 @@ pub(crate) async fn waiting(connection: &mut PgConnection, schedules: &[Uuid]) -
                 at: row.at.to_jiff(),
                 came: row.delivery.map(|delivery| Came {
                     delivery,
-                    taken: row.taken.unwrap_or_default(),
+                    revision: row.revision.unwrap_or_default(),
                     chain: row.chain,
-                    seal: row.seal.unwrap_or_default(),
                     is_new: row.cause.is_none(),
                 }),
             })
@@ -135,7 +135,7 @@ pub(crate) async fn end_waiting(
     now: Timestamp,
 ) -> Result<()> {
     sqlx::query!(
-        "update occurrences set state = 'skipped', cause = $3, detail = null, at = $4
+        "update occurrences set state = 'skipped', cause = $3, detail = null, at = $4, taken = null, seal = null
          where org_id = $1 and schedule_id = $2 and state = 'waiting'",
         org.0,
         schedule.0,

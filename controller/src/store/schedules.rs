@@ -34,9 +34,20 @@ pub(crate) struct Saved<'a> {
     pub signed: &'a SignedManifest,
     /// The first firing, and when it begins.
     pub next: Option<(Timestamp, Timestamp)>,
-    /// `webhook` or `event`, where no clock starts it.
-    pub starts_on: Option<&'static str>,
+    /// Where no clock starts it.
+    pub trigger: Option<&'a Source>,
     pub at: Timestamp,
+}
+
+impl Saved<'_> {
+    /// As the row says it, with the kind of events.
+    fn starts_on(&self) -> (Option<&'static str>, Option<&str>) {
+        match self.trigger {
+            None => (None, None),
+            Some(Source::Webhook(_)) => (Some("webhook"), None),
+            Some(Source::Event(kind)) => (Some("event"), Some(kind)),
+        }
+    }
 }
 
 /// A row whose turn it is, locked.
@@ -75,8 +86,14 @@ pub(crate) struct Locked {
     pub is_paused: bool,
     /// It could not be fired.
     pub is_put_off: bool,
+    /// It is not what somebody saved.
+    pub is_halted: bool,
     /// Something else than a clock starts it.
     pub is_triggered: bool,
+    /// Events do.
+    pub is_listening: bool,
+    /// Who saved it last.
+    pub author_id: String,
     /// Of its job.
     pub labels: Labels,
 }
@@ -93,6 +110,8 @@ pub(crate) struct Standing {
     pub failures: i32,
     /// Why it is paused from now on.
     pub paused_because: Option<String>,
+    /// It is not what somebody saved.
+    pub is_halted: bool,
 }
 
 /// An execution of a schedule that has ended.
@@ -104,11 +123,13 @@ pub(crate) struct End {
 }
 
 pub(crate) async fn insert(connection: &mut PgConnection, new: &Saved<'_>) -> Result<()> {
+    let (starts_on, event_kind) = new.starts_on();
     sqlx::query!(
         "insert into schedules (id, org_id, name, job_id, document, revision, author, author_id, saved_at, signed,
                                 signature, certificate, next_due, next_at, counted_from, created_at, updated_at,
-                                starts_on, events_from)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $9, $9, $9, $15, $9)",
+                                starts_on, event_kind, events_after)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $9, $9, $9, $15, $16,
+                 pg_current_xact_id()::text::bigint)",
         new.id.0,
         new.org_id.0,
         new.name,
@@ -123,7 +144,8 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &Saved<'_>) -> Re
         new.signed.certificate,
         new.next.map(|next| next.0.to_sqlx()) as _,
         new.next.map(|next| next.1.to_sqlx()) as _,
-        new.starts_on
+        starts_on,
+        event_kind
     )
     .execute(connection)
     .await
@@ -132,17 +154,19 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &Saved<'_>) -> Re
     Ok(())
 }
 
-/// All of it anew; failures are counted from the beginning. One that had no further firing is not paused any more: who saves it
-/// gives it some.
+/// All of it anew; failures are counted from the beginning. One that had no further firing, or was not what somebody saved, is not
+/// paused any more: who saves it gives it some.
 pub(crate) async fn update(connection: &mut PgConnection, new: &Saved<'_>) -> Result<()> {
+    let (starts_on, event_kind) = new.starts_on();
     sqlx::query!(
         "update schedules
          set name = $3, job_id = $4, document = $5, revision = $6, author = $7, author_id = $8, saved_at = $9, signed = $10,
              signature = $11, certificate = $12, next_due = $13, next_at = $14, updated_at = $9, failures = 0,
-             counted_from = $9, put_off_until = null,
-             paused_at = case when next_due is not null or starts_on is not null then paused_at end,
-             paused_because = case when next_due is not null or starts_on is not null then paused_because end,
-             starts_on = $15, events_from = case when starts_on = 'event' then events_from else $9 end
+             counted_from = $9, put_off_until = null, halted_at = null,
+             paused_at = case when halted_at is null and (next_due is not null or starts_on is not null) then paused_at end,
+             paused_because = case when halted_at is null and (next_due is not null or starts_on is not null) then paused_because end,
+             starts_on = $15, event_kind = $16,
+             events_after = case when starts_on = 'event' then events_after else pg_current_xact_id()::text::bigint end
          where org_id = $2 and id = $1",
         new.id.0,
         new.org_id.0,
@@ -158,7 +182,8 @@ pub(crate) async fn update(connection: &mut PgConnection, new: &Saved<'_>) -> Re
         new.signed.certificate,
         new.next.map(|next| next.0.to_sqlx()) as _,
         new.next.map(|next| next.1.to_sqlx()) as _,
-        new.starts_on
+        starts_on,
+        event_kind
     )
     .execute(connection)
     .await
@@ -343,9 +368,10 @@ pub(crate) async fn lock(connection: &mut PgConnection, org: OrgId, key: &str) -
     let row = sqlx::query!(
         r#"select s.id, s.name, s.job_id, s.document, s.revision, s.author, s.accounted_until, s.next_due,
                   s.paused_at is not null as "is_paused!",
-                  s.put_off_until is not null as "is_put_off!", s.starts_on is not null as "is_triggered!", j.labels as "labels: Json<Labels>"
+                  s.put_off_until is not null as "is_put_off!", s.halted_at is not null as "is_halted!", s.starts_on is not null as "is_triggered!",
+                  coalesce(s.starts_on = 'event', false) as "is_listening!", s.author_id, j.labels as "labels: Json<Labels>"
            from schedules s join jobs j on j.org_id = s.org_id and j.id = s.job_id
-           where s.org_id = $1 and s.deleted_at is null and (s.id = $2 or s.name = $3) for update of s"#,
+           where s.org_id = $1 and s.deleted_at is null and (s.id = $2 or s.name = $3) for no key update of s"#,
         org.0,
         id,
         key
@@ -364,7 +390,10 @@ pub(crate) async fn lock(connection: &mut PgConnection, org: OrgId, key: &str) -
         next_due: r.next_due.map(jiff_sqlx::Timestamp::to_jiff),
         is_paused: r.is_paused,
         is_put_off: r.is_put_off,
+        is_halted: r.is_halted,
         is_triggered: r.is_triggered,
+        is_listening: r.is_listening,
+        author_id: r.author_id,
         labels: r.labels.0,
     }))
 }
@@ -415,30 +444,28 @@ pub(crate) async fn next_at(pool: &PgPool) -> Result<Option<Timestamp>> {
     Ok(at.map(jiff_sqlx::Timestamp::to_jiff))
 }
 
-/// Locks schedules whose time has come, of which an execution has ended, or for which something came; who waits for longest comes first. Those that somebody
-/// else has locked are his.
+/// Locks schedules whose time has come, of which an execution has ended, or for which something came. Of each of these who waits
+/// for longest comes first, and none keeps the others from their turn. Those that somebody else has locked are his, and those that
+/// are put off are not looked at. What refers to a schedule (an occurrence that comes) does not wait for who holds it here.
 pub(crate) async fn take(connection: &mut PgConnection, now: Timestamp, limit: i64) -> Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         r#"with due as (
                select id from schedules where next_at <= $1 and (put_off_until is null or put_off_until <= $1)
-               order by next_at limit $2 for update skip locked
+               order by next_at limit $2 for no key update skip locked
            ), ended as (
-               select s.id from (select distinct schedule_id from schedule_ends limit 1000) e
-                   join schedules s on s.id = e.schedule_id
-               where s.put_off_until is null or s.put_off_until <= $1
-               limit $2 for update of s skip locked
+               select id from schedules
+               where id in (select e.schedule_id from schedule_ends e join schedules s on s.id = e.schedule_id
+                            where s.put_off_until is null or s.put_off_until <= $1 order by e.at limit 1000)
+               limit greatest($2 / 4, 1) for no key update skip locked
            ), arrived as (
-               select s.id from (select distinct schedule_id from occurrences
-                                 where delivery is not null and state = 'waiting' and cause is null limit 1000) o
-                   join schedules s on s.id = o.schedule_id
-               where s.put_off_until is null or s.put_off_until <= $1
-               limit $2 for update of s skip locked
+               select id from schedules
+               where id in (select o.schedule_id from occurrences o join schedules s on s.id = o.schedule_id
+                            where o.delivery is not null and o.state = 'waiting' and o.cause is null
+                              and (s.put_off_until is null or s.put_off_until <= $1) order by o.due limit 1000)
+               limit greatest($2 / 4, 1) for no key update skip locked
            )
-           select id as "id!" from (
-               select id, 0 as turn from due
-               union all select id, 1 from ended where id not in (select id from due)
-               union all select id, 2 from arrived where id not in (select id from due union all select id from ended)
-           ) as taken order by turn limit $2"#,
+           select id as "id!" from due union select id from ended union select id from arrived
+           limit case when $2 = 1 then 1 end"#,
         now.to_sqlx(),
         limit
     )
@@ -576,9 +603,10 @@ pub(crate) async fn set(connection: &mut PgConnection, standings: &[Standing], n
         "update schedules s
          set put_off_until = null, accounted_until = n.accounted_until, next_due = n.next_due, next_at = n.next_at, failures = n.failures,
              paused_at = case when n.because is null then s.paused_at else $6::timestamptz end,
-             paused_because = coalesce(n.because, s.paused_because)
-         from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::int[], $5::text[], $7::timestamptz[])
-              as n(id, next_due, next_at, failures, because, accounted_until)
+             paused_because = coalesce(n.because, s.paused_because),
+             halted_at = case when n.is_halted then $6::timestamptz else s.halted_at end
+         from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::int[], $5::text[], $7::timestamptz[], $8::bool[])
+              as n(id, next_due, next_at, failures, because, accounted_until, is_halted)
          where s.id = n.id",
         &ids,
         &time(|standing| standing.next_due) as _,
@@ -586,7 +614,8 @@ pub(crate) async fn set(connection: &mut PgConnection, standings: &[Standing], n
         &failures,
         &because as _,
         now.to_sqlx(),
-        &time(|standing| standing.accounted_until) as _
+        &time(|standing| standing.accounted_until) as _,
+        &standings.iter().map(|standing| standing.is_halted).collect::<Vec<_>>()
     )
     .execute(connection)
     .await

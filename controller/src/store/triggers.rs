@@ -27,7 +27,9 @@ pub(crate) struct Hook {
 pub(crate) struct Listener {
     pub id: ScheduleId,
     pub saved: SavedVersion,
-    pub events_from: Timestamp,
+    /// Events of earlier transactions happened before it waited for any.
+    pub events_after: i64,
+    pub is_paused: bool,
 }
 
 /// What came for a schedule, sealed.
@@ -39,13 +41,30 @@ pub(crate) struct Arrival {
     pub origin: Origin,
     pub delivery: String,
     pub at: Timestamp,
-    pub taken: String,
+    /// The revision of the schedule that judged it.
+    pub revision: i32,
     pub chain: i16,
-    pub seal: Vec<u8>,
-    /// Why it starts nothing, where that is known at once.
-    pub skipped: Option<(Cause, String)>,
+    pub verdict: Verdict,
     /// Whence it came, for people.
     pub detail: String,
+}
+
+/// What the schedule's expressions said of what came.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// It is to start with this, as JSON and sealed.
+    Start {
+        taken: String,
+        seal: Vec<u8>,
+    },
+    Skip(Cause, String),
+}
+
+/// What was taken out of what waits, and the seal of it.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub taken: String,
+    pub seal: Vec<u8>,
 }
 
 /// The schedule of this id, if a webhook starts it.
@@ -82,14 +101,16 @@ pub(crate) async fn next_secret(
 
 /// Writes what came; answers whether it had not come before.
 pub(crate) async fn arrive(connection: &mut PgConnection, new: &Arrival) -> Result<bool> {
-    let (state, cause) = match &new.skipped {
-        Some((cause, _)) => (OccurrenceState::Skipped, Some(cause.as_str())),
-        None => (OccurrenceState::Waiting, None),
+    let (state, cause, detail, taken, seal) = match &new.verdict {
+        Verdict::Start { taken, seal } => {
+            (OccurrenceState::Waiting, None, &new.detail, Some(taken), Some(seal))
+        }
+        Verdict::Skip(cause, why) => (OccurrenceState::Skipped, Some(cause.as_str()), why, None, None),
     };
-    let detail = new.skipped.as_ref().map_or(&new.detail, |(_, why)| why);
     let done = sqlx::query!(
-        "insert into occurrences (id, schedule_id, org_id, origin, due, state, cause, detail, at, delivery, taken, seal, chain)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $5, $9, $10, $11, $12)
+        "insert into occurrences (id, schedule_id, org_id, origin, due, state, cause, detail, at, delivery, revision, chain,
+                                  taken, seal)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $5, $9, $10, $11, $12, $13)
          on conflict (schedule_id, delivery) where delivery is not null do nothing",
         new.id.0,
         new.schedule_id.0,
@@ -100,14 +121,24 @@ pub(crate) async fn arrive(connection: &mut PgConnection, new: &Arrival) -> Resu
         cause,
         detail,
         new.delivery,
-        new.taken,
-        new.seal,
-        new.chain
+        new.revision,
+        new.chain,
+        taken,
+        seal
     )
     .execute(connection)
     .await
     .during("insert of what came for a schedule")?;
     Ok(done.rows_affected() == 1)
+}
+
+/// What was taken out of one that waits.
+pub(crate) async fn sealed(connection: &mut PgConnection, id: OccurrenceId) -> Result<Option<Sealed>> {
+    let row = sqlx::query!("select taken, seal from occurrences where id = $1 and state = 'waiting'", id.0)
+        .fetch_optional(connection)
+        .await
+        .during("query for what came for a schedule")?;
+    Ok(row.and_then(|row| Some(Sealed { taken: row.taken?, seal: row.seal? })))
 }
 
 /// What became of a delivery that came before.
@@ -195,39 +226,64 @@ pub(crate) async fn set_position(connection: &mut PgConnection, org: OrgId, to: 
     Ok(())
 }
 
-/// The schedules of an organization that wait for events.
-pub(crate) async fn listeners(connection: &mut PgConnection, org: OrgId) -> Result<Vec<Listener>> {
+/// The schedules of an organization that wait for events of one of these kinds.
+pub(crate) async fn listeners(
+    connection: &mut PgConnection,
+    org: OrgId,
+    kinds: &[&str],
+) -> Result<Vec<Listener>> {
     let rows = sqlx::query!(
-        r#"select id, document, revision, author, author_id, saved_at, signed, signature, certificate,
-                  events_from as "events_from!"
-           from schedules where org_id = $1 and starts_on = 'event' and deleted_at is null and events_from is not null"#,
-        org.0
+        r#"select id, document, revision, author, author_id, saved_at, signed, signature, certificate, events_after,
+                  paused_at is not null as "is_paused!"
+           from schedules s
+           where org_id = $1 and starts_on = 'event' and deleted_at is null
+             and exists (select from unnest($2::text[]) as k
+                         where k = s.event_kind or right(s.event_kind, 2) = '.*' and starts_with(k, left(s.event_kind, -1)))
+           order by id"#,
+        org.0,
+        kinds as _
     )
     .fetch_all(connection)
     .await
     .during("query for schedules that wait for events")?;
     let listeners = rows.into_iter().map(|r| Listener {
         id: r.id.into(),
-        events_from: r.events_from.to_jiff(),
+        events_after: r.events_after,
+        is_paused: r.is_paused,
         saved: saved_version!(r),
     });
     Ok(listeners.collect())
 }
 
-/// How many executions led to this one, and which schedule started it.
+/// How many schedules of an organization wait for events.
+pub(crate) async fn count_listeners(connection: &mut PgConnection, org: OrgId) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from schedules where org_id = $1 and starts_on = 'event' and deleted_at is null"#,
+        org.0
+    )
+    .fetch_one(connection)
+    .await
+    .during("count of schedules that wait for events")
+}
+
+/// How many executions led to this one, and which schedule started it, or the one that it is a part of.
 pub(crate) async fn chain(
     connection: &mut PgConnection,
     org: OrgId,
     id: ExecutionId,
 ) -> Result<Option<(i16, Option<ScheduleId>)>> {
     let row = sqlx::query!(
-        r#"select e.chain, coalesce(e.schedule_id, p.schedule_id) as "schedule_id?"
-           from executions e left join executions p on p.id = e.parent_id where e.org_id = $1 and e.id = $2"#,
+        r#"with recursive up as (
+               select parent_id, schedule_id, chain from executions where org_id = $1 and id = $2
+               union all
+               select e.parent_id, e.schedule_id, e.chain from up join executions e on e.id = up.parent_id
+           )
+           select max(chain) as "chain?", (array_agg(schedule_id) filter (where schedule_id is not null))[1] as "schedule_id?" from up"#,
         org.0,
         id.0
     )
-    .fetch_optional(connection)
+    .fetch_one(connection)
     .await
     .during("query for what led to an execution")?;
-    Ok(row.map(|row| (row.chain, row.schedule_id.map(ScheduleId))))
+    Ok(row.chain.map(|chain| (chain, row.schedule_id.map(ScheduleId))))
 }

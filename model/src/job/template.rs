@@ -149,19 +149,30 @@ pub(super) fn engine(field: &str) -> Result<Environment<'static>, Invalid> {
     engine.add_filter("raw", |value: String| Value::from_safe_string(value));
     engine
         .add_filter("default", |value: Value, other: Value| if value.is_undefined() { other } else { value });
-    engine.add_filter("lower", |value: String| value.to_lowercase());
-    engine.add_filter("upper", |value: String| value.to_uppercase());
+    engine.add_filter("lower", |value: String| bounded(value.to_lowercase()));
+    engine.add_filter("upper", |value: String| bounded(value.to_uppercase()));
     engine.add_filter("trim", |value: String| value.trim().to_owned());
     engine.add_filter("length", minijinja::filters::length);
     engine.add_filter("first", minijinja::filters::first);
-    engine.add_filter("string", |value: Value| plain(&value));
+    engine.add_filter("string", |value: Value| bounded(plain(&value)));
     engine.add_filter("join", join);
     engine.add_filter("tojson", |value: Value| {
-        serde_json::to_string(&value).map_err(|_| Error::new(ErrorKind::BadSerialization, "is not JSON"))
+        let text = serde_json::to_string(&value)
+            .map_err(|_| Error::new(ErrorKind::BadSerialization, "is not JSON"))?;
+        bounded(text)
     });
     engine.add_test("defined", |value: Value| !value.is_undefined());
     engine.add_test("none", |value: Value| value.is_none());
     Ok(engine)
+}
+
+/// A filter's text. Escaping doubles what it escapes, and filters come in rows.
+fn bounded(text: String) -> Result<String, Error> {
+    if text.len() > limits::TEMPLATE_BYTES {
+        let problem = format!("a filter makes more than TEMPLATE_BYTES of {} bytes", limits::TEMPLATE_BYTES);
+        return Err(Error::new(ErrorKind::OutOfFuel, problem));
+    }
+    Ok(text)
 }
 
 fn range(low: i64, high: Option<i64>) -> Result<Value, Error> {

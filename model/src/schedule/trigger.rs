@@ -126,11 +126,13 @@ pub struct Taken {
 }
 
 impl Source {
-    /// What expressions may speak of.
-    const fn names(&self) -> &'static [&'static str] {
+    /// What `if` may speak of, and what may be taken out. A signature is one of the body alone: whoever has seen it once can send it
+    /// again with another address and other headers, so that nothing is taken out of those.
+    const fn names(&self) -> [&'static [&'static str]; 2] {
         match self {
-            Self::Webhook(_) => &["body", "headers", "query"],
-            Self::Event(_) => &["event"],
+            Self::Webhook(Webhook { proof: Proof::Signature, .. }) => [&["body", "headers"], &["body"]],
+            Self::Webhook(_) => [&["body", "headers", "query"]; 2],
+            Self::Event(_) => [&["event"]; 2],
         }
     }
 
@@ -154,32 +156,17 @@ impl Trigger {
             Source::Webhook(webhook) => webhook.validate()?,
             Source::Event(kind) => validate_kind(kind)?,
         }
+        let [judged, taken] = self.source.names();
         if let Some(condition) = &self.condition {
-            self.check("if", condition)?;
+            check("if", condition, judged)?;
         }
         if self.parameters.len() > limits::PARAMETERS {
             return Err(Invalid::over("parameters", "PARAMETERS", limits::PARAMETERS, "parameters"));
         }
         for (name, expression) in &self.parameters {
-            self.check(&format!("parameters.{name}"), expression)?;
+            check(&format!("parameters.{name}"), expression, taken)?;
         }
-        self.hosts.as_ref().map_or(Ok(()), |hosts| self.check("hosts", hosts))
-    }
-
-    fn check(&self, field: &str, expression: &str) -> Result<(), Invalid> {
-        let names = self.source.names();
-        let used = condition::used(field, expression)?;
-        let unknown = |path: &&String| {
-            let root = path.split('.').next().unwrap_or_default();
-            root != "range" && !names.contains(&root)
-        };
-        match used.iter().find(unknown) {
-            Some(path) => {
-                let why = format!("uses '{path}'; what is known here is {}", names.join(", "));
-                Err(Invalid::new(field, why))
-            }
-            None => Ok(()),
-        }
+        self.hosts.as_ref().map_or(Ok(()), |hosts| check("hosts", hosts, taken))
     }
 
     /// What is to start with what came; none when the condition does not hold of it.
@@ -209,6 +196,22 @@ impl Trigger {
             return Err(Invalid::over("parameters", "PARAMETERS_BYTES", limits::PARAMETERS_BYTES, "bytes"));
         }
         Ok(Some(taken))
+    }
+}
+
+/// Checks an expression and what it speaks of.
+fn check(field: &str, expression: &str, names: &[&str]) -> Result<(), Invalid> {
+    let used = condition::used(field, expression)?;
+    let unknown = |path: &&String| {
+        let root = path.split('.').next().unwrap_or_default();
+        root != "range" && !names.contains(&root)
+    };
+    match used.iter().find(unknown) {
+        Some(path) => {
+            let why = format!("uses '{path}'; what is known here is {}", names.join(", "));
+            Err(Invalid::new(field, why))
+        }
+        None => Ok(()),
     }
 }
 

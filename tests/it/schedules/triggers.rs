@@ -243,8 +243,8 @@ async fn what_comes_goes_by_the_policies_of_its_schedule() {
 
     // A row that somebody writes by himself starts nothing either.
     sqlx::query(
-        "insert into occurrences (id, schedule_id, org_id, origin, due, state, at, delivery, taken, seal)
-         select gen_random_uuid(), schedule_id, org_id, origin, now(), 'waiting', now(), 'forged', taken, seal
+        "insert into occurrences (id, schedule_id, org_id, origin, due, state, at, delivery, revision, taken, seal)
+         select gen_random_uuid(), schedule_id, org_id, origin, now(), 'waiting', now(), 'forged', revision, '{}', 'seal'
          from occurrences where delivery = '2'",
     )
     .execute(&mut sql)
@@ -420,6 +420,64 @@ async fn a_controller_that_dies_takes_everything_in_once() {
 }
 
 #[tokio::test]
+async fn saving_it_anew_loses_no_event() {
+    let world = World::start().await;
+    let api = world.api();
+    save_job(&api, ALONE).await;
+    let heard = || json!({ "event": "custom.x" });
+    create(&api, "heard", "alone", heard(), json!({ "overlap": "allow" })).await;
+    // Somebody who writes for long holds up what is behind him, for everybody who wants to miss nothing.
+    let mut sql = world.sql().await;
+    let mut long = sqlx::Connection::begin(&mut sql).await.expect("the owner may");
+    sqlx::query("update organizations set name = name").execute(&mut *long).await.expect("the owner may");
+    api.post("/api/v1/events", &json!({ "kind": "custom.x" })).await.accepted();
+    let more = json!({ "overlap": "allow", "description": "saved anew" });
+    api.put("/api/v1/schedules/heard", &document("heard", "alone", heard(), more)).await.accepted();
+    assert!(history(&api, "heard").await.is_empty());
+    long.commit().await.expect("the owner may");
+    decided(&api, "heard", OccurrenceState::Fired, 1).await;
+}
+
+#[tokio::test]
+async fn whose_it_is_has_its_secret_and_what_nobody_saved_hears_nothing() {
+    let (world, _agent) = world_of_one().await;
+    let api = world.api();
+    save_job(&api, QUICK).await;
+    create(&api, "hook", "quick", json!({ "webhook": {} }), json!({})).await;
+    let olga = world.person("olga", Some("operator")).await;
+    let refused = olga.act("/api/v1/schedules/hook/webhook-secret").await.refused(403, "forbidden");
+    assert!(refused.detail.contains("save it anew"), "{refused:?}");
+    olga.put("/api/v1/schedules/hook", &document("hook", "quick", json!({ "webhook": {} }), json!({})))
+        .await
+        .accepted();
+    olga.act("/api/v1/schedules/hook/webhook-secret").await.accepted();
+    api.act("/api/v1/schedules/hook/webhook-secret").await.refused(403, "forbidden");
+
+    let heard = || json!({ "event": "custom.x" });
+    create(&api, "heard", "quick", heard(), json!({ "overlap": "allow" })).await;
+    let mut sql = world.sql().await;
+    sqlx::query(
+        "update schedules set document = replace(document, '\"allow\"', '\"allow\" ') where name = 'heard'",
+    )
+    .execute(&mut sql)
+    .await
+    .expect("the owner may");
+    api.post("/api/v1/events", &json!({ "kind": "custom.x" })).await.accepted();
+    eventually(SOON, "it is paused", async || {
+        (show(&api, "heard").await.state == ScheduleState::Paused).then_some(())
+    })
+    .await;
+    let audit = api.get("/api/v1/audit?verb=schedule.pause").await.accepted().value();
+    assert_eq!(audit["items"][0]["entry"]["outcome"], "alarm", "{audit}");
+    api.act("/api/v1/schedules/heard/resume").await.refused(409, "conflict");
+    let saved = document("heard", "quick", heard(), json!({ "overlap": "allow" }));
+    api.put("/api/v1/schedules/heard", &saved).await.accepted();
+    api.post("/api/v1/events", &json!({ "kind": "custom.x" })).await.accepted();
+    decided(&api, "heard", OccurrenceState::Fired, 1).await;
+    assert_eq!(history(&api, "heard").await.len(), 1);
+}
+
+#[tokio::test]
 async fn bad_triggers_are_told() {
     let (world, _agent) = world_of_one().await;
     let api = world.api();
@@ -440,6 +498,9 @@ async fn bad_triggers_are_told() {
     refuses(json!({ "webhook": { "header": "a b" } }), nothing(), "webhook.header").await;
     refuses(json!({ "webhook": {}, "if": "event.kind == 'x'" }), nothing(), "body, headers, query").await;
     refuses(json!({ "webhook": {}, "if": "body.a ==" }), nothing(), "if").await;
+    let signed = |field: &str, of: Value| json!({ "webhook": { "proof": "signature" }, field: of });
+    refuses(signed("if", json!("query.a == '1'")), nothing(), "body, headers").await;
+    refuses(signed("hosts", json!("headers.host")), nothing(), "is body").await;
     refuses(
         json!({ "webhook": {}, "parameters": { "other": "body.x" } }),
         nothing(),

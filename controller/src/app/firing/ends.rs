@@ -79,7 +79,15 @@ impl Round<'_> {
             accounted_until = Some(at);
         }
         let (failures, paused_because) = (due.failures, Some(why.to_owned()));
-        Ok(Standing { id: due.id, accounted_until, next_due: None, look_at: None, failures, paused_because })
+        Ok(Standing {
+            id: due.id,
+            accounted_until,
+            next_due: None,
+            look_at: None,
+            failures,
+            paused_because,
+            is_halted: true,
+        })
     }
 
     async fn tell_of_pause(

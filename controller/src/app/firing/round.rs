@@ -170,7 +170,15 @@ impl<'a> Round<'a> {
         // What is left over, also of what came, is for another turn, behind those that are due by now.
         let look_at = next.map(|at| begins(due.id, &schedule, at).max(self.now));
         let look_at = if more_waits { Some(self.now) } else { look_at };
-        Ok(Standing { id: due.id, accounted_until, next_due: next, look_at, failures, paused_because })
+        Ok(Standing {
+            id: due.id,
+            accounted_until,
+            next_due: next,
+            look_at,
+            failures,
+            paused_because,
+            is_halted: false,
+        })
     }
 
     /// Decides about what came.
@@ -191,10 +199,10 @@ impl<'a> Round<'a> {
         } else if let Some(why) = not_in_force(schedule, waiting.due) {
             skipped(Cause::NotInForce, Some(why))
         } else {
-            match self.start_of(due, &waiting) {
+            match self.start_of(connection, due, &waiting).await? {
                 // Each stands for itself: none takes the place of another.
                 Ok(start) => self.decide(connection, due, schedule, &start, (waiting.due, None)).await?,
-                Err(error) => skipped(Cause::Tampered, Some(error.to_string())),
+                Err((cause, why)) => skipped(cause, Some(why)),
             }
         };
         let waits = outcome.state == OccurrenceState::Waiting;
@@ -205,16 +213,26 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// What is to start for one that waits.
-    ///
-    /// # Errors
-    /// When it came, and is not what a controller took in.
-    fn start_of(&self, due: &Due, waiting: &Waiting) -> Result<Start> {
-        let (taken, chain) = match &waiting.came {
-            None => (None, 0),
-            Some(came) => (Some(arrivals::open(self.app, due.org_id, waiting, came)?), came.chain),
+    /// What is to start for one that waits, or why nothing is: it came, and is not what a controller took in for this revision of the
+    /// schedule.
+    async fn start_of(
+        &self,
+        connection: &mut PgConnection,
+        due: &Due,
+        waiting: &Waiting,
+    ) -> Result<std::result::Result<Start, (Cause, String)>> {
+        let Some(came) = &waiting.came else {
+            return Ok(Ok(Start { at: waiting.due, taken: None, chain: 0 }));
         };
-        Ok(Start { at: waiting.due, taken, chain })
+        if came.revision != due.saved.version {
+            let why = format!("revision {} of the schedule judged it", came.revision);
+            return Ok(Err((Cause::Changed, why)));
+        }
+        let sealed = store::triggers::sealed(connection, waiting.id).await?;
+        Ok(match arrivals::open(self.app, due.org_id, waiting, came, sealed.as_ref()) {
+            Ok(taken) => Ok(Start { at: waiting.due, taken: Some(taken), chain: came.chain }),
+            Err(error) => Err((Cause::Tampered, error.to_string())),
+        })
     }
 
     /// What becomes of a firing that was to begin at `begins_at`; behind it another one begins at `behind`.
@@ -303,9 +321,9 @@ impl<'a> Round<'a> {
             let late = next.at.duration_since(begins(due.id, schedule, next.due));
             let is_planned = next.origin == Origin::Planned;
             let was_late = is_planned && late > schedule.max_lateness.duration();
-            let started = match self.start_of(due, &next) {
+            let started = match self.start_of(connection, due, &next).await? {
                 Ok(start) => self.start(connection, due, schedule, &start).await?,
-                Err(error) => Err((Cause::Tampered, error.to_string())),
+                Err(refused) => Err(refused),
             };
             let outcome = match started {
                 Ok(execution) => Outcome {

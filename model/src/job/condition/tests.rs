@@ -22,3 +22,16 @@ fn only_true_and_false() {
     }
     check("if", "params.z", &Names::default()).expect_err("is unknown");
 }
+
+#[test]
+fn no_row_of_filters_makes_much_of_little() {
+    for (filter, start) in [("tojson", "'\"'"), ("string", "['\"']"), ("upper", "'ß'"), ("lower", "'İ'")] {
+        let row = format!("({start}{}) == ''", format!("|{filter}").repeat(48));
+        match holds("if", &row, &Value::from(())) {
+            Ok(_) => assert_ne!(filter, "tojson"),
+            Err(error) => assert!(error.to_string().contains("TEMPLATE_BYTES"), "{filter}: {error}"),
+        }
+    }
+    let nested = format!("{}'\"'{} == ''", "[".repeat(30), "]|string".repeat(30));
+    let _ = holds("if", &nested, &Value::from(()));
+}

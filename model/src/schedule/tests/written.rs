@@ -70,7 +70,7 @@ fn refused(said: Value) -> String {
 fn what_is_refused() {
     let time = "write 2026-12-01T10:00:00, with Z or +01:00 for an instant";
     for (said, want) in [
-        (json!({}), "cron is missing: a schedule has one of cron, every, at and rrule".to_owned()),
+        (json!({}), "cron is missing: a schedule has one of cron, every, at, rrule, webhook and event".to_owned()),
         (
             json!({"cron": "@daily", "every": "1h"}),
             "every is one too many: a schedule has one rule, and this one cron and every".into(),
