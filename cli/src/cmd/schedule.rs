@@ -367,6 +367,7 @@ fn describe(one: &Schedule, now: Timestamp) -> String {
     if !said.description.is_empty() {
         row("Description", said.description.clone());
     }
+    let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let version = said.version.map(|version| format!(", version {version}")).unwrap_or_default();
     row("Job", format!("{}{version}", said.job));
     row("When", said.when.to_string());
@@ -378,6 +379,12 @@ fn describe(one: &Schedule, now: Timestamp) -> String {
         },
     );
     if let Some(trigger) = said.when.trigger() {
+        if let schedule::Source::Webhook(webhook) = &trigger.source {
+            let word = word(serde_json::json!(webhook.proof));
+            row("Proof", format!("{word} in {}", webhook.proof_header().unwrap_or("authorization")));
+            let from = webhook.from.join(", ");
+            row("From", if from.is_empty() { "anywhere".to_owned() } else { from });
+        }
         if let Some(condition) = &trigger.condition {
             row("If", condition.clone());
         }
@@ -396,7 +403,6 @@ fn describe(one: &Schedule, now: Timestamp) -> String {
     if said.jitter.seconds() > 0 {
         row("Jitter", said.jitter.to_string());
     }
-    let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     row(
         "Late",
         format!(
