@@ -3,7 +3,7 @@
 alter table schedules
     -- 'webhook' or 'event'; null: a clock.
     add column starts_on text,
-    -- Its webhook has had so many secrets, of which the last one counts; 0: it has none.
+    -- Its webhook has had so many secrets, of which the last one counts; 0 or below: none does.
     add column secret_number integer not null default 0,
     -- The kind of events that it waits for, and the transaction from which on it does.
     add column event_kind text,
@@ -24,8 +24,11 @@ alter table occurrences
     add column taken text,
     add column seal bytea;
 create unique index occurrences_delivered on occurrences (schedule_id, delivery) where delivery is not null;
-create index occurrences_arrived on occurrences (due)
+create index occurrences_arrived on occurrences (schedule_id, due)
     where delivery is not null and state = 'waiting' and cause is null;
+
+drop index schedule_ends_schedule;
+create index schedule_ends_schedule on schedule_ends (schedule_id, at);
 
 alter table executions add column chain smallint not null default 0;
 

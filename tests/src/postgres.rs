@@ -72,8 +72,17 @@ impl Mortal {
 
     /// SIGKILL to all of its processes, and a new start.
     pub fn die_and_start(&mut self) {
+        self.die();
+        self.start_again();
+    }
+
+    /// SIGKILL to all of its processes.
+    pub fn die(&mut self) {
         kill_tree(self.0.server.pid());
         self.0.server.kill();
+    }
+
+    pub fn start_again(&mut self) {
         self.0.serve();
         self.0.wait();
     }

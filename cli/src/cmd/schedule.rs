@@ -163,11 +163,18 @@ async fn create(client: &Client, args: CreateScheduleArgs) -> Result<()> {
     let new = changed(client, base, args.job, when, args.fields).await?;
     let request = SaveSchedule { schedule: new, expected_revision: None };
     let saved: Schedule = client.post(&SCHEDULES, &request).await?;
+    note_secret(&saved);
+    show(&args.schedule, &saved)
+}
+
+/// Says that a webhook takes nothing yet, or any more.
+fn note_secret(saved: &Schedule) {
     if saved.webhook_has_secret == Some(false) {
         let name = &saved.schedule.name;
-        output::note(&format!("it takes nothing before it has a secret: opsctl schedule new-secret {name}"));
+        output::note(&format!(
+            "it takes nothing before it has a secret of yours: opsctl schedule new-secret {name}"
+        ));
     }
-    show(&args.schedule, &saved)
 }
 
 /// The address and the secret of a webhook.
@@ -224,6 +231,7 @@ async fn update(client: &Client, args: UpdateScheduleArgs) -> Result<()> {
     let new = changed(client, base, args.job, args.when.as_deref(), args.fields).await?;
     let request = SaveSchedule { schedule: new, expected_revision: Some(before.revision) };
     let saved: Schedule = client.put(&path(&before.id.to_string(), &[]), &request).await?;
+    note_secret(&saved);
     show(&args.schedule, &saved)
 }
 
@@ -256,7 +264,7 @@ async fn changed(
         new.when = entry.timing.in_place_of(&new.when, entry.says_zone);
     }
     if let Some(timing) = triggered(Some(&new.when), &fields.trigger)? {
-        if new.when.trigger().is_none() {
+        if new.when.trigger().is_none() && new.overlap == schedule::Overlap::default() {
             new.overlap = EACH_COUNTS;
         }
         new.when = timing;

@@ -1,14 +1,16 @@
 //! Shows events to the schedules that wait for them.
 //!
 //! Invariants: an event is shown once: up to where an organization's have been shown is a row, which moves in the transaction that
-//! keeps what was made of them, and whoever shows them holds it. What one organization's schedules cost holds up its own events
-//! alone: a transaction shows what it can in a short time, and at least one event.
+//! keeps what was made of them. Judging takes its time before that transaction begins, and counts only if nobody was faster. What one
+//! organization's schedules cost holds up its own events: others have their turn beside it.
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt as _, stream};
 use model::{
     api::{
         event::Event,
@@ -18,12 +20,12 @@ use model::{
     limits,
     schedule::Schedule,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
     App,
-    arrivals::{self, Coming},
+    arrivals::{self, Coming, Judged},
     versions,
 };
 use crate::{
@@ -31,25 +33,33 @@ use crate::{
     error::{During, Result},
     store::{
         self,
-        events::{Complete, Filter},
+        events::{Complete, Filter, Position},
         triggers::Listener,
     },
 };
 
-/// Events that one transaction shows at most, and for how long it goes on.
+/// Events that are shown together at most, and for how long these are judged.
 const EVENTS: i64 = 500;
-const AT_A_TIME: Duration = Duration::from_secs(1);
+const JUDGED_FOR: Duration = Duration::from_secs(1);
+/// Organizations whose events are shown at the same time.
+const AT_A_TIME: usize = 4;
 
-/// Shows all events that are complete.
+/// Shows events that are complete, to all organizations some; answers whether there are more.
 ///
 /// # Errors
 /// When the database does not answer for one of the organizations: what was not committed has not been shown, and the next round
 /// does it. The others have had theirs.
-pub(crate) async fn show_events(app: &App) -> Result<()> {
-    let (mut has_come, mut failed) = (false, None);
-    for org in store::triggers::listening(app.db.worker()).await? {
-        match show_all(app, org).await {
-            Ok(came) => has_come |= came,
+pub(crate) async fn show_events(app: &App) -> Result<bool> {
+    let orgs = store::triggers::listening(app.db.worker()).await?;
+    let each = stream::iter(orgs).map(async |org| (org, show_some(app, org).await));
+    let done: Vec<_> = each.buffer_unordered(AT_A_TIME).collect().await;
+    let (mut has_more, mut has_come, mut failed) = (false, false, None);
+    for (org, shown) in done {
+        match shown {
+            Ok(shown) => {
+                has_more |= shown.has_more;
+                has_come |= shown.has_come;
+            }
             Err(error) => {
                 tracing::warn!(org.id = %org, %error, "events could not be shown to schedules, and will be");
                 failed = Some(error);
@@ -59,105 +69,135 @@ pub(crate) async fn show_events(app: &App) -> Result<()> {
     if has_come {
         app.wake.schedules.notify_one();
     }
-    failed.map_or(Ok(()), Err)
+    failed.map_or(Ok(has_more), Err)
 }
 
-/// Shows those of an organization; answers whether something came of them.
-async fn show_all(app: &App, org: OrgId) -> Result<bool> {
-    let mut has_come = false;
-    while let Some((is_last, came)) = show_some(app, org).await? {
-        has_come |= came;
-        if is_last {
-            break;
-        }
-    }
-    Ok(has_come)
+#[derive(Debug, Default)]
+struct Shown {
+    /// Something came of them for a schedule.
+    has_come: bool,
+    has_more: bool,
 }
 
-/// Shows some: whether these were the last, and whether something came of them. None when there is none, or somebody else shows
-/// them.
-async fn show_some(app: &App, org: OrgId) -> Result<Option<(bool, bool)>> {
-    let mut tx = app.db.worker().begin().await.during("begin")?;
-    let Some(after) = store::triggers::position(&mut tx, org).await? else { return Ok(None) };
+/// A listener with what it says, where somebody saved that.
+type Read = Vec<(Listener, Option<Schedule>)>;
+
+/// Shows some events of an organization.
+async fn show_some(app: &App, org: OrgId) -> Result<Shown> {
+    let mut connection = app.db.worker().acquire().await.during("acquire of a connection")?;
+    let Some(after) = store::triggers::position(&mut connection, org).await? else {
+        return Ok(Shown::default());
+    };
     // However long another transaction stays open: an event behind it is shown late, and not never.
     let from = (after, Complete::Surely);
     let (events, _) =
         store::events::following(app.db.worker(), org, &Filter::default(), from, EVENTS).await?;
-    let Some((last, _)) = events.last() else { return Ok(None) };
+    let Some((last, _)) = events.last() else { return Ok(Shown::default()) };
+    let (last, is_full) = (*last, i64::try_from(events.len()).unwrap_or(0) == EVENTS);
     let mut kinds: Vec<&str> = events.iter().map(|(_, event)| event.kind.as_str()).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    let listeners = store::triggers::listeners(&mut tx, org, &kinds).await?;
-    let mut shows = Shows::new(app, org, &listeners)?;
-    let (begun, mut shown) = (Instant::now(), *last);
-    for (position, event) in &events {
-        shows.show(&mut tx, position.tx, event).await?;
-        if begun.elapsed() > AT_A_TIME {
-            shown = *position;
-            break;
+    let listeners = store::triggers::listeners(&mut connection, org, &kinds).await?;
+    drop(connection);
+    let read: Arc<Read> = Arc::new(read(app, org, listeners)?);
+    let judging = Arc::clone(&read);
+    let (shown, judged) = arrivals::beside(move || judge_all(&events, &judging)).await?;
+
+    let mut tx = app.db.worker().begin().await.during("begin")?;
+    if !store::triggers::hold(&mut tx, org, after).await? {
+        // Somebody else shows them.
+        return Ok(Shown::default());
+    }
+    let mut keeping =
+        Keeping { app, org, verified: HashMap::new(), waiting: HashMap::new(), has_come: false };
+    for (listener, schedule) in read.iter() {
+        if schedule.as_ref().is_none_or(|schedule| schedule.when.trigger().is_none()) {
+            keeping.is_verified(&mut tx, listener).await?;
         }
-        tokio::task::yield_now().await;
+    }
+    for (event, all) in &judged {
+        keeping.keep(&mut tx, event, all, &read).await?;
     }
     fault::point("controller.trigger.shown");
     store::triggers::set_position(&mut tx, org, shown).await?;
-    let is_last = shown == *last && i64::try_from(events.len()).unwrap_or(0) < EVENTS;
     tx.commit().await.during("commit")?;
-    Ok(Some((is_last, shows.came)))
+    Ok(Shown { has_come: keeping.has_come, has_more: is_full || shown != last })
 }
 
-/// What one transaction shows.
-struct Shows<'a> {
+/// Reads what listeners say.
+///
+/// # Errors
+/// When another version of the program wrote one of them, whose it is to judge events for it.
+fn read(app: &App, org: OrgId, listeners: Vec<Listener>) -> Result<Read> {
+    let each = listeners.into_iter().map(|listener| match store::schedules::read(&listener.saved.document) {
+        Ok(schedule) => Ok((listener, Some(schedule))),
+        Err(error) if is_saved(app, org, &listener) => Err(error),
+        Err(_) => Ok((listener, None)),
+    });
+    each.collect()
+}
+
+/// What came of an event: the places of the listeners for which something did.
+type JudgedEvent = (Event, Vec<(usize, Judged)>);
+
+/// Judges events for all that wait for their kinds, and says up to which it came: at least one.
+fn judge_all(events: &[(Position, Event)], listeners: &Read) -> (Position, Vec<JudgedEvent>) {
+    let begun = Instant::now();
+    let mut judged = Vec::new();
+    let mut shown = events[0].0;
+    for (position, event) in events {
+        let mut all = Vec::new();
+        let mut data = None;
+        for (place, (listener, schedule)) in listeners.iter().enumerate() {
+            let Some(trigger) = schedule.as_ref().and_then(|schedule| schedule.when.trigger()) else {
+                continue;
+            };
+            if !trigger.source.is_of(&event.kind) || position.tx < listener.events_after {
+                continue;
+            }
+            match arrivals::judge(trigger, data.get_or_insert_with(|| json!({ "event": event }))) {
+                // Most events are not what is waited for: these are no firings.
+                Err((Cause::Condition, _)) => {}
+                taken => all.push((place, taken)),
+            }
+        }
+        if !all.is_empty() {
+            judged.push((event.clone(), all));
+        }
+        shown = *position;
+        if begun.elapsed() > JUDGED_FOR {
+            break;
+        }
+    }
+    (shown, judged)
+}
+
+/// Keeps what came of events, in one transaction.
+struct Keeping<'a> {
     app: &'a App,
     org: OrgId,
-    listeners: Vec<(&'a Listener, Schedule)>,
-    /// Whether each is what somebody saved; looked at when something is to be made of it.
+    /// Whether each schedule is what somebody saved; looked at when something is to be made of it.
     verified: HashMap<ScheduleId, bool>,
     /// How much waits for each.
     waiting: HashMap<ScheduleId, i64>,
-    came: bool,
+    has_come: bool,
 }
 
-impl<'a> Shows<'a> {
-    /// # Errors
-    /// When another version of the program wrote one of the schedules, whose it is to judge events for it.
-    fn new(app: &'a App, org: OrgId, listeners: &'a [Listener]) -> Result<Self> {
-        let mut read = Vec::with_capacity(listeners.len());
-        for listener in listeners {
-            match store::schedules::read(&listener.saved.document) {
-                Ok(schedule) => read.push((listener, schedule)),
-                Err(error) if is_saved(app, org, listener) => return Err(error),
-                // Nobody saved that, and it is told of when it is its turn.
-                Err(_) => {}
-            }
-        }
-        let (verified, waiting) = (HashMap::new(), HashMap::new());
-        Ok(Self { app, org, listeners: read, verified, waiting, came: false })
-    }
-
-    /// Shows an event of the transaction `tx` to all that wait for its kind.
-    async fn show(&mut self, connection: &mut PgConnection, tx: i64, event: &Event) -> Result<()> {
-        let mut data = None;
-        let mut led = None;
-        for at in 0..self.listeners.len() {
-            let (listener, schedule) = &self.listeners[at];
-            let Some(trigger) = schedule.when.trigger() else { continue };
-            if !trigger.source.is_of(&event.kind) || tx < listener.events_after {
-                continue;
-            }
-            let data: &Value = data.get_or_insert_with(|| json!({ "event": event }));
-            let mut judged = arrivals::judge(trigger, data);
-            if matches!(judged, Err((Cause::Condition, _))) {
-                // Most events are not what is waited for: these are no firings.
-                continue;
-            }
-            let (id, listener) = (listener.id, *listener);
+impl Keeping<'_> {
+    async fn keep(
+        &mut self,
+        connection: &mut PgConnection,
+        event: &Event,
+        all: &[(usize, Judged)],
+        listeners: &Read,
+    ) -> Result<()> {
+        let led = self.led_to(connection, event).await?;
+        for (place, judged) in all {
+            let (listener, id) = (&listeners[*place].0, listeners[*place].0.id);
             if !self.is_verified(connection, listener).await? {
                 continue;
             }
-            let led = match led {
-                Some(led) => led,
-                None => *led.insert(self.led_to(connection, event).await?),
-            };
+            let mut judged = judged.clone();
             if let Some(why) = led.and_then(|(chain, by)| is_loop(id, chain, by)) {
                 judged = Err((Cause::Loop, why));
             }
@@ -176,7 +216,7 @@ impl<'a> Shows<'a> {
                 detail: format!("{} of {}", event.kind, event.object),
             };
             let arrival = arrivals::seal(self.app, coming, judged)?;
-            self.came |= store::triggers::arrive(connection, &arrival).await?;
+            self.has_come |= store::triggers::arrive(connection, &arrival).await?;
         }
         Ok(())
     }
@@ -189,7 +229,7 @@ impl<'a> Shows<'a> {
         let is_good = is_saved(self.app, self.org, listener);
         if !is_good && !listener.is_paused {
             store::schedules::look_at(connection, (self.org, listener.id), clock::now()).await?;
-            self.came = true;
+            self.has_come = true;
         }
         self.verified.insert(listener.id, is_good);
         Ok(is_good)

@@ -26,6 +26,7 @@ use sqlx::PgConnection;
 use super::{
     App,
     access::{Authorized, EventRead, ExecutionCreate, JobRead, Right, ScheduleManage, ScheduleRead},
+    arrivals,
     executions::{Key, earlier},
     firing::{as_request, begins},
     heeded::{self, Heeded},
@@ -113,14 +114,20 @@ pub(crate) async fn save(
         }
         store::triggers::listen(&mut tx, org, id).await?;
     }
+    let revision = before.as_ref().map_or(0, |before| before.revision) + 1;
     let accounted_until = match &before {
         None => None,
-        Some(before) => let_go(&mut tx, by, before, Cause::Changed, now).await?,
+        Some(before) => {
+            let kept = is_same_start(by, before, new).then_some(revision);
+            if let Some(revision) = kept {
+                arrivals::carry_over(app, &mut tx, (org, id), revision).await?;
+            }
+            let_go(&mut tx, by, before, (Cause::Changed, kept), now).await?
+        }
     };
     // What has a row fires no more, whatever this clock shows.
     let next = first(id, new, accounted_until.map_or(now, |until| until.max(now)))?;
     let document = serde_json::to_string(new).map_err(|error| Error::internal("cannot write", error))?;
-    let revision = before.as_ref().map_or(0, |before| before.revision) + 1;
     let signed = versions::sign(app, by, versions::SCHEDULE, (id.0, revision), &document, now);
     let saved = Saved {
         id,
@@ -265,6 +272,14 @@ fn first(id: ScheduleId, new: &schedule::Schedule, now: Timestamp) -> Result<Opt
     Ok(Some((next.due, begins(id, new, next.due))))
 }
 
+/// Whether what came for the schedule as it was may start what it starts from now on: the same author waits for the same, with the
+/// same job.
+fn is_same_start<P>(by: &Authorized<P>, before: &Locked, new: &schedule::Schedule) -> bool {
+    let was = store::schedules::read(&before.document);
+    before.author_id == by.actor().subject.to_string()
+        && was.is_ok_and(|was| was.when.trigger().is_some() && was.when == new.when && was.job == new.job)
+}
+
 /// What of its start only comes with what it waits for.
 pub(super) fn later(schedule: &schedule::Schedule) -> Later<'_> {
     schedule.when.trigger().map_or_else(Later::default, |trigger| Later {
@@ -299,7 +314,8 @@ fn shortest(new: &schedule::Schedule, now: Timestamp) -> Option<SignedDuration> 
 }
 
 /// Accounts for what a schedule has before it is changed or deleted: what waits does not start, and neither does a firing whose
-/// time has come and that has not begun. Answers up to when all firings have a row.
+/// time has come and that has not begun; but for what came and is sealed for the revision `kept`. Answers up to when all firings have
+/// a row.
 ///
 /// # Errors
 /// When it is firing at this moment.
@@ -307,11 +323,11 @@ async fn let_go<P>(
     connection: &mut PgConnection,
     by: &Authorized<P>,
     before: &Locked,
-    cause: Cause,
+    (cause, kept): (Cause, Option<i32>),
     now: Timestamp,
 ) -> Result<Option<Timestamp>> {
     let org = by.org_id();
-    store::occurrences::end_waiting(connection, (org, before.id), cause, now).await?;
+    store::occurrences::end_waiting(connection, (org, before.id), cause, kept, now).await?;
     // Of one that nobody can read no firing is known.
     let Ok(schedule) = store::schedules::read(&before.document) else { return Ok(before.accounted_until) };
     let mut pending = Vec::new();
@@ -376,7 +392,7 @@ pub(crate) async fn delete(app: &App, by: &Authorized<ScheduleManage>, key: &str
     let mut tx = app.db.of(org).begin().await.during("begin")?;
     let before = lock(app, &mut tx, by, key).await?;
     let now = clock::now();
-    let_go(&mut tx, by, &before, Cause::Deleted, now).await?;
+    let_go(&mut tx, by, &before, (Cause::Deleted, None), now).await?;
     store::schedules::delete(&mut tx, org, before.id, now).await?;
     let was = store::schedules::read(&before.document).ok();
     let detail = json!({ "name": before.name, "before": was });
@@ -406,7 +422,7 @@ pub(crate) async fn pause(
     let said = request.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let because = format!("paused by {}{said}", by.actor().name);
     store::schedules::set_paused(&mut tx, (org, before.id), Some(&because), now).await?;
-    store::occurrences::end_waiting(&mut tx, (org, before.id), Cause::Paused, now).await?;
+    store::occurrences::end_waiting(&mut tx, (org, before.id), Cause::Paused, None, now).await?;
     let detail = json!({ "name": before.name, "why": request.reason });
     audit::record(&mut tx, org, now, by.entry("schedule.pause", object(before.id), detail)).await?;
     let paused = find(&mut tx, by, &before.id.to_string()).await?;

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use model::{
     Invalid,
     access::Permission,
-    api::schedule::{Delivered, OccurrenceState, Origin, WebhookSecret},
+    api::schedule::{Cause, Delivered, OccurrenceState, Origin, WebhookSecret},
     id::ScheduleId,
     limits,
     schedule::{Proof, Source, Trigger, Webhook},
@@ -84,17 +84,21 @@ pub(crate) async fn new_secret(
         );
         return Err(by.actor().refusal(Permission::ScheduleManage, &why));
     }
+    // Who wrote himself into the row does not get it either.
+    let saved = store::schedules::saved(&mut tx, (org, locked.id)).await?;
+    versions::verify(app, org, versions::SCHEDULE, locked.id.0, &saved)?;
     let number = store::triggers::next_secret(&mut tx, (org, locked.id)).await?;
     let detail = json!({ "name": locked.name, "number": number });
     let entry = by.entry("schedule.new_secret", format!("schedule/{}", locked.id), detail);
     audit::record(&mut tx, org, now, entry).await?;
     tx.commit().await.during("commit")?;
-    let secret = secret(app, locked.id, number).reveal();
+    let secret = secret(app, locked.id, number, &locked.author_id).reveal();
     Ok(WebhookSecret { path: store::schedules::webhook_path(locked.id), secret })
 }
 
-fn secret(app: &App, schedule: ScheduleId, number: i32) -> derived::WebhookSecret {
-    derived::WebhookSecret::of(app.ca.authority(), format!("{schedule}/{number}").as_bytes())
+/// The secret of this number, while the schedule acts as this author.
+fn secret(app: &App, schedule: ScheduleId, number: i32, author_id: &str) -> derived::WebhookSecret {
+    derived::WebhookSecret::of(app.ca.authority(), format!("{schedule}/{number}/{author_id}").as_bytes())
 }
 
 /// Checks that the sender knows the secret of the webhook, and may send from where it is.
@@ -105,10 +109,19 @@ pub(crate) async fn prove(app: &App, id: ScheduleId, delivery: Delivery) -> Resu
     let stranger = || Error::BadCredential("there is no such webhook, or it has another secret".to_owned());
     let hook = store::triggers::hook(app.db.worker(), id).await?.ok_or_else(stranger)?;
     let webhook = door(&hook.saved.document).ok_or_else(stranger)?;
-    if hook.secret_number == 0 || !is_proven(&webhook, &secret(app, id, hook.secret_number), &delivery) {
+    let secret = secret(app, id, hook.secret_number, &hook.saved.author_id);
+    if hook.secret_number <= 0 || !is_proven(&webhook, &secret, &delivery) {
         return Err(stranger());
     }
-    versions::verify(app, hook.org_id, versions::SCHEDULE, id.0, &hook.saved)?;
+    if let Err(error) = versions::verify(app, hook.org_id, versions::SCHEDULE, id.0, &hook.saved) {
+        if !hook.is_paused {
+            // It has its turn, to be paused with an alarm.
+            let mut connection = app.db.worker().acquire().await.during("acquire of a connection")?;
+            store::schedules::look_at(&mut connection, (hook.org_id, id), clock::now()).await?;
+            app.wake.schedules.notify_one();
+        }
+        return Err(error);
+    }
     let networks = webhook.networks()?;
     let is_among = |address: IpAddr| networks.iter().any(|network| network.contains(address));
     if !networks.is_empty() && !delivery.address.is_some_and(is_among) {
@@ -155,7 +168,6 @@ fn is_proven(webhook: &Webhook, secret: &derived::WebhookSecret, delivery: &Deli
 pub(crate) async fn take(app: &App, proven: Proven) -> Result<Delivered> {
     let Proven { schedule, hook, webhook, delivery } = proven;
     let document = store::schedules::read(&hook.saved.document)?;
-    let Some(trigger) = document.when.trigger() else { return Err(Error::StillRunning) };
     let name = webhook
         .delivery_headers()
         .find_map(|name| Some((name.to_owned(), delivery.headers.get(&name.to_ascii_lowercase())?.clone())));
@@ -166,6 +178,12 @@ pub(crate) async fn take(app: &App, proven: Proven) -> Result<Delivered> {
         return Err(Invalid::new(header, why).into());
     }
     let data = data(&webhook, &delivery)?;
+    let judged = arrivals::beside(move || {
+        // What nobody can judge starts nothing.
+        let unknown = || Err((Cause::Changed, "the schedule has no webhook".to_owned()));
+        document.when.trigger().map_or_else(unknown, |trigger| arrivals::judge(trigger, &data))
+    })
+    .await?;
     let from = delivery.address.map(|address| format!("from {address}")).unwrap_or_default();
     let coming = Coming {
         of: (hook.org_id, schedule),
@@ -176,7 +194,7 @@ pub(crate) async fn take(app: &App, proven: Proven) -> Result<Delivered> {
         chain: 0,
         detail: from,
     };
-    let arrival = arrivals::seal(app, coming, arrivals::judge(trigger, &data))?;
+    let arrival = arrivals::seal(app, coming, judged)?;
     let mut tx = app.db.of(hook.org_id).begin().await.during("begin")?;
     if !store::triggers::arrive(&mut tx, &arrival).await? {
         let earlier = store::triggers::earlier(&mut tx, schedule, &arrival.delivery).await?;

@@ -12,6 +12,14 @@ use crate::{
 const PERIOD: Duration = Duration::from_millis(500);
 
 pub(super) async fn round(app: &Arc<App>) -> Result<()> {
-    tokio::time::sleep(PERIOD).await;
-    noted(app, "listeners", Some(PERIOD), listeners::show_events(app)).await
+    let mut has_more = false;
+    let work = async {
+        has_more = listeners::show_events(app).await?;
+        Ok(())
+    };
+    noted(app, "listeners", Some(PERIOD), work).await?;
+    if !has_more {
+        tokio::time::sleep(PERIOD).await;
+    }
+    Ok(())
 }

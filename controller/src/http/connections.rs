@@ -81,12 +81,12 @@ impl Bounded {
         Self { open: Arc::default(), proxies: proxies.clone() }
     }
 
-    /// How many connections this address may have.
-    fn most(&self, address: IpAddr) -> usize {
+    /// As what a connection from this address is counted, and how many of these there may be.
+    fn most(&self, address: IpAddr) -> (IpAddr, usize) {
         if self.proxies.has(address) {
-            limits::HTTP_CONNECTIONS
+            (address.to_canonical(), limits::HTTP_CONNECTIONS)
         } else {
-            limits::HTTP_CONNECTIONS_PER_ADDRESS
+            (counted(address), limits::HTTP_CONNECTIONS_PER_ADDRESS)
         }
     }
 }
@@ -98,7 +98,8 @@ impl<S> Accept<TcpStream, S> for Bounded {
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         ready(stream.peer_addr().and_then(|peer| {
-            let place = self.open.enter(counted(peer.ip()), self.most(peer.ip())).map_err(|limit| {
+            let (address, most) = self.most(peer.ip());
+            let place = self.open.enter(address, most).map_err(|limit| {
                 metrics::counter!("opsc_http_connections_refused_total", "limit" => limit).increment(1);
                 tracing::debug!(http.peer = %peer, limit, "a connection is closed: too many are open");
                 io::Error::other(limit)
@@ -182,9 +183,11 @@ mod tests {
 
     #[test]
     fn a_proxy_of_ours_brings_many_people() {
-        let bounded = Bounded::new(&Proxies::of(&["10.0.0.5"]));
+        let bounded = Bounded::new(&Proxies::of(&["10.0.0.5", "2001:db8::5"]));
         let most = |text: &str| bounded.most(text.parse().expect("an address"));
-        assert_eq!(most("10.0.0.5"), limits::HTTP_CONNECTIONS);
-        assert_eq!(most("10.0.0.6"), limits::HTTP_CONNECTIONS_PER_ADDRESS);
+        assert_eq!(most("10.0.0.5").1, limits::HTTP_CONNECTIONS);
+        assert_eq!(most("10.0.0.6").1, limits::HTTP_CONNECTIONS_PER_ADDRESS);
+        // It takes no place of its neighbours.
+        assert_ne!(most("2001:db8::5").0, most("2001:db8::6").0);
     }
 }

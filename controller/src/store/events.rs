@@ -203,8 +203,25 @@ pub(crate) async fn now(pool: &PgPool) -> Result<Position> {
 }
 
 /// Brings events from another cluster (a dump that was read in here) before all that this one will write: its transactions
-/// count from their own beginning.
+/// count from their own beginning. What had been shown to schedules stays shown, and what had not will be.
 pub(crate) async fn adopt(pool: &PgPool) -> Result<u64> {
+    sqlx::query!(
+        "with foreign_ones as (
+             select p.org_id, p.tx, p.id from event_positions p
+             where p.tx >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+                or exists (select from events e where e.org_id = p.org_id and e.tx >= pg_snapshot_xmax(pg_current_snapshot()))
+         ), counted as (
+             update events e set tx = case when (e.tx::text::bigint, e.id) > (f.tx, f.id) then '1'::xid8 else '0'::xid8 end
+             from foreign_ones f where e.org_id = f.org_id
+         ), placed as (
+             update event_positions p set tx = 0, id = 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+             from foreign_ones f where p.org_id = f.org_id
+         )
+         update schedules s set events_after = 0 from foreign_ones f where s.org_id = f.org_id"
+    )
+    .execute(pool)
+    .await
+    .during("adoption of what was shown of events from another cluster")?;
     let done = sqlx::query!(
         "update events set tx = '0'
          where org_id in (select id from organizations) and tx >= pg_snapshot_xmax(pg_current_snapshot())"
@@ -212,19 +229,6 @@ pub(crate) async fn adopt(pool: &PgPool) -> Result<u64> {
     .execute(pool)
     .await
     .during("adoption of events from another cluster")?;
-    // What was shown to schedules by then counts as shown.
-    sqlx::query!(
-        "update event_positions set tx = 0 where tx >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
-    )
-    .execute(pool)
-    .await
-    .during("adoption of positions among events")?;
-    sqlx::query!(
-        "update schedules set events_after = 0 where events_after >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
-    )
-    .execute(pool)
-    .await
-    .during("adoption of schedules that wait for events")?;
     Ok(done.rows_affected())
 }
 

@@ -127,20 +127,22 @@ pub(crate) async fn waiting(connection: &mut PgConnection, schedules: &[Uuid]) -
         .collect()
 }
 
-/// Ends those of a schedule that wait.
+/// Ends those of a schedule that wait, but for what was sealed for its revision `kept`.
 pub(crate) async fn end_waiting(
     connection: &mut PgConnection,
     (org, schedule): (OrgId, ScheduleId),
     cause: Cause,
+    kept: Option<i32>,
     now: Timestamp,
 ) -> Result<()> {
     sqlx::query!(
         "update occurrences set state = 'skipped', cause = $3, detail = null, at = $4, taken = null, seal = null
-         where org_id = $1 and schedule_id = $2 and state = 'waiting'",
+         where org_id = $1 and schedule_id = $2 and state = 'waiting' and ($5::int is null or revision is distinct from $5)",
         org.0,
         schedule.0,
         cause.as_str(),
-        now.to_sqlx()
+        now.to_sqlx(),
+        kept
     )
     .execute(connection)
     .await

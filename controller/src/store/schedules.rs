@@ -155,7 +155,7 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &Saved<'_>) -> Re
 }
 
 /// All of it anew; failures are counted from the beginning. One that had no further firing, or was not what somebody saved, is not
-/// paused any more: who saves it gives it some.
+/// paused any more: who saves it gives it some. The secret of its webhook is worth nothing any more when somebody else saves it.
 pub(crate) async fn update(connection: &mut PgConnection, new: &Saved<'_>) -> Result<()> {
     let (starts_on, event_kind) = new.starts_on();
     sqlx::query!(
@@ -166,7 +166,8 @@ pub(crate) async fn update(connection: &mut PgConnection, new: &Saved<'_>) -> Re
              paused_at = case when halted_at is null and (next_due is not null or starts_on is not null) then paused_at end,
              paused_because = case when halted_at is null and (next_due is not null or starts_on is not null) then paused_because end,
              starts_on = $15, event_kind = $16,
-             events_after = case when starts_on = 'event' then events_after else pg_current_xact_id()::text::bigint end
+             events_after = case when event_kind = $16 then events_after else pg_current_xact_id()::text::bigint end,
+             secret_number = case when author_id = $8 then secret_number else -abs(secret_number) end
          where org_id = $2 and id = $1",
         new.id.0,
         new.org_id.0,
@@ -446,23 +447,42 @@ pub(crate) async fn next_at(pool: &PgPool) -> Result<Option<Timestamp>> {
 
 /// Locks schedules whose time has come, of which an execution has ended, or for which something came. Of each of these who waits
 /// for longest comes first, and none keeps the others from their turn. Those that somebody else has locked are his, and those that
-/// are put off are not looked at. What refers to a schedule (an occurrence that comes) does not wait for who holds it here.
+/// are put off are not looked at. Each schedule's first end and arrival is found by a step in an index. What refers to a schedule (an occurrence that comes) does not wait for who holds it here.
 pub(crate) async fn take(connection: &mut PgConnection, now: Timestamp, limit: i64) -> Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         r#"with due as (
                select id from schedules where next_at <= $1 and (put_off_until is null or put_off_until <= $1)
                order by next_at limit $2 for no key update skip locked
+           ), with_ends as (
+               select s.id, e.at from schedules s join (
+                   with recursive each as (
+                       (select schedule_id, at from schedule_ends order by schedule_id, at limit 1)
+                       union all
+                       select n.schedule_id, n.at from each cross join lateral (
+                           select schedule_id, at from schedule_ends where schedule_id > each.schedule_id
+                           order by schedule_id, at limit 1) n
+                   ) select * from each
+               ) e on e.schedule_id = s.id
+               where s.put_off_until is null or s.put_off_until <= $1
            ), ended as (
-               select id from schedules
-               where id in (select e.schedule_id from schedule_ends e join schedules s on s.id = e.schedule_id
-                            where s.put_off_until is null or s.put_off_until <= $1 order by e.at limit 1000)
-               limit greatest($2 / 4, 1) for no key update skip locked
+               select s.id from schedules s join with_ends e on e.id = s.id
+               order by e.at limit greatest($2 / 4, 1) for no key update of s skip locked
+           ), with_arrivals as (
+               select s.id, o.due from schedules s join (
+                   with recursive each as (
+                       (select schedule_id, due from occurrences
+                        where delivery is not null and state = 'waiting' and cause is null order by schedule_id, due limit 1)
+                       union all
+                       select n.schedule_id, n.due from each cross join lateral (
+                           select schedule_id, due from occurrences
+                           where delivery is not null and state = 'waiting' and cause is null and schedule_id > each.schedule_id
+                           order by schedule_id, due limit 1) n
+                   ) select * from each
+               ) o on o.schedule_id = s.id
+               where s.put_off_until is null or s.put_off_until <= $1
            ), arrived as (
-               select id from schedules
-               where id in (select o.schedule_id from occurrences o join schedules s on s.id = o.schedule_id
-                            where o.delivery is not null and o.state = 'waiting' and o.cause is null
-                              and (s.put_off_until is null or s.put_off_until <= $1) order by o.due limit 1000)
-               limit greatest($2 / 4, 1) for no key update skip locked
+               select s.id from schedules s join with_arrivals o on o.id = s.id
+               order by o.due limit greatest($2 / 4, 1) for no key update of s skip locked
            )
            select id as "id!" from due union select id from ended union select id from arrived
            limit case when $2 = 1 then 1 end"#,

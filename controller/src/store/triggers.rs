@@ -10,6 +10,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::{
     events::Position,
+    occurrences::{Came, Waiting},
     versions::{SavedVersion, saved_version},
 };
 use crate::error::{During, Error, Result};
@@ -19,7 +20,9 @@ use crate::error::{During, Error, Result};
 pub(crate) struct Hook {
     pub org_id: OrgId,
     pub saved: SavedVersion,
+    /// Above 0 where there is a secret.
     pub secret_number: i32,
+    pub is_paused: bool,
 }
 
 /// A schedule that waits for events.
@@ -70,8 +73,9 @@ pub(crate) struct Sealed {
 /// The schedule of this id, if a webhook starts it.
 pub(crate) async fn hook(pool: &PgPool, id: ScheduleId) -> Result<Option<Hook>> {
     let row = sqlx::query!(
-        "select org_id, document, revision, author, author_id, saved_at, signed, signature, certificate, secret_number
-         from schedules where id = $1 and starts_on = 'webhook' and deleted_at is null",
+        r#"select org_id, document, revision, author, author_id, saved_at, signed, signature, certificate, secret_number,
+                  paused_at is not null as "is_paused!"
+           from schedules where id = $1 and starts_on = 'webhook' and deleted_at is null"#,
         id.0
     )
     .fetch_optional(pool)
@@ -80,6 +84,7 @@ pub(crate) async fn hook(pool: &PgPool, id: ScheduleId) -> Result<Option<Hook>> 
     Ok(row.map(|r| Hook {
         org_id: r.org_id.into(),
         secret_number: r.secret_number,
+        is_paused: r.is_paused,
         saved: saved_version!(r),
     }))
 }
@@ -90,7 +95,7 @@ pub(crate) async fn next_secret(
     (org, id): (OrgId, ScheduleId),
 ) -> Result<i32> {
     sqlx::query_scalar!(
-        "update schedules set secret_number = secret_number + 1 where org_id = $1 and id = $2 returning secret_number",
+        "update schedules set secret_number = abs(secret_number) + 1 where org_id = $1 and id = $2 returning secret_number",
         org.0,
         id.0
     )
@@ -139,6 +144,71 @@ pub(crate) async fn sealed(connection: &mut PgConnection, id: OccurrenceId) -> R
         .await
         .during("query for what came for a schedule")?;
     Ok(row.and_then(|row| Some(Sealed { taken: row.taken?, seal: row.seal? })))
+}
+
+/// What came for a schedule and waits, with what was taken out of it.
+pub(crate) async fn unsettled(
+    connection: &mut PgConnection,
+    (org, schedule): (OrgId, ScheduleId),
+) -> Result<Vec<(Waiting, Came, Sealed)>> {
+    let rows = sqlx::query!(
+        r#"select id, origin, due, at, cause, delivery as "delivery!", revision, chain, taken as "taken!", seal as "seal!"
+           from occurrences
+           where org_id = $1 and schedule_id = $2 and state = 'waiting' and delivery is not null and taken is not null
+             and seal is not null
+           order by due, id"#,
+        org.0,
+        schedule.0
+    )
+    .fetch_all(connection)
+    .await
+    .during("query for what waits for a schedule")?;
+    rows.into_iter()
+        .map(|r| {
+            let origin = Origin::parse(&r.origin).ok_or_else(|| {
+                Error::internal("an occurrence has a word that nobody knows", r.origin.clone())
+            })?;
+            let came = Came {
+                delivery: r.delivery,
+                revision: r.revision.unwrap_or_default(),
+                chain: r.chain,
+                is_new: r.cause.is_none(),
+            };
+            let waiting = Waiting {
+                id: r.id.into(),
+                schedule_id: schedule,
+                origin,
+                due: r.due.to_jiff(),
+                at_a_time: None,
+                at: r.at.to_jiff(),
+                came: None,
+            };
+            Ok((waiting, came, Sealed { taken: r.taken, seal: r.seal }))
+        })
+        .collect()
+}
+
+/// Gives what waits the seals of another revision.
+pub(crate) async fn reseal(
+    connection: &mut PgConnection,
+    org: OrgId,
+    revision: i32,
+    seals: &[(OccurrenceId, Vec<u8>)],
+) -> Result<()> {
+    let ids: Vec<uuid::Uuid> = seals.iter().map(|(id, _)| id.0).collect();
+    let seals: Vec<&[u8]> = seals.iter().map(|(_, seal)| seal.as_slice()).collect();
+    sqlx::query!(
+        "update occurrences o set revision = $2, seal = n.seal from unnest($3::uuid[], $4::bytea[]) as n(id, seal)
+         where o.org_id = $1 and o.id = n.id and o.state = 'waiting'",
+        org.0,
+        revision,
+        &ids,
+        &seals as _
+    )
+    .execute(connection)
+    .await
+    .during("update of what waits for a schedule")?;
+    Ok(())
 }
 
 /// What became of a delivery that came before.
@@ -208,14 +278,27 @@ pub(crate) async fn listening(pool: &PgPool) -> Result<Vec<OrgId>> {
     Ok(ids.into_iter().map(OrgId).collect())
 }
 
-/// Up to where its events have been shown, locked; none when somebody else is showing them.
+/// Up to where its events have been shown.
 pub(crate) async fn position(connection: &mut PgConnection, org: OrgId) -> Result<Option<Position>> {
-    let row =
-        sqlx::query!("select tx, id from event_positions where org_id = $1 for update skip locked", org.0)
-            .fetch_optional(connection)
-            .await
-            .during("query for the position among events")?;
+    let row = sqlx::query!("select tx, id from event_positions where org_id = $1", org.0)
+        .fetch_optional(connection)
+        .await
+        .during("query for the position among events")?;
     Ok(row.map(|row| Position { tx: row.tx, id: row.id }))
+}
+
+/// Locks the position, if it is still this one and nobody else has locked it.
+pub(crate) async fn hold(connection: &mut PgConnection, org: OrgId, at: Position) -> Result<bool> {
+    let held = sqlx::query_scalar!(
+        r#"select true as "held!" from event_positions where org_id = $1 and tx = $2 and id = $3 for update skip locked"#,
+        org.0,
+        at.tx,
+        at.id
+    )
+    .fetch_optional(connection)
+    .await
+    .during("lock of the position among events")?;
+    Ok(held.unwrap_or(false))
 }
 
 pub(crate) async fn set_position(connection: &mut PgConnection, org: OrgId, to: Position) -> Result<()> {

@@ -154,12 +154,21 @@ pub(super) fn engine(field: &str) -> Result<Environment<'static>, Invalid> {
     engine.add_filter("trim", |value: String| value.trim().to_owned());
     engine.add_filter("length", minijinja::filters::length);
     engine.add_filter("first", minijinja::filters::first);
-    engine.add_filter("string", |value: Value| bounded(plain(&value)));
+    engine.add_filter("string", |value: Value| {
+        let mut out = Bounded(Vec::new());
+        let text: &dyn std::fmt::Display =
+            if value.kind() == ValueKind::Bool { &value.is_true() } else { &value };
+        std::io::Write::write_fmt(&mut out, format_args!("{text}")).map_err(|_| too_much())?;
+        Ok(String::from_utf8(out.0).unwrap_or_default())
+    });
     engine.add_filter("join", join);
     engine.add_filter("tojson", |value: Value| {
-        let text = serde_json::to_string(&value)
-            .map_err(|_| Error::new(ErrorKind::BadSerialization, "is not JSON"))?;
-        bounded(text)
+        let mut out = Bounded(Vec::new());
+        match serde_json::to_writer(&mut out, &value) {
+            Ok(()) => Ok(String::from_utf8(out.0).unwrap_or_default()),
+            Err(error) if error.is_io() => Err(too_much()),
+            Err(_) => Err(Error::new(ErrorKind::BadSerialization, "is not JSON")),
+        }
     });
     engine.add_test("defined", |value: Value| !value.is_undefined());
     engine.add_test("none", |value: Value| value.is_none());
@@ -168,11 +177,12 @@ pub(super) fn engine(field: &str) -> Result<Environment<'static>, Invalid> {
 
 /// A filter's text. Escaping doubles what it escapes, and filters come in rows.
 fn bounded(text: String) -> Result<String, Error> {
-    if text.len() > limits::TEMPLATE_BYTES {
-        let problem = format!("a filter makes more than TEMPLATE_BYTES of {} bytes", limits::TEMPLATE_BYTES);
-        return Err(Error::new(ErrorKind::OutOfFuel, problem));
-    }
-    Ok(text)
+    if text.len() > limits::TEMPLATE_BYTES { Err(too_much()) } else { Ok(text) }
+}
+
+fn too_much() -> Error {
+    let problem = format!("a filter makes more than TEMPLATE_BYTES of {} bytes", limits::TEMPLATE_BYTES);
+    Error::new(ErrorKind::OutOfFuel, problem)
 }
 
 fn range(low: i64, high: Option<i64>) -> Result<Value, Error> {

@@ -11,9 +11,7 @@ use opsconductor_tests::{Api, SOON, World, agent::clock_in, eventually, postgres
 use reqwest::Method;
 use serde_json::json;
 
-use super::{
-    create, decided, history, in_seconds, nobody_was_there, save_job, show, triggers::Door, without_gaps,
-};
+use super::{create, decided, history, in_seconds, save_job, show, triggers::Door, without_gaps};
 use crate::crash_matrix::points;
 
 /// The points at which a controller that fires can die.
@@ -81,7 +79,8 @@ async fn a_controller_dies_at_each_step_of_a_firing() {
     }
 }
 
-/// Two controllers that are killed at random, while many schedules are due at once, deliveries come and events happen.
+/// Two controllers that are killed while many schedules are due at once, deliveries come and events happen: one at each point of a
+/// firing, and then both at random.
 #[tokio::test]
 async fn controllers_that_are_killed_at_random_start_everything_once() {
     const MANY: usize = 5000;
@@ -116,6 +115,20 @@ async fn controllers_that_are_killed_at_random_start_everything_once() {
     .execute(&mut sql)
     .await
     .expect("the owner may");
+    second.kill_controller();
+    let log = first.folder().join("fault.log");
+    for point in points::all().into_iter().filter(|point| point.starts_with(POINTS)) {
+        first.kill_controller();
+        let variables =
+            [("OPSC_FAULT", point.as_str()), ("OPSC_FAULT_LOG", log.to_str().expect("it is UTF-8"))];
+        first.run_controller_with(&variables);
+        eventually(SOON, &format!("the controller has died at {point}"), async || {
+            first.controller_ended().is_some().then_some(())
+        })
+        .await;
+    }
+    first.start_controller().await;
+    second.start_controller().await;
     let apis = [first.api(), second.api()];
     let comes = async {
         for number in 0..CAME {
@@ -176,43 +189,55 @@ async fn told(api: &Api, number: usize) -> bool {
 #[tokio::test]
 async fn a_database_that_was_away_leaves_nothing_out() {
     let mut postgres = Mortal::start();
-    let world = World::builder().database(postgres.url()).start().await;
+    let world = World::builder().database(postgres.url()).prepare();
+    let file = world.folder().join("clock");
+    let set = |offset: &str| std::fs::write(&file, offset).expect("the folder is ours");
+    set("+0");
+    let clocked = clock_in(&file);
+    let variables: Vec<(&str, &str)> = clocked.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    world.start_controller_with(&variables).await;
     let api = world.api();
     save_job(&api, ALONE).await;
-    let more = json!({ "overlap": "allow" });
-    create(&api, "steady", "alone", json!({ "every": "1s" }), more).await;
-    for _ in 0..3 {
+    let more = || json!({ "overlap": "allow" });
+    create(&api, "steady", "alone", json!({ "every": "1s" }), more()).await;
+    create(&api, "hook", "alone", json!({ "webhook": {} }), more()).await;
+    create(&api, "heard", "alone", json!({ "event": "custom.x" }), more()).await;
+    let door = Door::of(&world, "hook").await;
+    for number in 0..3 {
         let before = history(&api, "steady").await.len();
-        postgres.die_and_start();
-        eventually(SOON, "it goes on", async || {
+        // The event is written, and perhaps not yet shown.
+        assert!(told(&api, number).await);
+        postgres.die();
+        assert!(!door.try_deliver(&api, &format!("d-{number}")).await, "nobody can keep it");
+        if number == 2 {
+            // Ten minutes go by.
+            set("+600s");
+        }
+        postgres.start_again();
+        eventually(SOON, "it goes on, and takes in what comes again", async || {
             let all = api.try_get("/api/v1/schedules/steady/history?limit=1000").await?;
-            if all.status != 200 {
-                return None;
-            }
-            let page = all.value();
-            (page["items"].as_array()?.len() > before + 1).then_some(())
+            let is_going_on = all.status == 200 && all.value()["items"].as_array()?.len() > before + 1;
+            (is_going_on && door.try_deliver(&api, &format!("d-{number}")).await).then_some(())
         })
         .await;
     }
-    // Ten minutes, as the row tells it.
-    let since = show(&api, "steady").await.next.expect("a firing") - SignedDuration::from_mins(10);
-    api.post("/api/v1/schedules/steady/pause", &json!({})).await.accepted();
-    let mut sql = world.sql().await;
-    sqlx::query("delete from occurrences").execute(&mut sql).await.expect("the owner may");
-    sqlx::query("update schedules set paused_at = null, paused_because = null")
-        .execute(&mut sql)
-        .await
-        .expect("the owner may");
-    nobody_was_there(&world, "steady", since).await;
-    eventually(SOON, "all is accounted for", async || {
+    let all = eventually(SOON, "all is accounted for", async || {
         let all = history(&api, "steady").await;
-        (all.len() > 600).then_some(())
+        (all.len() > 600).then_some(all)
     })
     .await;
-    let all = history(&api, "steady").await;
-    assert_eq!(all[0].due, since);
     assert!(all.iter().all(|one| one.origin == Origin::Planned));
+    assert!(all.iter().any(|one| one.state == OccurrenceState::Missed));
     without_gaps(&all, 1);
+    for name in ["hook", "heard"] {
+        let came = eventually(SOON, &format!("all that came for {name} is decided"), async || {
+            let all = history(&api, name).await;
+            all.iter().all(|one| one.state != OccurrenceState::Waiting).then_some(all)
+        })
+        .await;
+        assert_eq!(came.len(), 3, "{came:?}");
+        one_to_one(&world, name, &came).await;
+    }
 }
 
 #[tokio::test]

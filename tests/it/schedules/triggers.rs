@@ -420,6 +420,33 @@ async fn a_controller_that_dies_takes_everything_in_once() {
 }
 
 #[tokio::test]
+async fn what_waits_goes_on_under_a_revision_that_means_the_same() {
+    let world = World::start().await;
+    let api = world.api();
+    save_job(&api, SLOW).await;
+    let when = || json!({ "webhook": {}, "parameters": { "n": "body.n" } });
+    create(&api, "turns", "slow", when(), json!({ "overlap": "queue_all" })).await;
+    let door = Door::of(&world, "turns").await;
+    for n in 1..=2 {
+        door.deliver(&n.to_string(), &json!({ "n": n })).await.accepted();
+    }
+    let first = become_of(&api, "turns", "1").await;
+    become_of(&api, "turns", "2").await;
+    let more = json!({ "overlap": "queue_all", "description": "the same" });
+    api.put("/api/v1/schedules/turns", &document("turns", "slow", when(), more)).await.accepted();
+    api.act(&format!("/api/v1/executions/{}/cancel", first.execution_id.expect("it runs"))).await.accepted();
+    let fired = decided(&api, "turns", OccurrenceState::Fired, 2).await.pop().expect("the newest");
+    let execution = api.execution(fired.execution_id.expect("it runs")).await;
+    assert_eq!(execution.job.expect("a job").parameters["n"], json!(2));
+    // Under one that waits for something else it does not.
+    door.deliver("3", &json!({ "n": 3 })).await.accepted();
+    become_of(&api, "turns", "3").await;
+    let other = json!({ "webhook": {}, "parameters": { "n": "body.m" } });
+    api.put("/api/v1/schedules/turns", &document("turns", "slow", other, json!({}))).await.accepted();
+    assert_eq!(become_of(&api, "turns", "3").await.cause, Some(Cause::Changed));
+}
+
+#[tokio::test]
 async fn saving_it_anew_loses_no_event() {
     let world = World::start().await;
     let api = world.api();
@@ -444,13 +471,20 @@ async fn whose_it_is_has_its_secret_and_what_nobody_saved_hears_nothing() {
     let api = world.api();
     save_job(&api, QUICK).await;
     create(&api, "hook", "quick", json!({ "webhook": {} }), json!({})).await;
+    let door = Door::of(&world, "hook").await;
+    door.deliver("1", &json!({})).await.accepted();
+    become_of(&api, "hook", "1").await;
     let olga = world.person("olga", Some("operator")).await;
     let refused = olga.act("/api/v1/schedules/hook/webhook-secret").await.refused(403, "forbidden");
     assert!(refused.detail.contains("save it anew"), "{refused:?}");
     olga.put("/api/v1/schedules/hook", &document("hook", "quick", json!({ "webhook": {} }), json!({})))
         .await
         .accepted();
+    // Now it acts as somebody else: who has the old secret has nothing.
+    assert_eq!(show(&api, "hook").await.webhook_has_secret, Some(false));
+    door.deliver("2", &json!({})).await.refused(401, "bad_credential");
     olga.act("/api/v1/schedules/hook/webhook-secret").await.accepted();
+    door.deliver("2", &json!({})).await.refused(401, "bad_credential");
     api.act("/api/v1/schedules/hook/webhook-secret").await.refused(403, "forbidden");
 
     let heard = || json!({ "event": "custom.x" });
@@ -464,7 +498,9 @@ async fn whose_it_is_has_its_secret_and_what_nobody_saved_hears_nothing() {
     .expect("the owner may");
     api.post("/api/v1/events", &json!({ "kind": "custom.x" })).await.accepted();
     eventually(SOON, "it is paused", async || {
-        (show(&api, "heard").await.state == ScheduleState::Paused).then_some(())
+        let halted =
+            "select halted_at is not null and paused_at is not null from schedules where name = 'heard'";
+        sqlx::query_scalar::<_, bool>(halted).fetch_one(&mut sql).await.ok().filter(|is| *is)
     })
     .await;
     let audit = api.get("/api/v1/audit?verb=schedule.pause").await.accepted().value();
