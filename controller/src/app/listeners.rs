@@ -84,26 +84,22 @@ type Read = Vec<(Listener, Option<Schedule>)>;
 
 /// Shows some events of an organization.
 async fn show_some(app: &App, org: OrgId) -> Result<Shown> {
-    let mut connection = app.db.worker().acquire().await.during("acquire of a connection")?;
-    let Some(after) = store::triggers::position(&mut connection, org).await? else {
-        return Ok(Shown::default());
-    };
+    let pool = app.db.worker();
+    let Some(after) = store::triggers::position(pool, org).await? else { return Ok(Shown::default()) };
     // However long another transaction stays open: an event behind it is shown late, and not never.
     let from = (after, Complete::Surely);
-    let (events, _) =
-        store::events::following(app.db.worker(), org, &Filter::default(), from, EVENTS).await?;
+    let (events, _) = store::events::following(pool, org, &Filter::default(), from, EVENTS).await?;
     let Some((last, _)) = events.last() else { return Ok(Shown::default()) };
     let (last, is_full) = (*last, i64::try_from(events.len()).unwrap_or(0) == EVENTS);
     let mut kinds: Vec<&str> = events.iter().map(|(_, event)| event.kind.as_str()).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    let listeners = store::triggers::listeners(&mut connection, org, &kinds).await?;
-    drop(connection);
+    let listeners = store::triggers::listeners(pool, org, &kinds).await?;
     let read: Arc<Read> = Arc::new(read(app, org, listeners)?);
     let judging = Arc::clone(&read);
     let (shown, judged) = arrivals::beside(move || judge_all(&events, &judging)).await?;
 
-    let mut tx = app.db.worker().begin().await.during("begin")?;
+    let mut tx = pool.begin().await.during("begin")?;
     if !store::triggers::hold(&mut tx, org, after).await? {
         // Somebody else shows them.
         return Ok(Shown::default());

@@ -279,9 +279,9 @@ pub(crate) async fn listening(pool: &PgPool) -> Result<Vec<OrgId>> {
 }
 
 /// Up to where its events have been shown.
-pub(crate) async fn position(connection: &mut PgConnection, org: OrgId) -> Result<Option<Position>> {
+pub(crate) async fn position(pool: &PgPool, org: OrgId) -> Result<Option<Position>> {
     let row = sqlx::query!("select tx, id from event_positions where org_id = $1", org.0)
-        .fetch_optional(connection)
+        .fetch_optional(pool)
         .await
         .during("query for the position among events")?;
     Ok(row.map(|row| Position { tx: row.tx, id: row.id }))
@@ -310,11 +310,7 @@ pub(crate) async fn set_position(connection: &mut PgConnection, org: OrgId, to: 
 }
 
 /// The schedules of an organization that wait for events of one of these kinds.
-pub(crate) async fn listeners(
-    connection: &mut PgConnection,
-    org: OrgId,
-    kinds: &[&str],
-) -> Result<Vec<Listener>> {
+pub(crate) async fn listeners(pool: &PgPool, org: OrgId, kinds: &[&str]) -> Result<Vec<Listener>> {
     let rows = sqlx::query!(
         r#"select id, document, revision, author, author_id, saved_at, signed, signature, certificate, events_after,
                   paused_at is not null as "is_paused!"
@@ -326,7 +322,7 @@ pub(crate) async fn listeners(
         org.0,
         kinds as _
     )
-    .fetch_all(connection)
+    .fetch_all(pool)
     .await
     .during("query for schedules that wait for events")?;
     let listeners = rows.into_iter().map(|r| Listener {
