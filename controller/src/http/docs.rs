@@ -76,9 +76,9 @@ fn refusals(operation: &Operation) -> Vec<(&'static str, &'static str)> {
         ("500", "A defect of the controller"),
         ("503", "The database does not answer; try again"),
     ];
-    // Open routes say so by a requirement of nothing; those of `auth` bring their credential in another way.
-    let is_auth = operation.tags.iter().flatten().any(|tag| tag == "auth");
-    if operation.security.is_none() || is_auth {
+    // Open routes say so by a requirement of nothing; those of `auth` and `webhooks` bring their credential in another way.
+    let has_its_own = operation.tags.iter().flatten().any(|tag| tag == "auth" || tag == "webhooks");
+    if operation.security.is_none() || has_its_own {
         all.extend([
             ("401", "There is no credential, or it is not valid"),
             ("403", "A permission is missing"),

@@ -22,7 +22,7 @@ use crate::app::webhooks::{self, Delivery};
 
 /// A delivery. The sender shows that it knows the secret of the webhook: with `Authorization: Bearer`, or with the signature or the
 /// header that the schedule names. What came under the same name before starts nothing, and is answered with what became of it.
-#[utoipa::path(post, path = "/api/v1/hooks/{schedule}", tag = "schedules", operation_id = "deliver", security(()),
+#[utoipa::path(post, path = "/api/v1/hooks/{schedule}", tag = "webhooks", operation_id = "deliver", security(()),
     params(("schedule" = ScheduleId, Path)),
     request_body(content = String, description = "JSON, form fields or text", content_type = "*/*"),
     responses((status = 202, body = Delivered), (status = 200, body = Delivered, description = "It came before, or starts nothing")))]
@@ -38,7 +38,7 @@ pub(super) async fn deliver(
 }
 
 /// The same for senders that know nothing but an address: the secret is its end. It may then stand in the logs of what is between.
-#[utoipa::path(post, path = "/api/v1/hooks/{schedule}/{secret}", tag = "schedules", operation_id = "deliver_with_secret", security(()),
+#[utoipa::path(post, path = "/api/v1/hooks/{schedule}/{secret}", tag = "webhooks", operation_id = "deliver_with_secret", security(()),
     params(("schedule" = ScheduleId, Path), ("secret" = String, Path)),
     request_body(content = String, description = "JSON, form fields or text", content_type = "*/*"),
     responses((status = 202, body = Delivered), (status = 200, body = Delivered, description = "It came before, or starts nothing")))]
