@@ -154,23 +154,30 @@ pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<f64> {
     field_kib(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
-/// Proportional memory of a process and all its descendants in KiB.
+/// Proportional memory of a process and all its descendants in KiB; of one that ends meanwhile none.
 ///
 /// # Errors
 /// When it is gone.
-pub(crate) fn tree_pss_kib(pid: u32) -> anyhow::Result<f64> {
-    tree(pid)?.into_iter().map(|pid| field_kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:")).sum()
+pub(crate) fn tree_pss_kib(root: u32) -> anyhow::Result<f64> {
+    let of = |pid: u32| match field_kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:") {
+        Err(_) if pid != root && is_over(pid) => Ok(0.0),
+        read => read,
+    };
+    tree(root)?.into_iter().map(of).sum()
 }
 
-/// Seconds of processor time that a process and its descendants have used.
+/// Seconds of processor time that a process and its descendants have used; of one that ends meanwhile none.
 ///
 /// # Errors
 /// When it is gone.
-pub(crate) fn tree_cpu_seconds(pid: u32) -> anyhow::Result<f64> {
-    tree(pid)?
+pub(crate) fn tree_cpu_seconds(root: u32) -> anyhow::Result<f64> {
+    tree(root)?
         .into_iter()
         .map(|pid| {
-            let fields = stat(pid).with_context(|| format!("process {pid} is gone"))?;
+            let fields = match stat(pid) {
+                None if pid != root => return Ok(0.0),
+                read => read.with_context(|| format!("process {pid} is gone"))?,
+            };
             // utime and stime, counted from the state, which is the third field.
             let tick =
                 |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
@@ -191,6 +198,11 @@ fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(')')?;
     Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Whether a process is gone, or waits only to be asked how it ended.
+fn is_over(pid: u32) -> bool {
+    stat(pid).is_none_or(|fields| fields.first().is_some_and(|state| state == "Z" || state == "X"))
 }
 
 /// A process and its descendants.
