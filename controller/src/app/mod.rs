@@ -65,6 +65,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use model::id::ControllerId;
 
+pub(crate) use crate::config::Proxies;
 use crate::{
     config::{self, Timing},
     store::Db,
@@ -127,7 +128,7 @@ pub(crate) struct Installation {
     /// Everybody may become a member of the home organization.
     pub(crate) registration: bool,
     /// Whose word counts for whence a request is.
-    pub(crate) proxies: config::Proxies,
+    pub(crate) proxies: Proxies,
     /// The file of the token that sets the installation up.
     pub(crate) setup_token: PathBuf,
     /// What becomes of dangerous commands.

@@ -18,7 +18,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{address::counted, config::Proxies};
+use crate::{address::counted, app::Proxies};
 
 /// The connections that are open now.
 #[derive(Debug, Default)]
