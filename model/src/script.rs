@@ -31,12 +31,14 @@ pub struct ScriptDocument {
     pub description: String,
     /// By which people find it, and by which rights are bound to some jobs and scripts.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub labels: Labels,
     /// The interpreter with its options, split at spaces; without it the script's `#!` line decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interpreter: Option<String>,
     /// The parameters that it expects as `OPSC_PARAM_NAME` in its environment. They are for people: a job has its own.
     #[serde(default, skip_serializing_if = "Parameters::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, crate::job::parameters::Parameter>)]
     pub parameters: Parameters,
     /// The text, UTF-8.
     pub content: String,

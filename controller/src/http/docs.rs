@@ -105,6 +105,10 @@ fn refusals(operation: &Operation) -> Vec<(&'static str, &'static str)> {
             ("422", "Nothing matches, or the idempotency key came with another request before"),
         ]);
     }
+    let is_repeatable = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.name == "Idempotency-Key");
+    if operation.parameters.iter().flatten().any(is_repeatable) && operation.request_body.is_none() {
+        all.push(("422", "The idempotency key came with another request before"));
+    }
     let acts = operation.request_body.is_some() || operation.responses.responses.contains_key("201");
     if acts
         || operation.operation_id.as_deref().is_some_and(|id| !READS.iter().any(|read| id.starts_with(read)))
@@ -118,7 +122,7 @@ fn refusals(operation: &Operation) -> Vec<(&'static str, &'static str)> {
 const READS: [&str; 4] = ["list_", "show_", "whoami", "can_i"];
 
 /// Parameters of a query that have to name something that is there.
-const NAMING: [&str; 2] = ["host", "as"];
+const NAMING: [&str; 3] = ["host", "as", "target"];
 
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", tag = "controller", security(()),

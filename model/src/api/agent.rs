@@ -55,7 +55,9 @@ pub struct Agent {
     /// Has a session, whatever its state.
     #[serde(default)]
     pub connected: bool,
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub labels: Labels,
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub facts: Facts,
     /// Runs at a time.
     pub slots: i32,
@@ -82,6 +84,7 @@ pub struct Agent {
 pub struct ChangeLabels {
     /// Labels that the agent will have, with another value or anew.
     #[serde(default)]
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub set: Labels,
     /// Keys of labels that it will not have; those that it has not are no error.
     #[serde(default)]

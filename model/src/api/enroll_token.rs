@@ -20,6 +20,7 @@ pub struct CreateEnrollToken {
     pub ttl_seconds: Option<i64>,
     /// Labels that the agent will have.
     #[serde(default)]
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub labels: Labels,
     /// How many agents may enroll with it; 1 by default. With more, each agent stays pending until it is approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,6 +55,7 @@ impl CreateEnrollToken {
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct EnrollToken {
     pub id: EnrollTokenId,
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub labels: Labels,
     pub max_uses: i32,
     pub uses: i32,

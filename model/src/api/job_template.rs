@@ -37,6 +37,7 @@ pub struct JobTemplate {
     pub updated_by: Option<String>,
     /// What a job of it is asked for; only where one template is asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, crate::job::parameters::Parameter>)]
     pub parameters: Parameters,
     /// Its text; only where one template is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

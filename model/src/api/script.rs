@@ -13,6 +13,7 @@ pub struct SavedScript {
     pub name: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub labels: Labels,
     /// Number of the newest version, from 1.
     pub version: i32,

@@ -31,6 +31,7 @@ pub struct Approval {
     pub expires: Option<Length>,
     /// What they have to say with it.
     #[serde(default, skip_serializing_if = "Parameters::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, crate::job::parameters::Parameter>)]
     pub input: Parameters,
 }
 

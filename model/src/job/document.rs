@@ -45,6 +45,7 @@ pub struct Job {
     pub labels: BTreeMap<String, String>,
     /// What a start is asked for. Steps get it as `OPSC_PARAM_NAME` in their environment, and all as JSON in `OPSC_PARAMS`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, crate::job::parameters::Parameter>)]
     pub parameters: Parameters,
     /// Where it runs unless a start says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
