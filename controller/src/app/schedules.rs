@@ -88,7 +88,8 @@ pub(crate) async fn save(
         return Err(by.actor().refusal(Permission::ScheduleManage, why));
     }
     let trigger = new.when.trigger();
-    if trigger.is_some_and(|trigger| matches!(trigger.source, Source::Event(_))) {
+    let is_listening = trigger.is_some_and(|trigger| matches!(trigger.source, Source::Event(_)));
+    if is_listening {
         let _: Authorized<EventRead> = by.also()?;
     }
     start::try_out(app, &mut tx, &reading, &job.id.to_string(), &as_request(new), &later(new)).await?;
@@ -99,7 +100,6 @@ pub(crate) async fn save(
         return Err(Invalid::over("name", "SCHEDULES", most, "schedules").into());
     }
     let id = before.as_ref().map_or_else(|| ScheduleId::new(now, clock::entropy()), |before| before.id);
-    let is_listening = trigger.is_some_and(|trigger| matches!(trigger.source, Source::Event(_)));
     // What waited before goes on where it was: nothing that has happened is left out.
     if is_listening && !before.as_ref().is_some_and(|before| before.is_listening) {
         if store::triggers::count_listeners(&mut tx, org).await? >= limits::EVENT_SCHEDULES {
