@@ -187,6 +187,30 @@ fn the_crates() {
     }
 }
 
+/// The second of two would take the place of the first in the API's document.
+#[test]
+fn every_schema_has_a_name_of_its_own() {
+    let mut found = BTreeMap::new();
+    for file in
+        ["model", "controller"].iter().flat_map(|package| sources(&workspace().join(package).join("src")))
+    {
+        let text = std::fs::read_to_string(&file).expect("it is a file of ours");
+        for (at, _) in text.match_indices("ToSchema)]") {
+            let (attributes, kind) = ["pub struct ", "pub enum "]
+                .iter()
+                .filter_map(|kind| text[at..].split_once(kind))
+                .min_by_key(|(attributes, _)| attributes.len())
+                .expect("a schema is of a type");
+            let written = attributes.split_once("#[schema(as = ").map_or(kind, |(_, renamed)| renamed);
+            let name = name(written).expect("a type has a name");
+            if let Some(other) = found.insert(name.clone(), file.clone()) {
+                panic!("{name} is in {} and in {}", other.display(), file.display());
+            }
+        }
+    }
+    assert!(found.len() > 100, "{}", found.len());
+}
+
 #[test]
 fn uses_are_found() {
     let text = "use crate::{app::{a, b}, error::{During}, store};\n// crate::no\nlet x = crate::clock::now(); my_crate::x";

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     clock,
     error::{During, Error, Result},
-    store::{self, audit, versions::NewVersion},
+    store::{self, audit, jobs::ToRun, versions::NewVersion},
 };
 
 /// Reads a document.
@@ -236,24 +236,25 @@ pub(crate) async fn to_run(
     by: &Authorized<JobRead>,
     key: &str,
     request: &ExecuteJob,
-) -> Result<(Job, i32, job::Job)> {
-    let job = find(connection, by, key, false).await?;
-    let version = request.version.unwrap_or(job.version);
-    let saved = store::jobs::version(connection, by.org_id(), job.id, version).await?;
-    let saved = saved.ok_or_else(|| Error::not_found("version of the job", version.to_string()))?;
-    versions::verify(app, by.org_id(), versions::JOB, job.id.0, &saved)?;
-    let document = parse(&saved.document)?;
+) -> Result<(ToRun, job::Job)> {
+    let found = store::jobs::to_run(connection, by.org_id(), key, request.version).await?;
+    let Some(job) = found.filter(|job| by.reaches_job(&job.labels)) else {
+        let job = find(connection, by, key, false).await?;
+        let version = request.version.unwrap_or(job.version);
+        return Err(Error::not_found("version of the job", version.to_string()));
+    };
+    versions::verify(app, by.org_id(), versions::JOB, job.id.0, &job.saved)?;
+    let document = parse(&job.saved.document)?;
     // The job's own row is signed by nobody: it may not pass one job off as another, nor an old version as the newest.
     if document.name != job.name {
         return Err(Error::Tampered(format!("the job '{}' is saved as '{}'", job.name, document.name)));
     }
-    if request.version.is_none()
-        && store::jobs::newest_version(connection, by.org_id(), job.id).await? != Some(version)
-    {
+    let version = job.saved.version;
+    if request.version.is_none() && job.newest != version {
         return Err(Error::Tampered(format!(
             "version {version} of the job '{}' is not its newest",
             job.name
         )));
     }
-    Ok((job, version, document))
+    Ok((job, document))
 }

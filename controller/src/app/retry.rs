@@ -130,7 +130,7 @@ pub(super) async fn may_start(
     let job = plan.job.as_ref().ok_or_else(|| Error::not_found("job", before.summary.clone()))?;
     let started = ExecuteJob { version: Some(job.version), ..ExecuteJob::default() };
     let found = jobs::to_run(app, connection, &reading, &job.id.to_string(), &started).await;
-    let (job, _, document) = found.map_err(|error| match error {
+    let (job, document) = found.map_err(|error| match error {
         Error::NotFound { noun: "job", .. } => gone(&job.name),
         other => other,
     })?;

@@ -195,7 +195,8 @@ pub(super) struct Scheduled<'a> {
 /// faster.
 ///
 /// # Errors
-/// Those of [`execute`], and when the schedule names another job.
+/// Those of [`execute`], and when the schedule names another job. A refusal comes before anything is written: only after an
+/// error of the database is there something to roll back.
 pub(super) async fn scheduled(
     app: &App,
     connection: &mut PgConnection,
@@ -280,7 +281,7 @@ pub(super) async fn command(
 /// Writes the start of a job; none when another request with the same key was faster.
 ///
 /// # Errors
-/// When it cannot be written.
+/// When it cannot be written, or what it names is not there any more: that is found before anything is written.
 pub(super) async fn launch(
     app: &App,
     connection: &mut PgConnection,
@@ -391,7 +392,7 @@ async fn freeze(
     if let Some(priority) = request.priority {
         within("priority", priority, &limits::PRIORITY)?;
     }
-    let (job, version, mut document) = jobs::to_run(app, connection, reading, key, request).await?;
+    let (job, mut document) = jobs::to_run(app, connection, reading, key, request).await?;
     scripts::fill(app, connection, reading.org_id(), &mut document).await?;
     // An old version does not bring back a right that its labels gave: both have to, and the present ones say where.
     let _: Authorized<ExecutionCreate> = reading.for_job(&document.labels)?;
@@ -403,7 +404,7 @@ async fn freeze(
         definitions.get_mut(*name).ok_or_else(unknown)?.required = false;
     }
     let values = resolve_parameters(&definitions, &request.parameters)?;
-    let plan = Plan::of(&document, job.id, version, values)?;
+    let plan = Plan::of(&document, job.id, job.saved.version, values)?;
     let priority = request.priority.or(document.priority).unwrap_or(0);
     let priority = i16::try_from(priority).expect("it was validated");
     let hosts = match request.targets.as_ref().or(document.targets.as_ref()) {

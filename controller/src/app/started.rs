@@ -117,7 +117,7 @@ async fn freeze_one(
         None => (started.start.name.clone(), started.start.version),
     };
     let request = ExecuteJob { version, ..ExecuteJob::default() };
-    let (job, version, mut document) = jobs::to_run(app, connection, by, &key, &request).await?;
+    let (job, mut document) = jobs::to_run(app, connection, by, &key, &request).await?;
     if above.jobs.iter().any(|(id, _)| *id == job.id) {
         let mut path: Vec<&str> = above.jobs.iter().map(|(_, name)| name.as_str()).collect();
         path.push(&job.name);
@@ -127,7 +127,7 @@ async fn freeze_one(
     let _: Authorized<ExecutionCreate> = by.for_job(&document.labels)?;
     let creating: Authorized<ExecutionCreate> = by.for_job(&job.labels)?;
     let (values, declared) = values(started, is_filled, &document)?;
-    let plan = Plan::of(&document, job.id, version, values)?;
+    let plan = Plan::of(&document, job.id, job.saved.version, values)?;
     if is_filled {
         asks_whatever_is_filled_in(&plan, started)?;
     }
@@ -164,7 +164,7 @@ async fn freeze_one(
     let priority = i16::try_from(document.priority.unwrap_or(0)).unwrap_or(0);
     let hosts =
         hosts.into_iter().map(|host| FrozenHost { agent_id: AgentId(host.id), name: host.name }).collect();
-    started.start.version = Some(version);
+    started.start.version = Some(job.saved.version);
     started.frozen = Some(Box::new(FrozenJob { plan, declared, hosts, priority }));
     Ok(())
 }

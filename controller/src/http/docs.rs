@@ -8,8 +8,8 @@ use axum::{
     response::{IntoResponse, Redirect},
 };
 use utoipa::openapi::{
-    Components, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr,
-    ResponseBuilder, Schema,
+    AllOf, Components, ContentBuilder, InfoBuilder, LicenseBuilder, Object, ObjectBuilder, OpenApi,
+    OpenApiBuilder, PathItem, Ref, RefOr, ResponseBuilder, Schema,
     path::{Operation, Parameter, ParameterIn},
     security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
 };
@@ -57,7 +57,47 @@ pub(super) fn whole() -> OpenApi {
             }
         }
     }
+    document.components.iter_mut().for_each(flatten);
     document
+}
+
+/// Makes one object of each schema that is a flattened one and some fields more: a part that allows no fields but its own
+/// would refuse the others.
+fn flatten(components: &mut Components) {
+    let of_parts: Vec<(String, AllOf)> = components
+        .schemas
+        .iter()
+        .filter_map(|(name, schema)| match schema {
+            RefOr::T(Schema::AllOf(all)) => Some((name.clone(), all.clone())),
+            _ => None,
+        })
+        .collect();
+    for (name, all) in of_parts {
+        let mut whole = ObjectBuilder::new().description(all.description.clone());
+        let parts = all.items.iter().map(|part| object(components, part));
+        let Some(parts) = parts.collect::<Option<Vec<_>>>() else { continue };
+        for part in parts {
+            for (field, schema) in &part.properties {
+                whole = whole.property(field, schema.clone());
+            }
+            for field in &part.required {
+                whole = whole.required(field);
+            }
+        }
+        components.schemas.insert(name, RefOr::T(whole.into()));
+    }
+}
+
+/// The object that a schema is or names.
+fn object<'a>(components: &'a Components, schema: &'a RefOr<Schema>) -> Option<&'a Object> {
+    match schema {
+        RefOr::T(Schema::Object(object)) => Some(object),
+        RefOr::T(_) => None,
+        RefOr::Ref(to) => {
+            let name = to.ref_location.rsplit('/').next()?;
+            object(components, components.schemas.get(name)?)
+        }
+    }
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

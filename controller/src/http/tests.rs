@@ -77,6 +77,26 @@ fn every_schema_that_is_named_is_there() {
 }
 
 #[test]
+fn what_is_flattened_allows_the_fields_beside_it() {
+    let document: serde_json::Value =
+        serde_json::from_str(&docs::whole().to_json().expect("JSON")).expect("JSON");
+    let schemas = &document["components"]["schemas"];
+    for (name, fields) in
+        [("Schedule", ["id", "job_id", "when"]), ("SavedCalendar", ["id", "shared", "entries"])]
+    {
+        for field in fields {
+            assert!(schemas[name]["properties"][field].is_object(), "{field} of {name}");
+        }
+    }
+    for (name, schema) in schemas.as_object().expect("schemas") {
+        for part in schema["allOf"].as_array().into_iter().flatten() {
+            let of = part["$ref"].as_str().and_then(|to| to.rsplit('/').next()).unwrap_or_default();
+            assert_ne!(schemas[of]["additionalProperties"], false, "{of} in {name}");
+        }
+    }
+}
+
+#[test]
 fn every_refusal_is_a_problem_document() {
     let document: serde_json::Value =
         serde_json::from_str(&docs::whole().to_json().expect("JSON")).expect("JSON");

@@ -233,20 +233,55 @@ pub(crate) async fn versions(
         .collect())
 }
 
-/// The number of the newest version, by the versions themselves.
-pub(crate) async fn newest_version(
+/// A job with the version of it that is to run.
+#[derive(Debug)]
+pub(crate) struct ToRun {
+    pub id: JobId,
+    pub name: String,
+    /// As the newest version has them.
+    pub labels: Labels,
+    pub saved: SavedVersion,
+    /// Which version is the newest, whatever the job's row says.
+    pub newest: i32,
+}
+
+/// The job that has this id or name, with this version, or the one that its row says is the newest.
+pub(crate) async fn to_run(
     connection: &mut PgConnection,
     org: OrgId,
-    job: JobId,
-) -> Result<Option<i32>> {
-    sqlx::query_scalar!(
-        "select max(version) from job_versions where org_id = $1 and job_id = $2",
+    key: &str,
+    version: Option<i32>,
+) -> Result<Option<ToRun>> {
+    let row = sqlx::query!(
+        r#"select j.id, j.name, j.labels as "labels: Json<Labels>", v.version, v.author, v.author_id, v.comment, v.sha256,
+                  v.created_at, v.document, v.signed, v.signature, v.certificate, newest.version as "newest!"
+           from jobs j join job_versions v on v.job_id = j.id and v.version = coalesce($4, j.version)
+                cross join lateral (select max(version) as version from job_versions where job_id = j.id) newest
+           where j.org_id = $1 and v.org_id = $1 and j.deleted_at is null and (j.id = $2 or j.name = $3)"#,
         org.0,
-        job.0
+        key.parse::<JobId>().ok().map(|id| id.0),
+        key,
+        version
     )
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await
-    .during("query for the newest version")
+    .during("query for the job that is to run")?;
+    Ok(row.map(|r| ToRun {
+        id: r.id.into(),
+        name: r.name,
+        labels: r.labels.0,
+        newest: r.newest,
+        saved: SavedVersion {
+            version: r.version,
+            document: r.document,
+            sha256: r.sha256,
+            comment: r.comment,
+            author: r.author,
+            author_id: r.author_id,
+            created_at: r.created_at.to_jiff(),
+            signed: SignedManifest { manifest: r.signed, signature: r.signature, certificate: r.certificate },
+        },
+    }))
 }
 
 /// One version with its document and signature.

@@ -594,14 +594,19 @@ pub(crate) async fn take_ends(connection: &mut PgConnection, schedules: &[Uuid])
     Ok(end.collect())
 }
 
-/// The executions of these schedules that are open, the oldest first.
+/// The executions of these schedules that are open, the oldest first. Those of each schedule are found by a step in an index,
+/// whatever is known of how many there are (hence `offset 0`).
 pub(crate) async fn open(
     connection: &mut PgConnection,
     schedules: &[Uuid],
 ) -> Result<Vec<(ScheduleId, ExecutionId)>> {
     let rows = sqlx::query!(
-        r#"select schedule_id as "schedule_id!", id from executions
-           where schedule_id = any($1) and ended_at is null order by id"#,
+        r#"select s.id as "schedule_id!", e.id
+           from unnest($1::uuid[]) as s(id)
+           cross join lateral (
+               select id from executions where schedule_id = s.id and ended_at is null offset 0
+           ) e
+           order by e.id"#,
         schedules
     )
     .fetch_all(connection)

@@ -35,6 +35,7 @@ const RESERVED: [&str; 2] = ["validate", "schema"];
 /// A job.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = JobDocument)]
 pub struct Job {
     /// What it is called in its organization: lower-case letters, digits and `-`.
     pub name: String,

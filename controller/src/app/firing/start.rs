@@ -11,7 +11,7 @@ use model::{
     schedule::{Schedule, Source, Taken, WhenOffline},
 };
 use serde_json::json;
-use sqlx::{Acquire as _, PgConnection};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
@@ -28,7 +28,7 @@ use crate::{
         executions::touched_whole,
         start::{self, Later, Scheduled},
     },
-    error::{During, Error, Result},
+    error::{Error, Result},
     store::{self, audit, occurrences::Waiting, schedules::Due},
 };
 
@@ -74,11 +74,9 @@ impl Round<'_> {
             Ok(by) => by,
             Err((cause, detail)) => return Ok(skipped(cause, Some(detail))),
         };
-        let mut inner = connection.begin().await.during("savepoint")?;
         let job = due.job_id.to_string();
         let request = start.request(schedule);
-        let tried = start::try_out(self.app, &mut inner, &by, &job, &request, &Later::default()).await;
-        inner.rollback().await.during("rollback to a savepoint")?;
+        let tried = start::try_out(self.app, connection, &by, &job, &request, &Later::default()).await;
         let open: Vec<ExecutionId> = self.open.get(&due.id).cloned().unwrap_or_default();
         let refused = match tried {
             Ok(()) => self.may_cancel(&by, &open).await,
@@ -159,7 +157,7 @@ impl Round<'_> {
         Ok(by.map_err(|error| (Cause::NotAllowed, error.to_string())))
     }
 
-    /// Starts the job as who saved the schedule, with the rights of that one now. What is refused leaves nothing behind.
+    /// Starts the job as who saved the schedule, with the rights of that one now. What is refused has written nothing.
     pub(super) async fn start(
         &mut self,
         connection: &mut PgConnection,
@@ -173,7 +171,6 @@ impl Round<'_> {
         };
         let request = start.request(schedule);
         let needs_one_there = schedule.when_offline == WhenOffline::Skip;
-        let mut inner = connection.begin().await.during("savepoint")?;
         let of = Scheduled {
             id: due.id,
             job_id: due.job_id,
@@ -182,9 +179,8 @@ impl Round<'_> {
             chain: start.chain,
             needs_one_there,
         };
-        match start::scheduled(self.app, &mut inner, &by, of, &request, None).await {
+        match start::scheduled(self.app, connection, &by, of, &request, None).await {
             Ok(Some(execution)) => {
-                inner.commit().await.during("release of a savepoint")?;
                 let id = execution.id;
                 if execution.ended_at.is_none() {
                     self.open.entry(due.id).or_default().push(id);
@@ -192,15 +188,8 @@ impl Round<'_> {
                 self.started.push(execution);
                 Ok(Ok(id))
             }
-            Ok(None) => {
-                inner.rollback().await.during("rollback to a savepoint")?;
-                Ok(Err((Cause::TargetOffline, "none of its hosts was connected".to_owned())))
-            }
-            Err(error) => {
-                let refused = cause(&error).ok_or(error)?;
-                inner.rollback().await.during("rollback to a savepoint")?;
-                Ok(Err(refused))
-            }
+            Ok(None) => Ok(Err((Cause::TargetOffline, "none of its hosts was connected".to_owned()))),
+            Err(error) => Ok(Err(cause(&error).ok_or(error)?)),
         }
     }
 
