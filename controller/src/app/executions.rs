@@ -140,68 +140,54 @@ impl<'a> From<&'a Authorized<ExecutionCreate>> for Starter<'a> {
     }
 }
 
-/// Signs an execution and writes it with its runs; none when another request with the same key was faster.
+/// An execution that is signed, and not yet written.
+#[derive(Debug)]
+pub(super) struct Signed {
+    pub new: NewExecution,
+    /// As people will see it.
+    pub execution: Execution,
+}
+
+/// Signs an execution.
 ///
 /// # Errors
-/// When it cannot be written.
-pub(super) async fn write(
+/// When an approval of its plan is for a role that is not there.
+pub(super) async fn sign(
     app: &App,
     connection: &mut PgConnection,
     by: &Starter<'_>,
-    new: Start,
-    key: Option<&Key>,
-) -> Result<Option<Execution>> {
-    let Start { now, start_by, priority, summary, work, runs, because } = new;
+    start: Start,
+) -> Result<Signed> {
+    let Start { now, start_by, priority, summary, work, runs, because } = start;
     // What a step starts was looked at with the job that starts it.
     if let (Work::Plan(plan), None) = (&work, &because.parent) {
         approvals::check_roles(connection, by.org_id, plan).await?;
     }
     let (org, id) = (by.org_id, ExecutionId::new(now, clock::entropy()));
-    let (actor, actor_id) = (by.actor, by.actor_id.as_str());
     let covered: Vec<Covered> = runs.iter().map(|run| run.covered).collect();
     let intent = manifest::Intent {
         org_id: org,
         execution_id: id,
-        actor,
-        actor_id,
+        actor: by.actor,
+        actor_id: &by.actor_id,
         request_id: by.request_id,
         issued_at: now,
         start_by,
         work: &work,
         targets: &covered,
     };
-    let manifest = manifest::sign(&app.ca, &intent);
+    let signed = manifest::sign(&app.ca, &intent);
     fault::point("controller.manifest.signed");
-    if let Some(Key { key, body_hash }) = key {
-        let answer = json!({ "execution_id": id });
-        if !store::idempotency::claim(connection, org, actor_id, key, body_hash, &answer, now).await? {
-            return Ok(None);
-        }
-    }
-    let new = NewExecution {
-        id,
-        org_id: org,
-        summary: &summary,
-        work: &work,
-        actor,
-        request_id: by.request_id,
-        created_at: now,
-        start_before: start_by,
-        priority,
-        manifest: &manifest,
-        runs: &runs,
-        because,
-    };
-    store::executions::insert(connection, &new).await?;
     let total = i32::try_from(runs.len()).unwrap_or(i32::MAX);
-    Ok(Some(Execution {
+    let plan = work.plan();
+    let execution = Execution {
         id,
         state: ExecutionState::Pending,
-        summary,
+        summary: summary.clone(),
         runs: RunCounts { total, waiting: total, ..Default::default() },
         cancel_requested: false,
         priority,
-        actor: actor.to_owned(),
+        actor: by.actor.to_owned(),
         request_id: by.request_id.to_owned(),
         created_at: now,
         ended_at: None,
@@ -214,14 +200,47 @@ pub(super) async fn write(
         stopped: false,
         aborted: false,
         left_out: Vec::new(),
-        undoes: work.plan().and_then(|plan| plan.undoes),
-        rollout: work.plan().map(|plan| plan.rollout.clone()),
-        job: match work {
-            Work::Plan(plan) => plan.job.map(store::executions::executed),
-            Work::Command(_) => None,
-        },
+        undoes: plan.and_then(|plan| plan.undoes),
+        rollout: plan.map(|plan| plan.rollout.clone()),
+        job: plan.and_then(|plan| plan.job.clone()).map(store::executions::executed),
         command: None,
-    }))
+    };
+    let new = NewExecution {
+        id,
+        org_id: org,
+        summary,
+        work,
+        actor: by.actor.to_owned(),
+        request_id: by.request_id.to_owned(),
+        created_at: now,
+        start_before: start_by,
+        priority,
+        signed,
+        runs,
+        because,
+    };
+    Ok(Signed { new, execution })
+}
+
+/// Signs an execution and writes it with its runs; none when another request with the same key was faster.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) async fn write(
+    app: &App,
+    connection: &mut PgConnection,
+    by: &Starter<'_>,
+    start: Start,
+    key: Option<&Key>,
+) -> Result<Option<Execution>> {
+    let signed = sign(app, connection, by, start).await?;
+    if let Some(key) = key
+        && !key.claim(connection, by, &signed).await?
+    {
+        return Ok(None);
+    }
+    store::executions::insert(connection, &[&signed.new]).await?;
+    Ok(Some(signed.execution))
 }
 
 /// A client's idempotency key, with the hash of what it came with.
@@ -238,6 +257,19 @@ impl Key {
         check_key(key)?;
         let body = serde_json::to_vec(body).map_err(|error| Error::internal("cannot hash", error))?;
         Ok(Self { key: key.to_owned(), body_hash: Sha256::digest(body).to_vec() })
+    }
+
+    /// Claims the key for an execution; `false` when another request has it.
+    pub(super) async fn claim(
+        &self,
+        connection: &mut PgConnection,
+        by: &Starter<'_>,
+        signed: &Signed,
+    ) -> Result<bool> {
+        let (id, now) = (signed.new.id, signed.new.created_at);
+        let answer = json!({ "execution_id": id });
+        let Self { key, body_hash } = self;
+        store::idempotency::claim(connection, by.org_id, &by.actor_id, key, body_hash, &answer, now).await
     }
 }
 

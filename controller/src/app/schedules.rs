@@ -484,8 +484,10 @@ pub(crate) async fn trigger(
         needs_one_there: false,
     };
     let request = as_request(&document);
-    let Some(execution) = start::scheduled(app, &mut tx, &reading, of, &request, repeated.as_ref()).await?
-    else {
+    let launch = start::scheduled(app, &mut tx, &reading, of, &request).await?;
+    let launch =
+        launch.ok_or_else(|| Error::internal("a start that needs no host has none", key.to_owned()))?;
+    let Some(execution) = launch.write(&mut tx, repeated.as_ref()).await? else {
         tx.rollback().await.during("rollback")?;
         return earlier(app, by, repeated.as_ref()).await?.ok_or(Error::StillRunning);
     };

@@ -24,7 +24,9 @@ use super::{
     App,
     access::{Authorized, ExecutionCreate, ExecutionRead, JobRead},
     approvals, dangers,
-    executions::{Key, Start, Starter, earlier, parse_selector, resolve, seen_whole, touchable, write},
+    executions::{
+        self, Key, Signed, Start, Starter, earlier, parse_selector, resolve, seen_whole, touchable,
+    },
     jobs, scripts, started,
 };
 use crate::{
@@ -35,7 +37,7 @@ use crate::{
         agents::Target,
         audit,
         executions::{Because, NewRun, Work},
-        progress::NO_AGENT,
+        progress::{Beginning, NO_AGENT},
         runs::Covered,
     },
 };
@@ -191,20 +193,17 @@ pub(super) struct Scheduled<'a> {
     pub needs_one_there: bool,
 }
 
-/// Starts a job for its schedule; none when no host is there and one is needed, or when another request with the same key was
-/// faster.
+/// Prepares the start of a job for its schedule; none when no host is there and one is needed. It writes nothing.
 ///
 /// # Errors
-/// Those of [`execute`], and when the schedule names another job. A refusal comes before anything is written: only after an
-/// error of the database is there something to roll back.
+/// Those of [`execute`], and when the schedule names another job.
 pub(super) async fn scheduled(
     app: &App,
     connection: &mut PgConnection,
     by: &Authorized<JobRead>,
     schedule: Scheduled<'_>,
     request: &ExecuteJob,
-    key: Option<&Key>,
-) -> Result<Option<Execution>> {
+) -> Result<Option<Launch>> {
     let key_of_job = schedule.job_id.to_string();
     let mut frozen = freeze(app, connection, by, &key_of_job, request, &Later::default()).await?;
     if let Some(due) = schedule.due {
@@ -221,7 +220,7 @@ pub(super) async fn scheduled(
         return Ok(None);
     }
     let because = Because { schedule: Some(schedule.id), chain: schedule.chain, ..Because::default() };
-    launch(app, connection, frozen, because, key).await
+    prepare(app, connection, frozen, because).await.map(Some)
 }
 
 /// What of a start is known only when something comes.
@@ -278,19 +277,57 @@ pub(super) async fn command(
     Ok(execution)
 }
 
-/// Writes the start of a job; none when another request with the same key was faster.
+/// A start that is signed, and not yet written.
+#[derive(Debug)]
+pub(super) struct Launch {
+    by: Authorized<ExecutionCreate>,
+    planned: Planned,
+    /// What the audit has to say of it.
+    detail: Value,
+}
+
+impl Launch {
+    /// As people will see it.
+    pub(super) const fn execution(&self) -> &Execution {
+        &self.planned.0.execution
+    }
+
+    /// Bytes of what is signed, which has all that will be written.
+    pub(super) const fn size(&self) -> usize {
+        self.planned.0.new.signed.manifest.len()
+    }
+
+    /// Writes it; none when another request with the same key was faster.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) async fn write(
+        self,
+        connection: &mut PgConnection,
+        key: Option<&Key>,
+    ) -> Result<Option<Execution>> {
+        if let Some(key) = key
+            && !key.claim(connection, &(&self.by).into(), &self.planned.0).await?
+        {
+            return Ok(None);
+        }
+        write_all(connection, std::slice::from_ref(&self)).await?;
+        Ok(Some(self.planned.0.execution))
+    }
+}
+
+/// Signs the start of a job.
 ///
 /// # Errors
-/// When it cannot be written, or what it names is not there any more: that is found before anything is written.
-pub(super) async fn launch(
+/// When what it names is not there any more.
+async fn prepare(
     app: &App,
     connection: &mut PgConnection,
     frozen: Frozen,
     because: Because,
-    key: Option<&Key>,
-) -> Result<Option<Execution>> {
+) -> Result<Launch> {
     let Frozen { by, plan, hosts, hash, priority, .. } = frozen;
-    let (org, now) = (by.org_id(), clock::now());
+    let now = clock::now();
     let mut detail = json!({ "targets_hash": hash, "retry_of": because.retry_of });
     if let Some(schedule) = because.schedule {
         detail["schedule_id"] = json!(schedule);
@@ -302,11 +339,36 @@ pub(super) async fn launch(
         hosts: hosts.into_iter().map(|(target, batch)| (target.id.into(), target.name, batch)).collect(),
         because,
     };
-    let written = write_plan(app, connection, &(&by).into(), (new, now), key, &mut detail).await?;
-    let Some(execution) = written else { return Ok(None) };
-    let entry = by.entry("execution.create", format!("execution/{}", execution.id), detail);
-    audit::record(connection, org, now, entry).await?;
-    Ok(Some(execution))
+    let planned = sign_plan(app, connection, &(&by).into(), (new, now), &mut detail).await?;
+    Ok(Launch { by, planned, detail })
+}
+
+/// Writes starts, each with its entry of the audit.
+///
+/// # Errors
+/// When they cannot be written.
+pub(super) async fn write_all(connection: &mut PgConnection, launches: &[Launch]) -> Result<()> {
+    let Some(now) = launches.last().map(|launch| launch.execution().created_at) else { return Ok(()) };
+    write_plans(connection, &launches.iter().map(|launch| &launch.planned).collect::<Vec<_>>()).await?;
+    let entries = launches.iter().map(|Launch { by, planned, detail }| {
+        let object = format!("execution/{}", planned.0.new.id);
+        (by.org_id(), by.entry("execution.create", object, detail.clone()))
+    });
+    audit::record_all(connection, now, entries.collect()).await
+}
+
+/// Writes the start of a job; none when another request with the same key was faster.
+///
+/// # Errors
+/// When it cannot be written, or what it names is not there any more.
+pub(super) async fn launch(
+    app: &App,
+    connection: &mut PgConnection,
+    frozen: Frozen,
+    because: Because,
+    key: Option<&Key>,
+) -> Result<Option<Execution>> {
+    prepare(app, connection, frozen, because).await?.write(connection, key).await
 }
 
 /// The start of a plan: all that is authorised of it.
@@ -319,19 +381,21 @@ pub(super) struct PlanStart {
     pub because: Because,
 }
 
-/// Signs a plan and writes it with its runs and hosts; `detail` is filled up with what the audit has to say of it. None when
-/// another request with the same key was faster.
+/// An execution of a plan that is signed, and not yet written, with its hosts.
+#[derive(Debug)]
+pub(super) struct Planned(pub Signed, Vec<(AgentId, String, u16)>);
+
+/// Signs a plan; `detail` is filled up with what the audit has to say of it.
 ///
 /// # Errors
-/// When it cannot be written.
-pub(super) async fn write_plan(
+/// When what it names is not there any more.
+pub(super) async fn sign_plan(
     app: &App,
     connection: &mut PgConnection,
     by: &Starter<'_>,
     (new, now): (PlanStart, Timestamp),
-    key: Option<&Key>,
     detail: &mut Value,
-) -> Result<Option<Execution>> {
+) -> Result<Planned> {
     let PlanStart { start_by, priority, plan, hosts: places, because } = new;
     let plan = plan.normal().map_err(|error| Error::internal("cannot write a plan", error))?;
     let runs = runs(&plan, &places, now);
@@ -359,16 +423,36 @@ pub(super) async fn write_plan(
             summary
         }
     };
-    let new = Start { now, start_by, priority, summary, work: Work::Plan(plan), runs, because };
-    let Some(mut execution) = write(app, connection, by, new, key).await? else { return Ok(None) };
-    let org = by.org_id;
-    store::progress::insert(connection, (execution.id, org), &places, now).await?;
+    let start = Start { now, start_by, priority, summary, work: Work::Plan(plan), runs, because };
+    let mut signed = executions::sign(app, connection, by, start).await?;
+    let execution = &mut signed.execution;
     if execution.runs.total == 0 {
         // There is nothing to do, and that is done.
-        store::executions::set_counts(connection, execution.id, &execution.runs, now).await?;
         (execution.state, execution.ended_at) = (execution.runs.state(), Some(now));
     }
-    Ok(Some(execution))
+    Ok(Planned(signed, places))
+}
+
+/// Writes plans with their runs and hosts.
+///
+/// # Errors
+/// When they cannot be written.
+pub(super) async fn write_plans(connection: &mut PgConnection, all: &[&Planned]) -> Result<()> {
+    store::executions::insert(connection, &all.iter().map(|planned| &planned.0.new).collect::<Vec<_>>())
+        .await?;
+    let beginning = all.iter().map(|Planned(Signed { new, .. }, hosts)| Beginning {
+        execution: new.id,
+        org_id: new.org_id,
+        at: new.created_at,
+        hosts,
+    });
+    store::progress::insert(connection, &beginning.collect::<Vec<_>>()).await?;
+    for Signed { execution, .. } in all.iter().map(|planned| &planned.0) {
+        if let Some(ended_at) = execution.ended_at {
+            store::executions::set_counts(connection, execution.id, &execution.runs, ended_at).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Tells of the start of a job, once it is committed.

@@ -27,7 +27,7 @@ use super::{
     jobs,
     manifest::Verified,
     scripts,
-    start::{self, PlanStart, write_plan},
+    start::{self, PlanStart, sign_plan, write_plans},
 };
 use crate::{
     clock,
@@ -235,8 +235,9 @@ pub(super) async fn begin(
         because: Because { parent: Some((id, run)), ..Because::default() },
     };
     let mut detail = json!({ "started_by": id });
-    let written = write_plan(app, connection, &by, (new, now), None, &mut detail).await?;
-    let execution = written.ok_or_else(|| Error::internal("an execution was not written", id.to_string()))?;
+    let planned = sign_plan(app, connection, &by, (new, now), &mut detail).await?;
+    write_plans(connection, &[&planned]).await?;
+    let execution = planned.0.execution;
     let entry = audit::Entry {
         actor_id: verified.actor_id.clone(),
         request_id: &verified.request_id,

@@ -30,18 +30,18 @@ pub(crate) struct SignedManifest {
 
 /// An execution to be, with its runs in the order of their ids.
 #[derive(Debug)]
-pub(crate) struct NewExecution<'a> {
+pub(crate) struct NewExecution {
     pub id: ExecutionId,
     pub org_id: OrgId,
-    pub summary: &'a str,
-    pub work: &'a Work,
-    pub actor: &'a str,
-    pub request_id: &'a str,
+    pub summary: String,
+    pub work: Work,
+    pub actor: String,
+    pub request_id: String,
     pub created_at: Timestamp,
     pub start_before: Timestamp,
     pub priority: i16,
-    pub manifest: &'a SignedManifest,
-    pub runs: &'a [NewRun],
+    pub signed: SignedManifest,
+    pub runs: Vec<NewRun>,
     pub because: Because,
 }
 
@@ -111,60 +111,70 @@ pub(crate) struct Authorised {
     pub signed: SignedManifest,
 }
 
-/// Inserts the execution, its runs and its output's first position in one statement. Runs of a command are queued; those of a
-/// plan are blocked until it is their turn.
-pub(crate) async fn insert(connection: &mut PgConnection, new: &NewExecution<'_>) -> Result<()> {
-    let total = i32::try_from(new.runs.len()).unwrap_or(i32::MAX);
-    let (command, plan) = new.work.parts();
-    let state = if plan.is_some() { RunState::Blocked } else { RunState::Queued };
-    let run_ids: Vec<Uuid> = new.runs.iter().map(|run| run.covered.run.0).collect();
-    let agent_ids: Vec<Uuid> = new.runs.iter().map(|run| run.covered.agent.0).collect();
-    let steps: Vec<Option<i16>> = new.runs.iter().map(|run| run.covered.step).collect();
-    let targets: Vec<&str> = new.runs.iter().map(|run| run.target.as_str()).collect();
+/// Inserts executions, their runs and the first positions of their output in one statement. Runs of a command are queued; those
+/// of a plan are blocked until it is their turn.
+pub(crate) async fn insert(connection: &mut PgConnection, new: &[&NewExecution]) -> Result<()> {
+    let each = || new.iter();
+    let runs = || each().flat_map(|one| one.runs.iter().map(|run| (one.id.0, run)));
+    let job = |one: &&NewExecution| Some(one.work.plan()?.job.as_ref()?.id.0);
     sqlx::query!(
-        "with execution as (
+        "with new as (
+             select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::jsonb[], $5::text[], $6::text[], $7::timestamptz[],
+                                  $8::timestamptz[], $9::bytea[], $10::bytea[], $11::bytea[], $12::int[], $13::smallint[],
+                                  $14::jsonb[], $15::uuid[], $16::uuid[], $17::uuid[], $18::uuid[], $19::uuid[],
+                                  $20::smallint[])
+                  as n(id, org_id, summary, command, actor, request_id, created_at, start_before, manifest, signature,
+                       certificate, runs, priority, plan, job_id, retry_of, parent_id, parent_run, schedule_id, chain)
+         ), execution as (
              insert into executions (id, org_id, summary, command, actor, request_id, created_at, start_before,
                                      state, manifest, manifest_signature, manifest_certificate,
                                      runs_total, runs_waiting, priority, plan, job_id, retry_of, parent_id,
                                      parent_run, schedule_id, chain)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10, $11, $12, $12, $16, $17, $18, $21, $22, $23, $24,
-                     coalesce((select chain from executions where id = $22), $25))
+             select id, org_id, summary, command, actor, request_id, created_at, start_before, 'pending', manifest,
+                    signature, certificate, runs, runs, priority, plan, job_id, retry_of, parent_id, parent_run,
+                    schedule_id, coalesce((select p.chain from executions p where p.id = n.parent_id), n.chain)
+             from new n
          ), positions as (
-             insert into output_positions (execution_id) values ($1)
+             insert into output_positions (execution_id) select id from new
          )
          insert into runs (execution_id, id, org_id, agent_id, target, state, queued_at, due_at, start_before, priority,
                            step)
-         select $1, r.id, $2, r.agent_id, r.target, $19, $7, $7, $8, $16, r.step
-         from unnest($13::uuid[], $14::uuid[], $15::text[], $20::smallint[]) as r(id, agent_id, target, step)",
-        new.id.0,
-        new.org_id.0,
-        new.summary,
-        command.map(Json) as _,
-        new.actor,
-        new.request_id,
-        new.created_at.to_sqlx(),
-        new.start_before.to_sqlx(),
-        new.manifest.manifest,
-        new.manifest.signature,
-        new.manifest.certificate,
-        total,
-        &run_ids,
-        &agent_ids,
-        &targets as _,
-        new.priority,
-        plan.map(Json) as _,
-        plan.and_then(|plan| plan.job.as_ref()).map(|job| job.id.0),
-        state.as_str(),
-        &steps as _,
-        new.because.retry_of.map(|id| id.0),
-        new.because.parent.map(|(execution, _)| execution.0),
-        new.because.parent.map(|(_, run)| run.0),
-        new.because.schedule.map(|id| id.0),
-        new.because.chain
+         select n.id, r.id, n.org_id, r.agent_id, r.target, case when n.plan is null then $26 else $27 end, n.created_at,
+                n.created_at, n.start_before, n.priority, r.step
+         from unnest($21::uuid[], $22::uuid[], $23::uuid[], $24::text[], $25::smallint[])
+              as r(execution_id, id, agent_id, target, step)
+              join new n on n.id = r.execution_id",
+        &each().map(|one| one.id.0).collect::<Vec<_>>(),
+        &each().map(|one| one.org_id.0).collect::<Vec<_>>(),
+        &each().map(|one| one.summary.as_str()).collect::<Vec<_>>() as _,
+        &each().map(|one| one.work.parts().0.map(Json)).collect::<Vec<_>>() as _,
+        &each().map(|one| one.actor.as_str()).collect::<Vec<_>>() as _,
+        &each().map(|one| one.request_id.as_str()).collect::<Vec<_>>() as _,
+        &each().map(|one| one.created_at.to_sqlx()).collect::<Vec<_>>() as _,
+        &each().map(|one| one.start_before.to_sqlx()).collect::<Vec<_>>() as _,
+        &each().map(|one| one.signed.manifest.as_slice()).collect::<Vec<_>>() as _,
+        &each().map(|one| one.signed.signature.as_slice()).collect::<Vec<_>>() as _,
+        &each().map(|one| one.signed.certificate.as_slice()).collect::<Vec<_>>() as _,
+        &each().map(|one| i32::try_from(one.runs.len()).unwrap_or(i32::MAX)).collect::<Vec<_>>(),
+        &each().map(|one| one.priority).collect::<Vec<_>>(),
+        &each().map(|one| one.work.plan().map(Json)).collect::<Vec<_>>() as _,
+        &each().map(job).collect::<Vec<_>>() as _,
+        &each().map(|one| one.because.retry_of.map(|id| id.0)).collect::<Vec<_>>() as _,
+        &each().map(|one| one.because.parent.map(|(execution, _)| execution.0)).collect::<Vec<_>>() as _,
+        &each().map(|one| one.because.parent.map(|(_, run)| run.0)).collect::<Vec<_>>() as _,
+        &each().map(|one| one.because.schedule.map(|id| id.0)).collect::<Vec<_>>() as _,
+        &each().map(|one| one.because.chain).collect::<Vec<_>>(),
+        &runs().map(|(execution, _)| execution).collect::<Vec<_>>(),
+        &runs().map(|(_, run)| run.covered.run.0).collect::<Vec<_>>(),
+        &runs().map(|(_, run)| run.covered.agent.0).collect::<Vec<_>>(),
+        &runs().map(|(_, run)| run.target.as_str()).collect::<Vec<_>>() as _,
+        &runs().map(|(_, run)| run.covered.step).collect::<Vec<_>>() as _,
+        RunState::Queued.as_str(),
+        RunState::Blocked.as_str()
     )
     .execute(connection)
     .await
-    .during("insert of the execution")?;
+    .during("insert of executions")?;
     Ok(())
 }
 

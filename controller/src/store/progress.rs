@@ -58,33 +58,45 @@ pub(crate) struct StepRun {
     pub is_left_out: bool,
 }
 
-/// Makes the rows of an execution that begins; it is due at once.
-pub(crate) async fn insert(
-    connection: &mut PgConnection,
-    (execution, org): (ExecutionId, OrgId),
-    hosts: &[(AgentId, String, u16)],
-    now: Timestamp,
-) -> Result<()> {
-    let agents: Vec<Uuid> = hosts.iter().map(|host| host.0.0).collect();
-    let names: Vec<String> = hosts.iter().map(|host| host.1.clone()).collect();
-    let batches: Vec<i16> = hosts.iter().map(|host| i16::try_from(host.2).unwrap_or(i16::MAX)).collect();
+/// An execution that begins, with its hosts in the order of their turns.
+#[derive(Debug)]
+pub(crate) struct Beginning<'a> {
+    pub execution: ExecutionId,
+    pub org_id: OrgId,
+    pub at: Timestamp,
+    /// Each with its name and batch.
+    pub hosts: &'a [(AgentId, String, u16)],
+}
+
+/// Makes the rows of executions that begin; they are due at once.
+pub(crate) async fn insert(connection: &mut PgConnection, new: &[Beginning<'_>]) -> Result<()> {
+    let hosts = || {
+        let each = |one: &'_ Beginning<'_>| (one.execution.0, one.org_id.0);
+        new.iter().flat_map(move |one| {
+            one.hosts.iter().enumerate().map(move |(place, host)| (each(one), place, host))
+        })
+    };
+    let small = |number: u16| i16::try_from(number).unwrap_or(i16::MAX);
     sqlx::query!(
         "with progress as (
-             insert into execution_progress (execution_id, org_id, advance_at) values ($1, $2, $3)
+             insert into execution_progress (execution_id, org_id, advance_at)
+             select * from unnest($1::uuid[], $2::uuid[], $3::timestamptz[])
          )
-         insert into execution_hosts (execution_id, place, org_id, agent_id, target, batch, state)
-         select $1, h.place - 1, $2, h.agent_id, h.target, h.batch, 'waiting'
-         from unnest($4::uuid[], $5::text[], $6::smallint[]) with ordinality as h(agent_id, target, batch, place)",
-        execution.0,
-        org.0,
-        now.to_sqlx(),
-        &agents,
-        &names,
-        &batches
+         insert into execution_hosts (execution_id, org_id, place, agent_id, target, batch, state)
+         select h.*, 'waiting' from unnest($4::uuid[], $5::uuid[], $6::int[], $7::uuid[], $8::text[], $9::smallint[]) as h",
+        &new.iter().map(|one| one.execution.0).collect::<Vec<_>>(),
+        &new.iter().map(|one| one.org_id.0).collect::<Vec<_>>(),
+        &new.iter().map(|one| one.at.to_sqlx()).collect::<Vec<_>>() as _,
+        &hosts().map(|((execution, _), ..)| execution).collect::<Vec<_>>(),
+        &hosts().map(|((_, org), ..)| org).collect::<Vec<_>>(),
+        &hosts().map(|(_, place, _)| i32::try_from(place).unwrap_or(i32::MAX)).collect::<Vec<_>>(),
+        &hosts().map(|(.., host)| host.0.0).collect::<Vec<_>>(),
+        &hosts().map(|(.., host)| host.1.as_str()).collect::<Vec<_>>() as _,
+        &hosts().map(|(.., host)| small(host.2)).collect::<Vec<_>>()
     )
     .execute(connection)
     .await
-    .during("insert of the execution's hosts")?;
+    .during("insert of the hosts of executions")?;
     Ok(())
 }
 

@@ -28,6 +28,7 @@ use crate::{
         access::Actor,
         arrivals,
         heeded::{self, Heeded},
+        start::{self, Launch},
         versions,
     },
     clock,
@@ -43,6 +44,8 @@ use crate::{
 /// long gets further turns, each behind the others.
 const FIRINGS: usize = 200;
 const STARTS: usize = 8;
+/// How much may be signed before it is written, in one statement: what a start writes costs little beside what a statement does.
+const AT_ONCE_BYTES: usize = 1024 * 1024;
 
 /// What a schedule says, if its author saved exactly that.
 fn as_saved(app: &App, due: &Due) -> Result<Schedule> {
@@ -64,6 +67,8 @@ pub(super) struct Round<'a> {
     pub(super) authors: HashMap<(OrgId, String), Option<Arc<Actor>>>,
     pub(super) decided: Vec<Decided>,
     pub(super) started: Vec<Execution>,
+    /// Those of them that are not written yet.
+    pub(super) launches: Vec<Launch>,
     /// Executions that are to end for a firing, with its schedule.
     pub(super) to_cancel: BTreeMap<ExecutionId, (OrgId, ScheduleId)>,
     pub(super) has_cancelled: bool,
@@ -82,6 +87,7 @@ impl<'a> Round<'a> {
             authors: HashMap::new(),
             decided: Vec::new(),
             started: Vec::new(),
+            launches: Vec::new(),
             to_cancel: BTreeMap::new(),
             has_cancelled: false,
         }
@@ -99,7 +105,11 @@ impl<'a> Round<'a> {
         let mut standings = Vec::with_capacity(due.len());
         for (due, said) in due.iter().zip(said) {
             standings.push(self.fire(connection, due, said).await?);
+            if self.launches.iter().map(Launch::size).sum::<usize>() > AT_ONCE_BYTES {
+                start::write_all(connection, &std::mem::take(&mut self.launches)).await?;
+            }
         }
+        start::write_all(connection, &std::mem::take(&mut self.launches)).await?;
         fault::point("controller.schedule.started");
         store::occurrences::write(connection, &self.decided, self.now).await?;
         store::schedules::set(connection, &standings, self.now).await?;

@@ -157,7 +157,7 @@ impl Round<'_> {
         Ok(by.map_err(|error| (Cause::NotAllowed, error.to_string())))
     }
 
-    /// Starts the job as who saved the schedule, with the rights of that one now. What is refused has written nothing.
+    /// Starts the job as who saved the schedule, with the rights of that one now: it is signed, and written with the others.
     pub(super) async fn start(
         &mut self,
         connection: &mut PgConnection,
@@ -179,13 +179,15 @@ impl Round<'_> {
             chain: start.chain,
             needs_one_there,
         };
-        match start::scheduled(self.app, connection, &by, of, &request, None).await {
-            Ok(Some(execution)) => {
+        match start::scheduled(self.app, connection, &by, of, &request).await {
+            Ok(Some(launch)) => {
+                let execution = launch.execution();
                 let id = execution.id;
                 if execution.ended_at.is_none() {
                     self.open.entry(due.id).or_default().push(id);
                 }
-                self.started.push(execution);
+                self.started.push(execution.clone());
+                self.launches.push(launch);
                 Ok(Ok(id))
             }
             Ok(None) => Ok(Err((Cause::TargetOffline, "none of its hosts was connected".to_owned()))),
