@@ -101,7 +101,8 @@ async fn fire_some(app: &App, now: Timestamp, limit: i64) -> std::result::Result
         return Ok(0);
     }
     fault::point("controller.schedule.taken");
-    let mut round = Round::new(app, now);
+    // What a start brings along may be what cannot be stored.
+    let mut round = Round::new(app, now, limit == 1);
     let fired = AssertUnwindSafe(round.fire_all(&mut tx, &ids)).catch_unwind().await;
     let fired = fired.unwrap_or_else(|_| Err(Error::internal("a firing panicked", "the log says where")));
     if let Err(error) = fired {

@@ -193,7 +193,7 @@ pub(crate) fn verify(
     }
     Ok(Verified {
         org_id: OrgId(row.org_id),
-        bytes: 2 * canonical(&row.work).len() + targets.len() * RUN_BYTES,
+        bytes: weight(&row.work, targets.len()),
         actor: manifest.actor,
         actor_id: manifest.actor_id,
         request_id: manifest.request_id,
@@ -281,6 +281,11 @@ fn canonical(work: &Work) -> Vec<u8> {
         Work::Plan(plan) => serde_json::to_vec(plan),
     }
     .expect("it has only strings, numbers and maps of strings")
+}
+
+/// Bytes that an execution takes in memory, about.
+pub(crate) fn weight(work: &Work, runs: usize) -> usize {
+    2 * canonical(work).len() + runs * RUN_BYTES
 }
 
 /// SHA-256 of the command and of the plan; of what there is none, nothing.

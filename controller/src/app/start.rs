@@ -27,7 +27,7 @@ use super::{
     executions::{
         self, Key, Signed, Start, Starter, earlier, parse_selector, resolve, seen_whole, touchable,
     },
-    jobs, scripts, started,
+    jobs, manifest, scripts, started,
 };
 use crate::{
     clock,
@@ -292,9 +292,10 @@ impl Launch {
         &self.planned.0.execution
     }
 
-    /// Bytes of what is signed, which has all that will be written.
-    pub(super) const fn size(&self) -> usize {
-        self.planned.0.new.signed.manifest.len()
+    /// Bytes that it takes in memory, about.
+    pub(super) fn weight(&self) -> usize {
+        let new = &self.planned.0.new;
+        manifest::weight(&new.work, new.runs.len())
     }
 
     /// Writes it; none when another request with the same key was faster.
@@ -348,13 +349,16 @@ async fn prepare(
 /// # Errors
 /// When they cannot be written.
 pub(super) async fn write_all(connection: &mut PgConnection, launches: &[Launch]) -> Result<()> {
-    let Some(now) = launches.last().map(|launch| launch.execution().created_at) else { return Ok(()) };
+    if launches.is_empty() {
+        return Ok(());
+    }
     write_plans(connection, &launches.iter().map(|launch| &launch.planned).collect::<Vec<_>>()).await?;
+    let times: Vec<Timestamp> = launches.iter().map(|launch| launch.execution().created_at).collect();
     let entries = launches.iter().map(|Launch { by, planned, detail }| {
         let object = format!("execution/{}", planned.0.new.id);
         (by.org_id(), by.entry("execution.create", object, detail.clone()))
     });
-    audit::record_all(connection, now, entries.collect()).await
+    audit::record_each(connection, &times, entries.collect()).await
 }
 
 /// Writes the start of a job; none when another request with the same key was faster.

@@ -63,16 +63,26 @@ pub(crate) async fn record(
     record_all(connection, now, vec![(org, entry)]).await
 }
 
-/// Writes many at once.
+/// Writes many at once, all of one time.
 pub(crate) async fn record_all(
     connection: &mut PgConnection,
     now: Timestamp,
     entries: Vec<(OrgId, Entry<'_>)>,
 ) -> Result<()> {
+    record_each(connection, &vec![now; entries.len()], entries).await
+}
+
+/// Writes many at once, each with its time.
+pub(crate) async fn record_each(
+    connection: &mut PgConnection,
+    times: &[Timestamp],
+    entries: Vec<(OrgId, Entry<'_>)>,
+) -> Result<()> {
     if entries.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = entries.iter().map(|_| uuid_v7(now, clock::entropy())).collect();
+    let ids: Vec<Uuid> = times.iter().map(|at| uuid_v7(*at, clock::entropy())).collect();
+    let times: Vec<jiff_sqlx::Timestamp> = times.iter().map(|at| at.to_sqlx()).collect();
     let orgs: Vec<Uuid> = entries.iter().map(|(org, _)| org.0).collect();
     let actors: Vec<&str> = entries.iter().map(|(_, entry)| entry.actor).collect();
     let verbs: Vec<&str> = entries.iter().map(|(_, entry)| entry.verb).collect();
@@ -91,22 +101,22 @@ pub(crate) async fn record_all(
     // An event that somebody adds is in the list already.
     sqlx::query!(
         "with new as (
-             select * from unnest($1::uuid[], $2::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+             select * from unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                                   $9::jsonb[], $10::text[], $11::text[], $12::bool[])
-                  as n(id, org_id, actor, verb, object, outcome, request_id, detail, actor_id, source, told)
+                  as n(id, org_id, at, actor, verb, object, outcome, request_id, detail, actor_id, source, told)
          ), entry as (
              insert into audit_entries
                  (id, org_id, at, actor, actor_id, verb, object, outcome, request_id, source, detail)
-             select id, org_id, $3, actor, actor_id, verb, object, outcome, request_id, source, detail from new
+             select id, org_id, at, actor, actor_id, verb, object, outcome, request_id, source, detail from new
          ), queued as (
-             insert into audit_queue (org_id, at, entry_id) select org_id, $3, id from new
+             insert into audit_queue (org_id, at, entry_id) select org_id, at, id from new
          )
          insert into events (id, org_id, at, kind, object, actor, outcome, data)
-         select id, org_id, $3, verb, object, actor, outcome, case when told then detail else '{}' end
+         select id, org_id, at, verb, object, actor, outcome, case when told then detail else '{}' end
          from new where verb <> 'event.create'",
         &ids,
         &orgs,
-        now.to_sqlx(),
+        &times as _,
         &actors as _,
         &verbs as _,
         &objects as _,

@@ -170,13 +170,12 @@ pub(crate) async fn next(
     let rows = sqlx::query!(
         r#"select e.id, e.org_id, e.at as "at: jiff_sqlx::Timestamp", e.actor, e.actor_id, e.verb, e.object, e.outcome,
                   e.request_id, e.source, e.detail
-           from (
-               select at, entry_id from audit_queue where org_id = $1 and entry_id <> all($3) order by at, entry_id limit $2
-           ) q
+           from audit_queue q
            cross join lateral (
                select * from audit_entries where at = q.at and id = q.entry_id and org_id = $1 offset 0
            ) e
-           order by q.at, q.entry_id"#,
+           where q.org_id = $1 and q.entry_id <> all($3)
+           order by q.at, q.entry_id limit $2"#,
         org.0,
         limit,
         passed_over

@@ -115,7 +115,8 @@ pub(crate) struct Authorised {
 /// of a plan are blocked until it is their turn.
 pub(crate) async fn insert(connection: &mut PgConnection, new: &[&NewExecution]) -> Result<()> {
     let each = || new.iter();
-    let runs = || each().flat_map(|one| one.runs.iter().map(|run| (one.id.0, run)));
+    // The place of its execution stands for it: a join would read all plans for each run.
+    let runs = || (1..).zip(new).flat_map(|(place, one)| one.runs.iter().map(move |run| (place, run)));
     let job = |one: &&NewExecution| Some(one.work.plan()?.job.as_ref()?.id.0);
     sqlx::query!(
         "with new as (
@@ -139,11 +140,10 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &[&NewExecution])
          )
          insert into runs (execution_id, id, org_id, agent_id, target, state, queued_at, due_at, start_before, priority,
                            step)
-         select n.id, r.id, n.org_id, r.agent_id, r.target, case when n.plan is null then $26 else $27 end, n.created_at,
-                n.created_at, n.start_before, n.priority, r.step
-         from unnest($21::uuid[], $22::uuid[], $23::uuid[], $24::text[], $25::smallint[])
-              as r(execution_id, id, agent_id, target, step)
-              join new n on n.id = r.execution_id",
+         select ($1::uuid[])[r.of], r.id, ($2::uuid[])[r.of], r.agent_id, r.target,
+                case when ($26::bool[])[r.of] then $27 else $28 end, ($7::timestamptz[])[r.of],
+                ($7::timestamptz[])[r.of], ($8::timestamptz[])[r.of], ($13::smallint[])[r.of], r.step
+         from unnest($21::int[], $22::uuid[], $23::uuid[], $24::text[], $25::smallint[]) as r(of, id, agent_id, target, step)",
         &each().map(|one| one.id.0).collect::<Vec<_>>(),
         &each().map(|one| one.org_id.0).collect::<Vec<_>>(),
         &each().map(|one| one.summary.as_str()).collect::<Vec<_>>() as _,
@@ -164,13 +164,14 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &[&NewExecution])
         &each().map(|one| one.because.parent.map(|(_, run)| run.0)).collect::<Vec<_>>() as _,
         &each().map(|one| one.because.schedule.map(|id| id.0)).collect::<Vec<_>>() as _,
         &each().map(|one| one.because.chain).collect::<Vec<_>>(),
-        &runs().map(|(execution, _)| execution).collect::<Vec<_>>(),
+        &runs().map(|(place, _)| place).collect::<Vec<i32>>(),
         &runs().map(|(_, run)| run.covered.run.0).collect::<Vec<_>>(),
         &runs().map(|(_, run)| run.covered.agent.0).collect::<Vec<_>>(),
         &runs().map(|(_, run)| run.target.as_str()).collect::<Vec<_>>() as _,
         &runs().map(|(_, run)| run.covered.step).collect::<Vec<_>>() as _,
-        RunState::Queued.as_str(),
-        RunState::Blocked.as_str()
+        &each().map(|one| one.work.plan().is_some()).collect::<Vec<_>>(),
+        RunState::Blocked.as_str(),
+        RunState::Queued.as_str()
     )
     .execute(connection)
     .await

@@ -28,7 +28,7 @@ use crate::{
         access::Actor,
         arrivals,
         heeded::{self, Heeded},
-        start::{self, Launch},
+        start::Launch,
         versions,
     },
     clock,
@@ -44,8 +44,6 @@ use crate::{
 /// long gets further turns, each behind the others.
 const FIRINGS: usize = 200;
 const STARTS: usize = 8;
-/// How much may be signed before it is written, in one statement: what a start writes costs little beside what a statement does.
-const AT_ONCE_BYTES: usize = 1024 * 1024;
 
 /// What a schedule says, if its author saved exactly that.
 fn as_saved(app: &App, due: &Due) -> Result<Schedule> {
@@ -67,15 +65,18 @@ pub(super) struct Round<'a> {
     pub(super) authors: HashMap<(OrgId, String), Option<Arc<Actor>>>,
     pub(super) decided: Vec<Decided>,
     pub(super) started: Vec<Execution>,
-    /// Those of them that are not written yet.
+    /// Those of them that are not written yet, and about how many bytes these take.
     pub(super) launches: Vec<Launch>,
+    pub(super) weight: usize,
+    /// Each start is written by itself, behind a savepoint.
+    pub(super) is_careful: bool,
     /// Executions that are to end for a firing, with its schedule.
     pub(super) to_cancel: BTreeMap<ExecutionId, (OrgId, ScheduleId)>,
     pub(super) has_cancelled: bool,
 }
 
 impl<'a> Round<'a> {
-    pub(super) fn new(app: &'a App, now: Timestamp) -> Self {
+    pub(super) fn new(app: &'a App, now: Timestamp, is_careful: bool) -> Self {
         Self {
             app,
             now,
@@ -88,6 +89,8 @@ impl<'a> Round<'a> {
             decided: Vec::new(),
             started: Vec::new(),
             launches: Vec::new(),
+            weight: 0,
+            is_careful,
             to_cancel: BTreeMap::new(),
             has_cancelled: false,
         }
@@ -105,11 +108,8 @@ impl<'a> Round<'a> {
         let mut standings = Vec::with_capacity(due.len());
         for (due, said) in due.iter().zip(said) {
             standings.push(self.fire(connection, due, said).await?);
-            if self.launches.iter().map(Launch::size).sum::<usize>() > AT_ONCE_BYTES {
-                start::write_all(connection, &std::mem::take(&mut self.launches)).await?;
-            }
         }
-        start::write_all(connection, &std::mem::take(&mut self.launches)).await?;
+        self.write_starts(connection).await?;
         fault::point("controller.schedule.started");
         store::occurrences::write(connection, &self.decided, self.now).await?;
         store::schedules::set(connection, &standings, self.now).await?;

@@ -5,13 +5,13 @@ use std::{collections::VecDeque, sync::Arc};
 use jiff::Timestamp;
 use model::{
     access::Permission,
-    api::{job::ExecuteJob, schedule::Cause},
+    api::{execution::Execution, job::ExecuteJob, schedule::Cause},
     id::ExecutionId,
     job::JobTargets,
     schedule::{Schedule, Source, Taken, WhenOffline},
 };
 use serde_json::json;
-use sqlx::PgConnection;
+use sqlx::{Acquire as _, PgConnection};
 use uuid::Uuid;
 
 use super::{
@@ -28,9 +28,12 @@ use crate::{
         executions::touched_whole,
         start::{self, Later, Scheduled},
     },
-    error::{Error, Result},
+    error::{During, Error, Result},
     store::{self, audit, occurrences::Waiting, schedules::Due},
 };
+
+/// How much may be signed before it is written. Together it takes one statement for what each start takes one for by itself.
+const UNWRITTEN_BYTES: usize = 1024 * 1024;
 
 /// What is to start.
 pub(super) struct Start {
@@ -76,14 +79,21 @@ impl Round<'_> {
         };
         let job = due.job_id.to_string();
         let request = start.request(schedule);
-        let tried = start::try_out(self.app, connection, &by, &job, &request, &Later::default()).await;
+        let tried = if self.is_careful {
+            let mut inner = connection.begin().await.during("savepoint")?;
+            let tried = start::try_out(self.app, &mut inner, &by, &job, &request, &Later::default()).await;
+            inner.rollback().await.during("rollback to a savepoint")?;
+            tried
+        } else {
+            start::try_out(self.app, connection, &by, &job, &request, &Later::default()).await
+        };
         let open: Vec<ExecutionId> = self.open.get(&due.id).cloned().unwrap_or_default();
         let refused = match tried {
             Ok(()) => self.may_cancel(&by, &open).await,
             Err(error) => Err(error),
         };
         if let Err(error) = refused {
-            let why = cause(&error).ok_or(error)?;
+            let why = self.cause(&error).ok_or(error)?;
             return Ok(skipped(why.0, Some(why.1)));
         }
         let (planned, others): (VecDeque<Waiting>, VecDeque<Waiting>) = self
@@ -179,20 +189,93 @@ impl Round<'_> {
             chain: start.chain,
             needs_one_there,
         };
-        match start::scheduled(self.app, connection, &by, of, &request).await {
-            Ok(Some(launch)) => {
-                let execution = launch.execution();
+        let begun = if self.is_careful {
+            self.begin_carefully(connection, &by, of, &request).await
+        } else {
+            self.begin(connection, &by, of, &request).await
+        };
+        match begun {
+            Ok(Some(execution)) => {
                 let id = execution.id;
                 if execution.ended_at.is_none() {
                     self.open.entry(due.id).or_default().push(id);
                 }
-                self.started.push(execution.clone());
-                self.launches.push(launch);
+                self.started.push(execution);
                 Ok(Ok(id))
             }
             Ok(None) => Ok(Err((Cause::TargetOffline, "none of its hosts was connected".to_owned()))),
-            Err(error) => Ok(Err(cause(&error).ok_or(error)?)),
+            Err(error) => Ok(Err(self.cause(&error).ok_or(error)?)),
         }
+    }
+
+    /// Signs a start, which is written with others.
+    async fn begin(
+        &mut self,
+        connection: &mut PgConnection,
+        by: &Authorized<JobRead>,
+        of: Scheduled<'_>,
+        request: &ExecuteJob,
+    ) -> Result<Option<Execution>> {
+        let Some(launch) = start::scheduled(self.app, connection, by, of, request).await? else {
+            return Ok(None);
+        };
+        let execution = launch.execution().clone();
+        self.weight += launch.weight();
+        self.launches.push(launch);
+        if self.weight > UNWRITTEN_BYTES {
+            self.write_starts(connection).await?;
+        }
+        Ok(Some(execution))
+    }
+
+    /// Signs and writes a start by itself. What it has that cannot be stored undoes nothing else.
+    async fn begin_carefully(
+        &self,
+        connection: &mut PgConnection,
+        by: &Authorized<JobRead>,
+        of: Scheduled<'_>,
+        request: &ExecuteJob,
+    ) -> Result<Option<Execution>> {
+        let mut inner = connection.begin().await.during("savepoint")?;
+        let begun = match start::scheduled(self.app, &mut inner, by, of, request).await {
+            Ok(Some(launch)) => launch.write(&mut inner, None).await,
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match &begun {
+            Ok(_) => inner.commit().await.during("release of a savepoint")?,
+            Err(_) => inner.rollback().await.during("rollback to a savepoint")?,
+        }
+        begun
+    }
+
+    /// Writes what was signed.
+    pub(super) async fn write_starts(&mut self, connection: &mut PgConnection) -> Result<()> {
+        self.weight = 0;
+        start::write_all(connection, &std::mem::take(&mut self.launches)).await
+    }
+
+    /// Why a start was refused; none when nobody refused it, and it has to be tried again: more carefully, if it has something that
+    /// cannot be stored.
+    fn cause(&self, error: &Error) -> Option<(Cause, String)> {
+        if matches!(error, Error::Unstorable(..)) && !self.is_careful {
+            return None;
+        }
+        let cause = match error {
+            Error::Forbidden { .. } | Error::OutOfScope { .. } | Error::NeedsLogin | Error::Revoked(_) => {
+                Cause::NotAllowed
+            }
+            Error::NotFound { noun: "job", .. } => Cause::JobDeleted,
+            Error::NoTargets(_) => Cause::NoTargets,
+            Error::Tampered(_) => Cause::Tampered,
+            Error::Database(..) | Error::Fatal(_) => return None,
+            Error::Internal(..) => {
+                tracing::error!(error = error as &dyn std::error::Error, "a schedule cannot start its job");
+                Cause::Refused
+            }
+            _ => Cause::Refused,
+        };
+        Some((cause, error.to_string()))
     }
 
     /// Who saved the schedule, as that one is now.
@@ -211,23 +294,4 @@ impl Round<'_> {
         self.authors.insert(key, actor.clone());
         Ok(actor)
     }
-}
-
-/// Why a start was refused; none when nobody refused it, and it has to be tried again.
-fn cause(error: &Error) -> Option<(Cause, String)> {
-    let cause = match error {
-        Error::Forbidden { .. } | Error::OutOfScope { .. } | Error::NeedsLogin | Error::Revoked(_) => {
-            Cause::NotAllowed
-        }
-        Error::NotFound { noun: "job", .. } => Cause::JobDeleted,
-        Error::NoTargets(_) => Cause::NoTargets,
-        Error::Tampered(_) => Cause::Tampered,
-        Error::Database(..) | Error::Fatal(_) => return None,
-        Error::Internal(..) => {
-            tracing::error!(error = error as &dyn std::error::Error, "a schedule cannot start its job");
-            Cause::Refused
-        }
-        _ => Cause::Refused,
-    };
-    Some((cause, error.to_string()))
 }
