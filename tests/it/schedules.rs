@@ -301,6 +301,88 @@ async fn once_is_once() {
     assert_eq!(history(&api, "one-time").await.len(), 1);
 }
 
+/// Lets schedules of these names, which are planned for later, be due together at this very moment.
+async fn all_are_due(world: &World, names: &[&str]) {
+    let mut sql = world.sql().await;
+    let all: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let done = sqlx::query("update schedules set next_due = now(), next_at = now() where name = any($1)")
+        .bind(all)
+        .execute(&mut sql)
+        .await
+        .expect("the owner may");
+    assert_eq!(done.rows_affected(), names.len() as u64);
+}
+
+#[tokio::test]
+async fn of_those_that_are_due_together_each_gets_what_is_its_own() {
+    let (world, _agent) = world_of_one().await;
+    let api = world.api();
+    save_job(&api, QUICK).await;
+    save_job(&api, "name: idle\ntargets: {hosts: [one], exclude: 'name=one', allow_empty: true}\nsteps: [{name: do, run: 'true'}]\n").await;
+    save_job(&api, "name: barred\ntargets: {selector: 'place=here'}\nsteps: [{name: do, run: 'true'}]\n")
+        .await;
+    let label = async |change: Value| drop(api.post("/api/v1/agents/one/labels", &change).await.accepted());
+    label(json!({ "set": { "place": "here" } })).await;
+    // Of two of these more is signed than may wait to be written.
+    let step = |name: &str| format!("{{name: {name}, run: 'true #{}'}}", "x".repeat(100_000));
+    let long = format!(
+        "name: long\ntargets: {{all: true}}\nsteps: [{}, {}, {}, {}]\n",
+        step("a"),
+        step("b"),
+        step("c"),
+        step("d")
+    );
+    save_job(&api, &long).await;
+    // A text that can be saved, and that no row can have.
+    save_job(&api, "name: odd\ntargets: {all: true}\nsteps: [{name: ask, approval: {message: \"a\\0b\"}}, {name: do, run: 'true'}]\n").await;
+    let later = json!({ "at": in_seconds(3600) });
+    let jobs = ["quick", "idle", "barred", "long", "quick", "long", "long"];
+    let names: Vec<String> = jobs.iter().enumerate().map(|(place, job)| format!("{job}-{place}")).collect();
+    let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (name, job) in names.iter().zip(jobs) {
+        create(&api, name, job, later.clone(), json!({})).await;
+    }
+    create(&api, "odd", "odd", later, json!({})).await;
+    label(json!({ "remove": ["place"] })).await;
+
+    for round in 1..=2 {
+        all_are_due(&world, &names).await;
+        for name in &names {
+            let times = if *name == "odd" { 1 } else { round };
+            let told = eventually(SOON, &format!("{name} was due {times} times"), async || {
+                let all = history(&api, name).await;
+                (all.len() == times).then(|| all[times - 1].clone())
+            })
+            .await;
+            let said = (told.state, told.cause);
+            match *name {
+                "barred-2" => {
+                    assert_eq!(said, (OccurrenceState::Skipped, Some(Cause::NoTargets)), "{told:?}")
+                }
+                "odd" => {
+                    assert_eq!(said, (OccurrenceState::Skipped, Some(Cause::Refused)), "{told:?}");
+                    assert!(told.detail.expect("why").contains("cannot be stored"));
+                }
+                _ => {
+                    assert_eq!(said, (OccurrenceState::Fired, None), "{told:?}");
+                    let finished = api.finished(told.execution_id.expect("an execution")).await;
+                    let runs = if name.starts_with("idle") {
+                        0
+                    } else if name.starts_with("long") {
+                        4
+                    } else {
+                        1
+                    };
+                    assert_eq!(finished.execution.runs.total, runs, "{name}");
+                    assert_eq!(finished.execution.state, ExecutionState::Succeeded, "{name}");
+                }
+            }
+        }
+        // Once more, with one that spoils what is written together.
+        names.push("odd");
+    }
+}
+
 #[tokio::test]
 async fn bad_input_is_told() {
     let (world, _agent) = world_of_one().await;

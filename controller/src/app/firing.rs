@@ -46,8 +46,8 @@ pub(crate) async fn fire_due(app: &App) -> Result<usize> {
     Ok(try_join_all(all).await?.into_iter().sum())
 }
 
-/// Fires some after the other until none is left. When some cannot be fired together each gets a transaction of its own; one that
-/// cannot be fired even so is put off, and holds up nobody.
+/// Fires some after the other until none is left. When some cannot be fired together each gets a transaction of its own, with a
+/// savepoint around each start; one that cannot be fired even so is put off, and holds up nobody.
 async fn fire_on(app: &App) -> Result<usize> {
     let (mut count, mut limit) = (0, SCHEDULES);
     loop {
@@ -55,7 +55,7 @@ async fn fire_on(app: &App) -> Result<usize> {
             Ok(0) => return Ok(count),
             Ok(fired) => count += fired,
             Err((taken, error)) if taken.is_empty() || !is_about_it(&error) => return Err(error),
-            Err((taken, error)) if taken.len() == 1 => {
+            Err((taken, error)) if limit == 1 => {
                 for id in taken.into_iter().map(ScheduleId) {
                     tracing::error!(schedule.id = %id, %error, "a schedule cannot be fired");
                     let until = clock::now().saturating_add(PUT_OFF).unwrap_or(Timestamp::MAX);
@@ -63,7 +63,7 @@ async fn fire_on(app: &App) -> Result<usize> {
                 }
             }
             Err((_, error)) => {
-                tracing::warn!(%error, "some schedules cannot be fired together: each is fired by itself");
+                tracing::warn!(%error, "some schedules cannot be fired together: each is fired by itself, and more carefully");
                 limit = 1;
             }
         }
@@ -101,7 +101,6 @@ async fn fire_some(app: &App, now: Timestamp, limit: i64) -> std::result::Result
         return Ok(0);
     }
     fault::point("controller.schedule.taken");
-    // What a start brings along may be what cannot be stored.
     let mut round = Round::new(app, now, limit == 1);
     let fired = AssertUnwindSafe(round.fire_all(&mut tx, &ids)).catch_unwind().await;
     let fired = fired.unwrap_or_else(|_| Err(Error::internal("a firing panicked", "the log says where")));

@@ -82,6 +82,22 @@ async fn become_of(api: &Api, schedule: &str, delivery: &str) -> Occurrence {
     .await
 }
 
+/// A host can have no such name, and no query can ask for it.
+#[tokio::test]
+async fn a_delivery_that_no_query_can_take_holds_up_nothing() {
+    let (world, _agent) = world_of_one().await;
+    let api = world.api();
+    save_job(&api, QUICK).await;
+    let when = json!({ "webhook": {}, "hosts": "body.host" });
+    create(&api, "on-host", "quick", when, json!({ "overlap": "allow" })).await;
+    let door = Door::of(&world, "on-host").await;
+    door.deliver("odd", &json!({ "host": "a\0b" })).await.accepted();
+    door.deliver("good", &json!({ "host": "one" })).await.accepted();
+    assert_eq!(become_of(&api, "on-host", "odd").await.cause, Some(Cause::Refused));
+    let good = become_of(&api, "on-host", "good").await;
+    assert_eq!((good.state, good.cause), (OccurrenceState::Fired, None), "{good:?}");
+}
+
 fn when_delivered() -> Value {
     json!({
         "webhook": {},
