@@ -442,8 +442,8 @@ pub(super) async fn sign_plan(
 /// # Errors
 /// When they cannot be written.
 pub(super) async fn write_plans(connection: &mut PgConnection, all: &[&Planned]) -> Result<()> {
-    store::executions::insert(connection, &all.iter().map(|planned| &planned.0.new).collect::<Vec<_>>())
-        .await?;
+    let new: Vec<_> = all.iter().map(|planned| &planned.0.new).collect();
+    store::executions::insert(connection, &new).await?;
     let beginning = all.iter().map(|Planned(Signed { new, .. }, hosts)| Beginning {
         execution: new.id,
         org_id: new.org_id,

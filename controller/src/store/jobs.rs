@@ -13,9 +13,8 @@ use sqlx::{FromRow, PgConnection, PgPool, Postgres, QueryBuilder, types::Json};
 use uuid::Uuid;
 
 use super::{
-    executions::SignedManifest,
     selector_sql,
-    versions::{NewVersion, SavedVersion},
+    versions::{NewVersion, SavedVersion, saved_version},
 };
 use crate::error::{During, Error, Result};
 
@@ -271,16 +270,7 @@ pub(crate) async fn to_run(
         name: r.name,
         labels: r.labels.0,
         newest: r.newest,
-        saved: SavedVersion {
-            version: r.version,
-            document: r.document,
-            sha256: r.sha256,
-            comment: r.comment,
-            author: r.author,
-            author_id: r.author_id,
-            created_at: r.created_at.to_jiff(),
-            signed: SignedManifest { manifest: r.signed, signature: r.signature, certificate: r.certificate },
-        },
+        saved: saved_version!(r),
     }))
 }
 
@@ -301,16 +291,7 @@ pub(crate) async fn version(
     .fetch_optional(connection)
     .await
     .during("query for the job's version")?;
-    Ok(row.map(|r| SavedVersion {
-        version: r.version,
-        document: r.document,
-        sha256: r.sha256,
-        comment: r.comment,
-        author: r.author,
-        author_id: r.author_id,
-        created_at: r.created_at.to_jiff(),
-        signed: SignedManifest { manifest: r.signed, signature: r.signature, certificate: r.certificate },
-    }))
+    Ok(row.map(|r| saved_version!(r)))
 }
 
 impl From<SavedVersion> for JobVersion {

@@ -516,7 +516,7 @@ pub(crate) async fn taken(connection: &mut PgConnection, ids: &[Uuid]) -> Result
         organization: r.organization,
         is_home: r.is_home,
         job_id: r.job_id.into(),
-        saved: saved_version!(r),
+        saved: saved_version!(schedule r),
         accounted_until: r.accounted_until.map(jiff_sqlx::Timestamp::to_jiff),
         next_due: r.next_due.map(jiff_sqlx::Timestamp::to_jiff),
         is_paused: r.is_paused,
@@ -560,7 +560,7 @@ pub(crate) async fn saved(
     .fetch_one(connection)
     .await
     .during("query for what was saved of a schedule")?;
-    Ok(saved_version!(r))
+    Ok(saved_version!(schedule r))
 }
 
 /// Looks at one only later, whatever it waits for: something is wrong with it, and it must not hold up the others.

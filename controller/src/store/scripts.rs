@@ -14,9 +14,8 @@ use sqlx::{FromRow, PgConnection, PgPool, Postgres, QueryBuilder, types::Json};
 use uuid::Uuid;
 
 use super::{
-    executions::SignedManifest,
     selector_sql,
-    versions::{NewVersion, SavedVersion},
+    versions::{NewVersion, SavedVersion, saved_version},
 };
 use crate::error::{During, Error, Result};
 
@@ -277,16 +276,7 @@ pub(crate) async fn version(
     .fetch_optional(connection)
     .await
     .during("query for the script's version")?;
-    Ok(row.map(|r| SavedVersion {
-        version: r.version,
-        document: r.document,
-        sha256: r.sha256,
-        comment: r.comment,
-        author: r.author,
-        author_id: r.author_id,
-        created_at: r.created_at.to_jiff(),
-        signed: SignedManifest { manifest: r.signed, signature: r.signature, certificate: r.certificate },
-    }))
+    Ok(row.map(|r| saved_version!(r)))
 }
 
 impl TryFrom<SavedVersion> for ScriptVersion {

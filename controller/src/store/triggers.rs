@@ -85,7 +85,7 @@ pub(crate) async fn hook(pool: &PgPool, id: ScheduleId) -> Result<Option<Hook>> 
         org_id: r.org_id.into(),
         secret_number: r.secret_number,
         is_paused: r.is_paused,
-        saved: saved_version!(r),
+        saved: saved_version!(schedule r),
     }))
 }
 
@@ -329,7 +329,7 @@ pub(crate) async fn listeners(pool: &PgPool, org: OrgId, kinds: &[&str]) -> Resu
         id: r.id.into(),
         events_after: r.events_after,
         is_paused: r.is_paused,
-        saved: saved_version!(r),
+        saved: saved_version!(schedule r),
     });
     Ok(listeners.collect())
 }

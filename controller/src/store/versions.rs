@@ -35,17 +35,23 @@ pub(crate) struct SavedVersion {
     pub signed: SignedManifest,
 }
 
-/// What was saved, of a record with the columns that a schedule has for it.
+/// What was saved, of a record with all columns of a version, or with those that a schedule has for it.
 macro_rules! saved_version {
     ($r:ident) => {
+        $crate::store::versions::saved_version!($r: $r.version, $r.created_at, $r.sha256, $r.comment)
+    };
+    (schedule $r:ident) => {
+        $crate::store::versions::saved_version!($r: $r.revision, $r.saved_at, Vec::new(), None)
+    };
+    ($r:ident: $version:expr, $at:expr, $sha256:expr, $comment:expr) => {
         $crate::store::versions::SavedVersion {
-            version: $r.revision,
-            sha256: Vec::new(),
-            comment: None,
+            version: $version,
+            sha256: $sha256,
+            comment: $comment,
             document: $r.document,
             author: $r.author,
             author_id: $r.author_id,
-            created_at: $r.saved_at.to_jiff(),
+            created_at: $at.to_jiff(),
             signed: $crate::store::executions::SignedManifest {
                 manifest: $r.signed,
                 signature: $r.signature,

@@ -361,7 +361,8 @@ impl Going<'_> {
                     return Ok(());
                 };
                 let me = (self.id, self.verified);
-                started::begin(app, connection, me, run.id, (frozen, plan.clone()), self.now).await?;
+                Box::pin(started::begin(app, connection, me, run.id, (frozen, plan.clone()), self.now))
+                    .await?;
             }
             StepWork::Approval(_) => self.asked.push(run.step),
             StepWork::Wait(_) | StepWork::Command(_) => {}
