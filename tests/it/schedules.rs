@@ -357,7 +357,7 @@ async fn of_those_that_are_due_together_each_gets_what_is_its_own() {
             let said = (told.state, told.cause);
             match *name {
                 "barred-2" => {
-                    assert_eq!(said, (OccurrenceState::Skipped, Some(Cause::NoTargets)), "{told:?}")
+                    assert_eq!(said, (OccurrenceState::Skipped, Some(Cause::NoTargets)), "{told:?}");
                 }
                 "odd" => {
                     assert_eq!(said, (OccurrenceState::Skipped, Some(Cause::Refused)), "{told:?}");
