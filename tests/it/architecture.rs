@@ -191,18 +191,18 @@ fn the_crates() {
 #[test]
 fn every_schema_has_a_name_of_its_own() {
     let mut found = BTreeMap::new();
-    for file in
-        ["model", "controller"].iter().flat_map(|package| sources(&workspace().join(package).join("src")))
-    {
+    // Those of the controller are parts of parameters, and stand where they are used.
+    for file in sources(&workspace().join("model/src")) {
         let text = std::fs::read_to_string(&file).expect("it is a file of ours");
         for (at, _) in text.match_indices("ToSchema)]") {
-            let (attributes, kind) = ["pub struct ", "pub enum "]
+            let (attributes, kind) = ["struct ", "enum "]
                 .iter()
                 .filter_map(|kind| text[at..].split_once(kind))
                 .min_by_key(|(attributes, _)| attributes.len())
                 .expect("a schema is of a type");
             let written = attributes.split_once("#[schema(as = ").map_or(kind, |(_, renamed)| renamed);
-            let name = name(written).expect("a type has a name");
+            // A macro's type has none.
+            let Some(name) = name(written) else { continue };
             if let Some(other) = found.insert(name.clone(), file.clone()) {
                 panic!("{name} is in {} and in {}", other.display(), file.display());
             }

@@ -1,7 +1,7 @@
 //! Full disks and wrong clocks: what happens is said, nothing is lost, and it goes on by itself when they are mended.
 
 use model::{Reason, api::output::Stream, execution::ExecutionState, run::RunState};
-use opsconductor_tests::{SOON, World, eventually, small_disk::SmallDisk};
+use opsconductor_tests::{SOON, World, chaos::disk::Disk, eventually, small_disk::SmallDisk};
 
 #[tokio::test]
 async fn a_full_disk_refuses_runs_and_loses_no_output() {
@@ -46,6 +46,34 @@ async fn a_full_disk_refuses_runs_and_loses_no_output() {
     .await;
     assert_eq!(api.stdout(&finished).await, "yes\n");
     drop(agent);
+}
+
+/// What was accepted is on the disk, and not only on its way there.
+#[tokio::test]
+async fn a_host_that_loses_its_power_knows_what_it_had_accepted() {
+    let Some(disk) = Disk::create("power") else { return };
+    let world = World::start().await;
+    let mut agent = world.agent("one").data(&disk.mounted().join("data")).own_boot().start().await;
+    let api = world.api();
+    for _ in 0..4 {
+        let mut begun = Vec::new();
+        for _ in 0..4 {
+            let id = api.start_shell("one", "sleep 1000").await.id;
+            eventually(SOON, "it runs", async || {
+                let shown = api.get(&format!("/api/v1/executions/{id}")).await.accepted().value();
+                (shown["runs"]["active"] == 1).then_some(())
+            })
+            .await;
+            begun.push(id);
+        }
+        disk.fail_power(&mut agent).await;
+        agent.run();
+        for id in begun {
+            let finished = api.finished(id).await;
+            let run = finished.run();
+            assert_eq!((run.state, run.reason), (RunState::Unknown, Some(Reason::HostRebooted)), "{run:?}");
+        }
+    }
 }
 
 /// The controller's own disk: its Postgres cannot write, so nothing is taken that could be lost.

@@ -26,9 +26,11 @@ use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use self::files::Files;
 pub use self::known::{Keep, Known};
 use crate::{messages::AttemptKey, mutant};
 
+mod files;
 mod known;
 
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -160,6 +162,7 @@ struct Store {
     db: sled::Db,
     attempts: sled::Tree,
     meta: sled::Tree,
+    files: Files,
 }
 
 struct Contents {
@@ -291,7 +294,13 @@ impl Store {
             .open()?;
         let attempts = db.open_tree(ATTEMPTS)?;
         let meta = db.open_tree(META)?;
-        Ok(Self { db, attempts, meta })
+        Ok(Self { db, attempts, meta, files: Files::open(folder).map_err(Fault::Io)? })
+    }
+
+    /// Blocks until all that was written is on the disk.
+    fn flush(&self) -> Result<(), sled::Error> {
+        self.db.flush()?;
+        Ok(self.files.sync()?)
     }
 
     fn read(&self) -> Result<Contents, Fault> {
@@ -301,7 +310,7 @@ impl Store {
             None if self.attempts.is_empty() => {
                 let epoch: [u8; EPOCH_BYTES] = pki::random();
                 self.meta.insert(EPOCH, &epoch)?;
-                self.db.flush()?;
+                self.flush()?;
                 epoch.to_vec()
             }
             None => return Err(Fault::Damaged),
@@ -345,11 +354,11 @@ impl Store {
         {
             self.meta.insert(FLOOR, &floor)?;
             // Before what it stands for is gone.
-            self.db.flush()?;
+            self.flush()?;
         }
         self.attempts.apply_batch(attempts)?;
         fault::point("executor.journal.written");
-        self.db.flush()?;
+        self.flush()?;
         fault::point("executor.journal.flushed");
         Ok(())
     }

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use crate::scene;
+use nix::sys::signal::Signal;
+use tokio::time::sleep;
+
+use crate::{Agent, process, scene};
 
 const BYTES: u64 = 192 * 1024 * 1024;
 
@@ -42,13 +45,37 @@ impl Disk {
         run("mount", &["-o".as_ref(), "loop".as_ref(), self.image.as_ref(), self.mounted.as_ref()])
     }
 
-    /// Power off, and on again. Nobody may use it meanwhile.
-    ///
+    /// The power of the host fails, and is back: every process of its agent is gone, and so is what was not flushed to the disk.
+    /// Answers how many processes there were beside the agent's own, which does not run yet.
+    pub async fn fail_power(&self, agent: &mut Agent) -> usize {
+        agent.kill();
+        let data = agent.data.to_string_lossy().into_owned();
+        let mut killed = 0;
+        loop {
+            let left = process::with_argument(&data);
+            if left.is_empty() {
+                break;
+            }
+            killed += left.len();
+            // None of them sees the end of another.
+            left.iter().for_each(|pid| process::signal(*pid, Signal::SIGSTOP));
+            left.into_iter().for_each(process::kill_tree);
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.crash();
+        agent.new_boot();
+        killed
+    }
+
     /// # Panics
     /// When it cannot be mounted again.
-    pub fn crash(&self) {
-        let after = self.image.with_extension("after");
-        let is_copied = run("cp", &["--sparse=always".as_ref(), self.image.as_ref(), after.as_ref()]);
+    fn crash(&self) {
+        let (after, again) = (self.image.with_extension("after"), self.image.with_extension("again"));
+        let copy = |to: &Path| run("cp", &["--sparse=always".as_ref(), self.image.as_ref(), to.as_ref()]);
+        let is_same = || run("cmp", &["-s".as_ref(), after.as_ref(), again.as_ref()]);
+        // The kernel goes on writing, and no disk was ever in a state that is partly before that and partly after it: two copies
+        // that are the same show what there was between them.
+        let is_copied = (0..50).any(|_| copy(&after) && copy(&again) && is_same());
         let is_off = (0..50).any(|_| {
             let is_off = run("umount", &[self.mounted.as_ref()]);
             if !is_off {

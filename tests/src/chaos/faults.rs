@@ -226,20 +226,7 @@ async fn host_crashed(lab: &Lab, rng: &mut Rng) -> Option<Done> {
     let host = *hosts.get(rng.usize(0..hosts.len().max(1)))?;
     let mut agent = Arc::clone(&host.agent).try_lock_owned().ok()?;
     let (at, pid) = (lab.history.now(), agent.pid());
-    agent.kill();
-    let data = host.data.to_string_lossy().into_owned();
-    let mut killed = 0;
-    loop {
-        let left = process::with_argument(&data);
-        if left.is_empty() {
-            break;
-        }
-        killed += left.len();
-        left.into_iter().for_each(process::kill_tree);
-        sleep(Duration::from_millis(20)).await;
-    }
-    host.disk.as_ref()?.crash();
-    agent.new_boot();
+    let killed = host.disk.as_ref()?.fail_power(&mut agent).await;
     sleep(pause(rng)).await;
     agent.run();
     Some(Done::to(

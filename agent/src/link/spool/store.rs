@@ -125,7 +125,8 @@ impl Store {
         self.cursors.remove(cursor_key(key)).map(drop)
     }
 
-    /// Blocks until all that was written is on the disk.
+    /// Blocks until all that was written is handed to the disk. What a power failure takes of it nevertheless (see
+    /// `executor::journal::files`) the executor says again.
     pub(super) fn flush(&self) -> sled::Result<()> {
         self.database.flush().map(drop)
     }
