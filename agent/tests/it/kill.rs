@@ -51,7 +51,8 @@ struct Run {
 impl Run {
     fn start(command: proto::Command, end: End, groups: bool) -> Self {
         let line = format!("{:?}", command.program);
-        let timeout_ms = if end == End::Timeout { 3000 } else { 60_000 };
+        // Long enough to say something first, also on a busy machine.
+        let timeout_ms = if end == End::Timeout { 10_000 } else { 60_000 };
         let ordered = spec(proto::Command { timeout_ms, ..command });
         let run_id = RunId::from_bytes(&ordered.run_id).unwrap();
         let shim = if groups { Shim::start(&ordered) } else { without_groups(&ordered) };
@@ -66,9 +67,7 @@ impl Run {
     fn ends(self) {
         let Self { shim, run_id, end, line } = self;
         let folder = shim.folder.path().to_owned();
-        // On a busy machine its time may be over before it said anything.
-        let is_over = || folder.join("exit").exists();
-        wait_for("the run is up", || !Output::read(&folder).stdout.data.is_empty() || is_over());
+        wait_for("the run is up", || !Output::read(&folder).stdout.data.is_empty());
         // One whose main process is over is ended by itself, and may be gone.
         let socket = folder.join(control::SOCKET_NAME);
         let mut agent = (end == End::Cancel).then(|| UnixStream::connect(socket).ok()).flatten();
@@ -76,7 +75,7 @@ impl Run {
             let _ = agent.write_all(&[control::ToShim::Cancel.byte()]);
         }
         let group = std::fs::read_to_string(folder.join(CGROUP_FILE_NAME));
-        wait_for("the exit record is there", is_over);
+        wait_for("the exit record is there", || folder.join("exit").exists());
         assert_eq!(strays::find(run_id, 1), Vec::<i32>::new(), "{line}");
         for group in group.iter().flat_map(|note| note.lines()) {
             let left = std::fs::read_to_string(Path::new(group).join("cgroup.procs")).unwrap_or_default();
